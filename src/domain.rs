@@ -1,0 +1,17 @@
+//! What the words mean. Pure: no clock, no chance, no input or output, no async, no log.
+//!
+//! Text from outside becomes a type of this room once, at the edge, and is not checked twice.
+//! Deciding is pure and total: [`decision::decide`] and [`chain::attenuate`] are the two functions
+//! that everything else exists to call.
+
+pub mod agent;
+pub mod caller;
+pub mod capability;
+pub mod chain;
+pub mod decision;
+pub mod limits;
+pub mod policy;
+pub mod reason;
+pub mod resource;
+pub mod time;
+pub mod token;

@@ -1,0 +1,2 @@
+//! Remit, a policy decision point for systems of AI agents.
+pub mod domain;
