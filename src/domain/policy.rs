@@ -102,6 +102,17 @@ pub struct EnforcementScope {
     pub agents: Option<HashSet<AgentName>>,
 }
 
+/// What an agent may ask of Remit beside its own business.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// May revoke anything, reinstate, and use the admin service.
+    pub administrator: bool,
+    /// May watch every decision.
+    pub auditor: bool,
+    /// May state which agent it authenticated.
+    pub enforcement_point: Option<EnforcementScope>,
+}
+
 /// All that policy says of one agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AgentPolicy {
@@ -111,12 +122,8 @@ pub struct AgentPolicy {
     pub grants: Vec<OwnGrant>,
     /// It may start a chain.
     pub starts_chains: bool,
-    /// May revoke anything, reinstate, and use the admin service.
-    pub administrator: bool,
-    /// May watch every decision.
-    pub auditor: bool,
-    /// May state which agent it authenticated.
-    pub enforcement_point: Option<EnforcementScope>,
+    /// What it may ask of Remit beside its own business.
+    pub roles: Roles,
     /// Under the kill switch by the file.
     pub quarantined: bool,
 }
@@ -209,19 +216,19 @@ impl Policy {
     /// Whether the agent may revoke anything.
     #[must_use]
     pub fn is_administrator(&self, name: &str) -> bool {
-        self.agent(name).is_some_and(|agent| agent.administrator)
+        self.agent(name).is_some_and(|agent| agent.roles.administrator)
     }
 
     /// Whether the agent may watch everything.
     #[must_use]
     pub fn is_auditor(&self, name: &str) -> bool {
-        self.agent(name).is_some_and(|agent| agent.auditor)
+        self.agent(name).is_some_and(|agent| agent.roles.auditor)
     }
 
     /// For whom the agent may speak; none if it is no enforcement point.
     #[must_use]
     pub fn enforcement_point(&self, name: &str) -> Option<&EnforcementScope> {
-        self.agent(name)?.enforcement_point.as_ref()
+        self.agent(name)?.roles.enforcement_point.as_ref()
     }
 
     /// Whether the file has the agent under the kill switch.
