@@ -99,20 +99,28 @@ fn strict_text(bytes: &[u8]) -> Result<&str, Broken> {
 
 /// A syntax error at its place, with what people mostly meant.
 fn syntax(text: &str, error: &serde_json::Error) -> Broken {
-    let at = if error.is_eof() { text.len() } else { offset(text, error.line(), error.column()) };
     let full = error.to_string();
     let message = full.split_once(" at line ").map_or(full.as_str(), |(message, _)| message);
+    let at = match offset(text, error.line(), error.column()) {
+        _ if error.is_eof() => text.len(),
+        // Said of the character before it.
+        at if message.starts_with("control character") => control_character(text, at),
+        at => at,
+    };
     let found = finding(format!("not JSON: {message}"));
     if error.is_eof() {
         return (at..at, found.help("the file ends too early: it was cut off or only half written"));
     }
-    let rest = text.get(at..).unwrap_or_default();
+    let (before, rest) = text.split_at_checked(at).unwrap_or((text, ""));
+    let before = before.trim_ascii_end();
     let found = match rest.as_bytes() {
         [0xef, 0xbb, 0xbf, ..] if at == 0 => found.help("remove the byte order mark at the start of the file"),
         [0, ..] => found.help("the file has NUL bytes here: it was cut off or only half written"),
         [b'/', ..] => found.help("JSON has no comments"),
         [b'\'', ..] => found.help("JSON's strings are in double quotes"),
-        [b'}' | b']', ..] if message.contains("trailing comma") => found.help("remove the comma before it"),
+        [b'}' | b']', ..] if before.ends_with(',') => {
+            finding("not JSON: nothing after a comma").help("remove the comma before it")
+        }
         _ => found,
     };
     let width = rest.chars().next().map_or(0, char::len_utf8);
@@ -125,6 +133,12 @@ fn offset(text: &str, line: usize, column: usize) -> usize {
     let start: usize = lines_before.map(str::len).fold(0, usize::saturating_add);
     let at = start.saturating_add(column.saturating_sub(1)).min(text.len());
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+/// The offset of the first control character from `at` on.
+fn control_character(text: &str, at: usize) -> usize {
+    let ahead = text.get(at..).unwrap_or_default().bytes().position(|byte| byte.is_ascii_control());
+    at.saturating_add(ahead.unwrap_or_default())
 }
 
 /// Refuses what would take too much stack or memory to read. The bytes are JSON already.
