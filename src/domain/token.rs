@@ -436,7 +436,7 @@ mod tests {
     #[test]
     fn escapes_are_read_and_not_another_claim() {
         assert!(Claims::parse(&SEED.replace("\"exp\"", "\"\\u0065xp\"")).is_ok());
-        assert!(Claims::parse(&SEED.replace("{", "{\"\\u0065xp\": 5, ")).is_err());
+        assert!(Claims::parse(&SEED.replace('{', "{\"\\u0065xp\": 5, ")).is_err());
         assert!(Claims::parse(&SEED.replace("/data/", "\\/data\\/")).is_ok());
     }
 
