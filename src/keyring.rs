@@ -9,11 +9,11 @@ mod seal;
 use sha2::{Digest as _, Sha256};
 
 pub use file::{KeyFile, KeyFileError, KeyFiles};
-pub use seal::{Key, SealTag, VerifiedToken};
+pub use seal::{Key, VerifiedToken};
 
 use crate::domain::limits;
 use crate::domain::reason::{Denial, Reason};
-use crate::domain::token::Claims;
+use crate::domain::token::{Claims, SealTag};
 use seal::UnverifiedToken;
 
 /// SHA-256 of these bytes, lower-case hex: the digest by which a policy is named.

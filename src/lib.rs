@@ -1,3 +1,4 @@
 //! Remit, a policy decision point for systems of AI agents.
 pub mod domain;
 pub mod keyring;
+pub mod state;

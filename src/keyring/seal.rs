@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::domain::limits;
 use crate::domain::reason::{Denial, Reason};
-use crate::domain::token::{Claims, TokenId};
+use crate::domain::token::{Claims, SealTag, TokenId};
 
 /// The fastest engine of this machine, for base64url with padding; non-zero trailing bits are refused.
 static BASE64: LazyLock<Simd> = LazyLock::new(|| Simd::url_safe(PAD));
@@ -52,7 +52,7 @@ impl Key {
         let mut token = BASE64.encode(payload);
         token.push('.');
         token.push_str(&faster_hex::hex_string(&seal));
-        (token, SealTag::of(&seal))
+        (token, tag_of(&seal))
     }
 
     pub(super) fn sealed(&self, token: &UnverifiedToken<'_>) -> bool {
@@ -69,31 +69,14 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-/// What the ledger keeps of a seal: 128 bits of its digest. The same id under another seal is another token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SealTag([u8; 16]);
-
-impl SealTag {
-    fn of(seal: &[u8; SEAL_BYTES]) -> Self {
-        // A seal is a secret until it is shown; half of its digest is none.
-        let mut tag = [0; 16];
-        for (to, from) in tag.iter_mut().zip(Sha256::digest(seal)) {
-            *to = from;
-        }
-        Self(tag)
+/// What the ledger keeps of a seal.
+fn tag_of(seal: &[u8; SEAL_BYTES]) -> SealTag {
+    // A seal is a secret until it is shown; half of its digest is none.
+    let mut tag = [0; 16];
+    for (to, from) in tag.iter_mut().zip(Sha256::digest(seal)) {
+        *to = from;
     }
-
-    /// From its bytes, for tests and for what was saved.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its bytes.
-    #[must_use]
-    pub const fn bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
+    SealTag::from_bytes(tag)
 }
 
 /// A token whose shape is right and of which nothing else is known.
@@ -127,7 +110,7 @@ impl<'b> UnverifiedToken<'b> {
                 "the token has no jti, so another issuer made it, and its key is not marked foreign = true",
             ));
         }
-        let tag = SealTag::of(&self.seal);
+        let tag = tag_of(&self.seal);
         let id = claims.id.unwrap_or(TokenId::from_bytes(*tag.bytes()));
         Ok(VerifiedToken { claims, id, tag })
     }
