@@ -231,3 +231,188 @@ fn http1(limits: &Limits) -> http1::Builder {
 fn size(bytes: u32) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::transport::testing::{Guests, Server, ask, brief};
+
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const WINDOW_UPDATE: u8 = 8;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+
+    /// An HTTP/2 frame as it is on the wire (RFC 9113 §4.1).
+    struct Frame {
+        kind: u8,
+        flags: u8,
+        stream: u32,
+        payload: Vec<u8>,
+    }
+
+    impl Frame {
+        async fn read(io: &mut TcpStream) -> io::Result<Self> {
+            let mut header = [0; 9];
+            io.read_exact(&mut header).await?;
+            let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            io.read_exact(&mut payload).await?;
+            Ok(Self {
+                kind: header[3],
+                flags: header[4],
+                stream: number(&header[5..9]),
+                payload,
+            })
+        }
+
+        /// The next frame of this kind, others skipped.
+        async fn next(io: &mut TcpStream, kind: u8) -> Self {
+            loop {
+                let frame = Self::read(io).await.unwrap();
+                if frame.kind == kind {
+                    return frame;
+                }
+            }
+        }
+
+        fn settings(&self) -> Vec<(u16, u32)> {
+            self.payload
+                .chunks(6)
+                .map(|entry| {
+                    (
+                        u16::from_be_bytes([entry[0], entry[1]]),
+                        number(&entry[2..6]),
+                    )
+                })
+                .collect()
+        }
+    }
+
+    fn number(bytes: &[u8]) -> u32 {
+        u32::from_be_bytes(bytes.try_into().unwrap())
+    }
+
+    fn plain(protocol: Protocol, limits: Limits) -> Server {
+        Server::start(
+            Security::Plain(protocol),
+            limits,
+            Guests::default().application(),
+        )
+    }
+
+    /// A raw client after its preface.
+    async fn http2_client(server: &Server) -> TcpStream {
+        let mut client = server.connect().await;
+        client.write_all(PREFACE).await.unwrap();
+        client.write_all(EMPTY_SETTINGS).await.unwrap();
+        client
+    }
+
+    #[tokio::test]
+    async fn settings_on_the_wire_are_the_limits() {
+        let server = plain(Protocol::Http2Only, Limits::default());
+        let mut client = http2_client(&server).await;
+        let first = Frame::read(&mut client).await.unwrap();
+        assert_eq!((first.kind, first.flags, first.stream), (SETTINGS, 0, 0));
+        let mut settings = first.settings();
+        settings.sort_unstable();
+        let wanted = [
+            (1, 4096),      // SETTINGS_HEADER_TABLE_SIZE
+            (3, 100),       // SETTINGS_MAX_CONCURRENT_STREAMS
+            (4, 64 * 1024), // SETTINGS_INITIAL_WINDOW_SIZE
+            (5, 16 * 1024), // SETTINGS_MAX_FRAME_SIZE
+            (6, 16 * 1024), // SETTINGS_MAX_HEADER_LIST_SIZE
+        ];
+        assert_eq!(settings, wanted);
+        let window = Frame::next(&mut client, WINDOW_UPDATE).await;
+        assert_eq!(window.stream, 0);
+        assert_eq!(number(&window.payload), 1024 * 1024 - 65_535);
+        // It sits idle with nothing in flight, and answers no ping: cut by the drain at the latest.
+    }
+
+    #[tokio::test]
+    async fn resets_in_a_row_end_the_connection() {
+        let server = plain(Protocol::Http2Only, Limits::default());
+        let mut client = http2_client(&server).await;
+        let mut burst = Vec::new();
+        for stream in (1_u32..200).step_by(2) {
+            // HEADERS, ended, with :method GET, :scheme http and :path / from HPACK's static table.
+            burst.extend_from_slice(&[0, 0, 3, 1, 5]);
+            burst.extend_from_slice(&stream.to_be_bytes());
+            burst.extend_from_slice(&[0x82, 0x86, 0x84]);
+            // RST_STREAM, CANCEL.
+            burst.extend_from_slice(&[0, 0, 4, 3, 0]);
+            burst.extend_from_slice(&stream.to_be_bytes());
+            burst.extend_from_slice(&8_u32.to_be_bytes());
+        }
+        client.write_all(&burst).await.unwrap();
+        let goaway = Frame::next(&mut client, GOAWAY).await;
+        assert_eq!(number(&goaway.payload[4..8]), ENHANCE_YOUR_CALM);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_old_enough_is_asked_to_go() {
+        let server = plain(
+            Protocol::Http2Only,
+            Limits {
+                connection_age: Duration::from_millis(100),
+                connection_grace: Duration::from_millis(100),
+                ..Limits::default()
+            },
+        );
+        let mut client = http2_client(&server).await;
+        let goaway = Frame::next(&mut client, GOAWAY).await;
+        assert_eq!(number(&goaway.payload[4..8]), 0);
+        // It never acknowledges, so that only the grace ends it.
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_in_time_is_cut() {
+        let server = plain(Protocol::Auto, brief());
+        let mut silent = server.connect().await;
+        let mut halting = server.connect().await;
+        halting.write_all(b"PRI * HT").await.unwrap();
+        let mut rest = Vec::new();
+        silent.read_to_end(&mut rest).await.unwrap();
+        halting.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty());
+        assert_eq!(server.gate.counters().handshake_failures(), 2);
+        let probe = server.connect().await;
+        drop(probe);
+        ask(&mut server.connect().await).await.unwrap();
+        assert_eq!(server.gate.counters().handshake_failures(), 2);
+    }
+
+    #[tokio::test]
+    async fn http1_is_spoken_only_where_it_is_wanted() {
+        let both = plain(Protocol::Auto, Limits::default());
+        let mut client = both.connect().await;
+        ask(&mut client).await.unwrap();
+        ask(&mut client).await.unwrap();
+        let strict = plain(Protocol::Http2Only, Limits::default());
+        ask(&mut strict.connect().await).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn too_large_a_header_list_is_refused() {
+        let server = plain(Protocol::Auto, Limits::default());
+        let mut client = server.connect().await;
+        let large = format!(
+            "GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n",
+            "a".repeat(17_000)
+        );
+        client.write_all(large.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A reset after the answer is as good: the rest of the request was never read.
+        let _ = client.read_to_end(&mut answer).await;
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"));
+    }
+}
