@@ -4,11 +4,7 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 3] = [
-    "remit/v1/types.proto",
-    "remit/v1/decision_service.proto",
-    "remit/v1/admin_service.proto",
-];
+const FILES: [&str; 3] = ["remit/v1/types.proto", "remit/v1/decision_service.proto", "remit/v1/admin_service.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -1,3 +1,6 @@
 //! Remit, a policy decision point for systems of AI agents.
 pub mod domain;
+pub mod identity;
+pub mod keyring;
+pub mod state;
 pub mod transport;

@@ -158,9 +158,7 @@ fn reaches(pattern: &str, inner: &str) -> bool {
         return true;
     }
     match pattern.strip_suffix('*') {
-        Some(point) => inner
-            .strip_prefix(point)
-            .is_some_and(|below| !below.is_empty() && !below.starts_with('/')),
+        Some(point) => inner.strip_prefix(point).is_some_and(|below| !below.is_empty() && !below.starts_with('/')),
         None => pattern == inner,
     }
 }
