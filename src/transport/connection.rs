@@ -86,48 +86,31 @@ impl Visit {
 
     async fn greet_tls(&self, stream: TcpStream, store: &Arc<TlsStore>) -> io::Result<Option<Met>> {
         let snapshot = store.snapshot();
-        let tls = TlsAcceptor::from(Arc::clone(&snapshot.config))
-            .accept(stream)
-            .await?;
+        let tls = TlsAcceptor::from(Arc::clone(&snapshot.config)).accept(stream).await?;
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-        let peer = Peer::authenticated(
-            self.remote,
-            chain.to_vec(),
-            Arc::clone(store),
-            snapshot.trust_revision,
-        );
+        let peer = Peer::authenticated(self.remote, chain.to_vec(), Arc::clone(store), snapshot.trust_revision);
         let opened = opening::open(tls).await?;
         Ok(opened.map(|io| Met::Tls(Box::new(io), peer, Arc::clone(store))))
     }
 
     /// HTTP, until either side has had enough.
-    async fn converse<IO, A>(
-        self,
-        io: Opened<IO>,
-        peer: Peer,
-        trust: Option<watch::Receiver<u64>>,
-        application: A,
-    ) where
+    async fn converse<IO, A>(self, io: Opened<IO>, peer: Peer, trust: Option<watch::Receiver<u64>>, application: A)
+    where
         A: Application,
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let peer = Arc::new(peer);
-        let introduced = Introduced {
-            application,
-            peer: Arc::clone(&peer),
-        };
+        let introduced = Introduced { application, peer: Arc::clone(&peer) };
         let limits = self.place.gate().limits();
         let is_http2 = io.is_http2() || self.security.protocol() == Protocol::Http2Only;
         if is_http2 {
             let connection = http2(limits).serve_connection(TokioIo::new(io), introduced);
             let wind_down = http2::Connection::graceful_shutdown;
-            self.see_through(pin!(connection), wind_down, &peer, trust)
-                .await;
+            self.see_through(pin!(connection), wind_down, &peer, trust).await;
         } else {
             let connection = http1(limits).serve_connection(TokioIo::new(io), introduced);
             let wind_down = http1::Connection::graceful_shutdown;
-            self.see_through(pin!(connection), wind_down, &peer, trust)
-                .await;
+            self.see_through(pin!(connection), wind_down, &peer, trust).await;
         }
     }
 
@@ -263,12 +246,7 @@ mod tests {
             let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
             let mut payload = vec![0; usize::try_from(length).unwrap()];
             io.read_exact(&mut payload).await?;
-            Ok(Self {
-                kind: header[3],
-                flags: header[4],
-                stream: number(&header[5..9]),
-                payload,
-            })
+            Ok(Self { kind: header[3], flags: header[4], stream: number(&header[5..9]), payload })
         }
 
         /// The next frame of this kind, others skipped.
@@ -284,12 +262,7 @@ mod tests {
         fn settings(&self) -> Vec<(u16, u32)> {
             self.payload
                 .chunks(6)
-                .map(|entry| {
-                    (
-                        u16::from_be_bytes([entry[0], entry[1]]),
-                        number(&entry[2..6]),
-                    )
-                })
+                .map(|entry| (u16::from_be_bytes([entry[0], entry[1]]), number(&entry[2..6])))
                 .collect()
         }
     }
@@ -299,11 +272,7 @@ mod tests {
     }
 
     fn plain(protocol: Protocol, limits: Limits) -> Server {
-        Server::start(
-            Security::Plain(protocol),
-            limits,
-            Guests::default().application(),
-        )
+        Server::start(Security::Plain(protocol), limits, Guests::default().application())
     }
 
     /// A raw client after its preface.
@@ -333,7 +302,6 @@ mod tests {
         let window = Frame::next(&mut client, WINDOW_UPDATE).await;
         assert_eq!(window.stream, 0);
         assert_eq!(number(&window.payload), 1024 * 1024 - 65_535);
-        // It sits idle with nothing in flight, and answers no ping: cut by the drain at the latest.
     }
 
     #[tokio::test]
@@ -405,10 +373,7 @@ mod tests {
     async fn too_large_a_header_list_is_refused() {
         let server = plain(Protocol::Auto, Limits::default());
         let mut client = server.connect().await;
-        let large = format!(
-            "GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n",
-            "a".repeat(17_000)
-        );
+        let large = format!("GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "a".repeat(17_000));
         client.write_all(large.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         // A reset after the answer is as good: the rest of the request was never read.

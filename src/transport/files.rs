@@ -80,10 +80,7 @@ impl TlsFiles {
 }
 
 /// The certificates of a file, at least one.
-pub(super) fn certificates(
-    file: &Path,
-    bytes: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(file: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     blocks(file, bytes, "CERTIFICATE")
 }
 
@@ -91,10 +88,7 @@ pub(super) fn certificates(
 pub(super) fn private_key(file: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(bytes).map_err(|error| {
         if matches!(error, pem::Error::NoItemsFound) {
-            return TlsError::Missing {
-                file: file.to_owned(),
-                label: "PRIVATE KEY",
-            };
+            return TlsError::Missing { file: file.to_owned(), label: "PRIVATE KEY" };
         }
         unusable(file, &"not a PEM private key")
     })
@@ -102,21 +96,14 @@ pub(super) fn private_key(file: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'st
 
 /// The CAs of a file that are valid `now`. One that has run out is left out, so that an old and a new
 /// one can stand side by side; when all have run out the file is refused.
-pub(super) fn client_roots(
-    file: &Path,
-    bytes: &[u8],
-    now: Timestamp,
-) -> Result<ClientRoots, TlsError> {
+pub(super) fn client_roots(file: &Path, bytes: &[u8], now: Timestamp) -> Result<ClientRoots, TlsError> {
     let mut store = RootCertStore::empty();
     let mut first_end: Option<Timestamp> = None;
     let mut run_out = String::new();
     for certificate in certificates(file, bytes)? {
         let parsed = parse(file, &certificate)?;
         if !parsed.is_ca() {
-            return Err(TlsError::NotACa {
-                file: file.to_owned(),
-                subject: parsed.subject().to_string(),
-            });
+            return Err(TlsError::NotACa { file: file.to_owned(), subject: parsed.subject().to_string() });
         }
         let end = timestamp(parsed.validity().not_after);
         if now > end {
@@ -124,15 +111,10 @@ pub(super) fn client_roots(
             continue;
         }
         first_end = Some(first_end.map_or(end, |first| first.min(end)));
-        store
-            .add(certificate.clone())
-            .map_err(|error| unusable(file, &error))?;
+        store.add(certificate.clone()).map_err(|error| unusable(file, &error))?;
     }
     let Some(not_after) = first_end else {
-        return Err(TlsError::Expired {
-            file: file.to_owned(),
-            not_after: run_out,
-        });
+        return Err(TlsError::Expired { file: file.to_owned(), not_after: run_out });
     };
     Ok(ClientRoots { store, not_after })
 }
@@ -145,8 +127,7 @@ pub(super) fn revocation_lists(
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let lists: Vec<CertificateRevocationListDer<'static>> = blocks(file, bytes, "X509 CRL")?;
     for list in &lists {
-        let (_, parsed) =
-            CertificateRevocationList::from_der(list).map_err(|error| unusable(file, &error))?;
+        let (_, parsed) = CertificateRevocationList::from_der(list).map_err(|error| unusable(file, &error))?;
         let Some(next_update) = parsed.next_update() else {
             return Err(TlsError::Unusable {
                 file: file.to_owned(),
@@ -154,10 +135,7 @@ pub(super) fn revocation_lists(
             });
         };
         if now > timestamp(next_update) {
-            return Err(TlsError::Expired {
-                file: file.to_owned(),
-                not_after: next_update.to_string(),
-            });
+            return Err(TlsError::Expired { file: file.to_owned(), not_after: next_update.to_string() });
         }
     }
     Ok(lists)
@@ -172,10 +150,7 @@ pub(super) fn server_not_after(
     let parsed = parse(file, certificate)?;
     let end = timestamp(parsed.validity().not_after);
     if now > end {
-        return Err(TlsError::Expired {
-            file: file.to_owned(),
-            not_after: parsed.validity().not_after.to_string(),
-        });
+        return Err(TlsError::Expired { file: file.to_owned(), not_after: parsed.validity().not_after.to_string() });
     }
     Ok(end)
 }
@@ -186,12 +161,8 @@ pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     Some(timestamp(parsed.validity().not_after))
 }
 
-fn parse<'a>(
-    file: &Path,
-    certificate: &'a CertificateDer<'_>,
-) -> Result<X509Certificate<'a>, TlsError> {
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|error| unusable(file, &error))?;
+fn parse<'a>(file: &Path, certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, TlsError> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| unusable(file, &error))?;
     Ok(parsed)
 }
 
@@ -200,28 +171,17 @@ fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp::from_seconds(u64::try_from(time.timestamp()).unwrap_or(0))
 }
 
-fn blocks<T: PemObject>(
-    file: &Path,
-    bytes: &[u8],
-    label: &'static str,
-) -> Result<Vec<T>, TlsError> {
-    let found = T::pem_slice_iter(bytes)
-        .collect::<Result<Vec<T>, pem::Error>>()
-        .map_err(|error| unusable(file, &error))?;
+fn blocks<T: PemObject>(file: &Path, bytes: &[u8], label: &'static str) -> Result<Vec<T>, TlsError> {
+    let found =
+        T::pem_slice_iter(bytes).collect::<Result<Vec<T>, pem::Error>>().map_err(|error| unusable(file, &error))?;
     if found.is_empty() {
-        return Err(TlsError::Missing {
-            file: file.to_owned(),
-            label,
-        });
+        return Err(TlsError::Missing { file: file.to_owned(), label });
     }
     Ok(found)
 }
 
 pub(super) fn unusable(file: &Path, error: &dyn std::fmt::Display) -> TlsError {
-    TlsError::Unusable {
-        file: file.to_owned(),
-        detail: error.to_string(),
-    }
+    TlsError::Unusable { file: file.to_owned(), detail: error.to_string() }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -235,10 +195,7 @@ fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     let metadata = file.metadata().map_err(|source| unreadable(path, source))?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & WORLD != 0 {
-        return Err(TlsError::WorldReadable {
-            file: path.to_owned(),
-            mode,
-        });
+        return Err(TlsError::WorldReadable { file: path.to_owned(), mode });
     }
     // Reserved at once: a vector that grows leaves copies of the key behind that nobody wipes.
     let size = usize::try_from(metadata.len().min(FILE_BYTES)).unwrap_or(0);
@@ -251,30 +208,19 @@ fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
 fn open(path: &Path) -> Result<File, TlsError> {
     let metadata = std::fs::metadata(path).map_err(|source| unreadable(path, source))?;
     if !metadata.is_file() {
-        return Err(TlsError::NotAFile {
-            file: path.to_owned(),
-        });
+        return Err(TlsError::NotAFile { file: path.to_owned() });
     }
     File::open(path).map_err(|source| unreadable(path, source))
 }
 
 fn fill(file: &File, path: &Path, bytes: &mut Vec<u8>) -> Result<(), TlsError> {
-    let read = file
-        .take(FILE_BYTES.saturating_add(1))
-        .read_to_end(bytes)
-        .map_err(|source| unreadable(path, source))?;
+    let read = file.take(FILE_BYTES.saturating_add(1)).read_to_end(bytes).map_err(|source| unreadable(path, source))?;
     if u64::try_from(read).unwrap_or(u64::MAX) > FILE_BYTES {
-        return Err(TlsError::TooLarge {
-            file: path.to_owned(),
-            limit: FILE_BYTES,
-        });
+        return Err(TlsError::TooLarge { file: path.to_owned(), limit: FILE_BYTES });
     }
     Ok(())
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> TlsError {
-    TlsError::Unreadable {
-        file: path.to_owned(),
-        source,
-    }
+    TlsError::Unreadable { file: path.to_owned(), source }
 }

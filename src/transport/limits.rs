@@ -141,11 +141,7 @@ impl Gate {
         let permit = Arc::clone(&self.connections).acquire_owned().await.ok()?;
         let before = self.counters.accepted.fetch_add(1, Ordering::Relaxed);
         self.counters.open.fetch_add(1, Ordering::Relaxed);
-        Some(Place {
-            number: before.saturating_add(1),
-            gate: Arc::clone(self),
-            _permit: permit,
-        })
+        Some(Place { number: before.saturating_add(1), gate: Arc::clone(self), _permit: permit })
     }
 
     /// A turn to shake hands, waited for when too many do.
@@ -154,9 +150,7 @@ impl Gate {
     }
 
     pub(super) fn handshake_failed(&self) {
-        self.counters
-            .handshake_failures
-            .fetch_add(1, Ordering::Relaxed);
+        self.counters.handshake_failures.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -216,18 +210,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_is_given_back() {
-        let gate = Gate::new(Limits {
-            connections: 1,
-            ..Limits::default()
-        });
+        let gate = Gate::new(Limits { connections: 1, ..Limits::default() });
         let first = gate.enter().await.unwrap();
         assert_eq!(first.number, 1);
         assert_eq!(gate.counters().open(), 1);
         let mut second = Box::pin(gate.enter());
-        tokio::time::timeout(Duration::from_millis(20), &mut second)
-            .await
-            .map(|_| ())
-            .unwrap_err();
+        tokio::time::timeout(Duration::from_millis(20), &mut second).await.map(|_| ()).unwrap_err();
         assert_eq!(gate.counters().full(), 1);
         drop(first);
         assert_eq!(second.await.unwrap().number, 2);

@@ -24,20 +24,11 @@ pub(super) async fn open<IO: AsyncRead + Unpin>(mut io: IO) -> io::Result<Option
     let mut undecided = (&mut io).take(u64::try_from(PREFACE.len()).unwrap_or(u64::MAX));
     while PREFACE.starts_with(&ahead) && ahead.len() < PREFACE.len() {
         if undecided.read_buf(&mut ahead).await? == 0 {
-            return if ahead.is_empty() {
-                Ok(None)
-            } else {
-                Err(io::ErrorKind::UnexpectedEof.into())
-            };
+            return if ahead.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
     }
     let is_http2 = ahead == PREFACE;
-    Ok(Some(Opened {
-        io,
-        ahead,
-        given: 0,
-        is_http2,
-    }))
+    Ok(Some(Opened { io, ahead, given: 0, is_http2 }))
 }
 
 impl<IO> Opened<IO> {
@@ -48,11 +39,7 @@ impl<IO> Opened<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Opened<IO> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let rest = self.ahead.get(self.given..).unwrap_or_default();
         let count = rest.len().min(buf.remaining());
         if count == 0 {
@@ -65,11 +52,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Opened<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Opened<IO> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -124,10 +107,7 @@ mod tests {
         assert_eq!(http2, (true, whole.clone()));
         let singly: Vec<&[u8]> = whole.chunks(1).collect();
         assert_eq!(opened(&singly).await.unwrap().unwrap(), (true, whole));
-        let http1 = opened(&[b"P", b"OST / HTTP/1.1\r\n"])
-            .await
-            .unwrap()
-            .unwrap();
+        let http1 = opened(&[b"P", b"OST / HTTP/1.1\r\n"]).await.unwrap().unwrap();
         assert_eq!(http1, (false, b"POST / HTTP/1.1\r\n".to_vec()));
     }
 

@@ -52,12 +52,7 @@ impl Peer {
     /// Someone without a certificate.
     #[must_use]
     pub fn anonymous(remote: SocketAddr) -> Self {
-        Self {
-            remote,
-            credentials: None,
-            memo: ArcSwapOption::empty(),
-            closing: CancellationToken::new(),
-        }
+        Self { remote, credentials: None, memo: ArcSwapOption::empty(), closing: CancellationToken::new() }
     }
 
     /// Someone whose chain a handshake accepted under a trust revision of `trust`. An empty chain is
@@ -68,19 +63,13 @@ impl Peer {
         trust: Arc<TlsStore>,
         verified_under: u64,
     ) -> Self {
-        let credentials = chain
-            .first()
-            .map(files::not_after)
-            .map(|not_after| Credentials {
-                chain,
-                not_after,
-                trust,
-                verified_under: AtomicU64::new(verified_under),
-            });
-        Self {
-            credentials,
-            ..Self::anonymous(remote)
-        }
+        let credentials = chain.first().map(files::not_after).map(|not_after| Credentials {
+            chain,
+            not_after,
+            trust,
+            verified_under: AtomicU64::new(verified_under),
+        });
+        Self { credentials, ..Self::anonymous(remote) }
     }
 
     /// Where it connects from.
@@ -93,9 +82,7 @@ impl Peer {
     /// still good says [`Peer::standing`].
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
-        self.credentials
-            .as_ref()
-            .map_or(&[], |credentials| &credentials.chain)
+        self.credentials.as_ref().map_or(&[], |credentials| &credentials.chain)
     }
 
     /// The last moment at which the client's own certificate is valid; `None` for an anonymous client.
@@ -109,11 +96,7 @@ impl Peer {
     /// was lost. Together with the chain a key for what upper rooms remember.
     #[must_use]
     pub fn verified_under(&self) -> Option<u64> {
-        let revision = self
-            .credentials
-            .as_ref()?
-            .verified_under
-            .load(Ordering::Acquire);
+        let revision = self.credentials.as_ref()?.verified_under.load(Ordering::Acquire);
         (revision != LOST).then_some(revision)
     }
 
@@ -160,9 +143,7 @@ impl Peer {
     fn verify_anew(&self, credentials: &Credentials) -> Standing {
         if let Some(revision) = credentials.trust.verify(&credentials.chain) {
             // The larger wins, so that a loss seen by another request at the same time stays.
-            let before = credentials
-                .verified_under
-                .fetch_max(revision, Ordering::AcqRel);
+            let before = credentials.verified_under.fetch_max(revision, Ordering::AcqRel);
             if before != LOST {
                 return Standing::Trusted;
             }
@@ -221,10 +202,7 @@ mod tests {
         let peer = Peer::authenticated(remote(), chain_of(&client), Arc::clone(&store), 1);
         assert_eq!(peer.standing(), Standing::Trusted);
         // 2050-01-01T00:00:00Z
-        assert_eq!(
-            peer.not_after(),
-            Some(Timestamp::from_seconds(2_524_608_000))
-        );
+        assert_eq!(peer.not_after(), Some(Timestamp::from_seconds(2_524_608_000)));
 
         let both = format!("{}{}", Ca::new("two").pem(), ca.pem());
         folder.write("ca.pem", &both);

@@ -90,12 +90,7 @@ pub async fn serve<A: Application>(
     let _cut_when_done = cut.clone().drop_guard();
     let visits = TaskTracker::new();
     while let Some((stream, remote, place)) = admit(&listener, &gate, &shutdown).await {
-        let visit = Visit {
-            remote,
-            place,
-            security: security.clone(),
-            shutdown: shutdown.clone(),
-        };
+        let visit = Visit { remote, place, security: security.clone(), shutdown: shutdown.clone() };
         let whole_visit = visit.run(stream, application.clone());
         visits.spawn(cut.clone().run_until_cancelled_owned(whole_visit));
     }
@@ -204,10 +199,7 @@ mod tests {
         Client::new(&ca, None).greet(&server).await.unwrap();
         assert_eq!(guests.last().standing(), Standing::Anonymous);
         let foreign = Ca::new("other").client(3, 2100);
-        Client::new(&ca, Some(&foreign))
-            .greet(&server)
-            .await
-            .unwrap_err();
+        Client::new(&ca, Some(&foreign)).greet(&server).await.unwrap_err();
     }
 
     #[tokio::test]
@@ -238,10 +230,7 @@ mod tests {
         let mut rest = Vec::new();
         let closed = timeout(Duration::from_secs(2), open.read_to_end(&mut rest)).await;
         closed.unwrap().unwrap();
-        Client::new(&ca, Some(&pair))
-            .greet(&server)
-            .await
-            .unwrap_err();
+        Client::new(&ca, Some(&pair)).greet(&server).await.unwrap_err();
     }
 
     #[tokio::test]
@@ -263,10 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn when_full_the_next_waits_for_a_place() {
-        let limits = Limits {
-            connections: 1,
-            ..Limits::default()
-        };
+        let limits = Limits { connections: 1, ..Limits::default() };
         let security = Security::Plain(Protocol::Auto);
         let server = Server::start(security, limits, Guests::default().application());
         let mut first = server.connect().await;
@@ -296,9 +282,7 @@ mod tests {
         sleep(Duration::from_millis(50)).await;
         assert_eq!(server.gate.counters().open(), 3);
         let gate = Arc::clone(&server.gate);
-        let cut = timeout(Duration::from_secs(2), server.stop())
-            .await
-            .unwrap();
+        let cut = timeout(Duration::from_secs(2), server.stop()).await.unwrap();
         assert_eq!((cut, gate.counters().open()), (0, 0));
         drop((kept_alive, idle, halfway));
     }
@@ -311,10 +295,7 @@ mod tests {
         let security = Security::Plain(Protocol::Auto);
         let server = Server::start(security, brief(), answer_never);
         let mut stuck = server.connect().await;
-        stuck
-            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            .await
-            .unwrap();
+        stuck.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         sleep(Duration::from_millis(50)).await;
         let gate = Arc::clone(&server.gate);
         let began = Instant::now();
@@ -327,11 +308,7 @@ mod tests {
     }
 
     /// A channel that has connected and been answered, over mutual TLS.
-    async fn check_health(
-        server: &Server,
-        ca: &Ca,
-        pair: &Pair,
-    ) -> Result<HealthClient<Channel>, Box<dyn Error>> {
+    async fn check_health(server: &Server, ca: &Ca, pair: &Pair) -> Result<HealthClient<Channel>, Box<dyn Error>> {
         let tls = ClientTlsConfig::new()
             .domain_name("localhost")
             .ca_certificate(Certificate::from_pem(ca.pem()))

@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SerialNumber, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -24,8 +24,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Application, ClientAuth, Clock, Gate, Limits, Peer, Protocol, Security, TlsFiles, TlsStore,
-    listen, serve,
+    Application, ClientAuth, Clock, Gate, Limits, Peer, Protocol, Security, TlsFiles, TlsStore, listen, serve,
 };
 use crate::domain::time::Timestamp;
 
@@ -83,10 +82,7 @@ impl Ca {
         params.not_after = date_time_ymd(year, 1, 1);
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate().unwrap();
-        Pair {
-            certificate: params.signed_by(&key, &self.0).unwrap().pem(),
-            key: key.serialize_pem(),
-        }
+        Pair { certificate: params.signed_by(&key, &self.0).unwrap().pem(), key: key.serialize_pem() }
     }
 
     /// A list that takes these serial numbers back, in force until the first day of this year.
@@ -157,11 +153,7 @@ impl Folder {
 
 /// Limits for tests that wait for something to run out.
 pub(super) fn brief() -> Limits {
-    Limits {
-        handshake: Duration::from_millis(200),
-        drain: Duration::from_millis(400),
-        ..Limits::default()
-    }
+    Limits { handshake: Duration::from_millis(200), drain: Duration::from_millis(400), ..Limits::default() }
 }
 
 /// A service on a free port of this machine, on the test's own runtime.
@@ -183,19 +175,8 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let gate = Gate::new(limits);
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(serve(
-            listener,
-            security,
-            application,
-            Arc::clone(&gate),
-            shutdown.clone(),
-        ));
-        Self {
-            address,
-            gate,
-            shutdown,
-            served,
-        }
+        let served = tokio::spawn(serve(listener, security, application, Arc::clone(&gate), shutdown.clone()));
+        Self { address, gate, shutdown, served }
     }
 
     pub(super) async fn connect(&self) -> TcpStream {
@@ -237,11 +218,7 @@ pub(super) struct Client<'a> {
 
 impl<'a> Client<'a> {
     pub(super) fn new(ca: &'a Ca, pair: Option<&'a Pair>) -> Self {
-        Self {
-            ca,
-            pair,
-            version: &rustls::version::TLS13,
-        }
+        Self { ca, pair, version: &rustls::version::TLS13 }
     }
 
     /// A connection that has seen the server's answer to its certificate, and one answer `hello`.
@@ -271,11 +248,8 @@ impl<'a> Client<'a> {
 }
 
 /// One HTTP/1.1 request and its answer, which must be `hello`.
-pub(super) async fn ask(
-    io: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
-) -> std::io::Result<()> {
-    io.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        .await?;
+pub(super) async fn ask(io: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) -> std::io::Result<()> {
+    io.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"hello") {
         if io.read_buf(&mut answer).await? == 0 {

@@ -83,12 +83,7 @@ impl TlsStore {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let contents = files.read()?;
         let digests = Digests::of(&contents, &provider);
-        let builder = Builder {
-            files: &files,
-            protocol,
-            clock: &clock,
-            provider: &provider,
-        };
+        let builder = Builder { files: &files, protocol, clock: &clock, provider: &provider };
         let first = builder.build(&contents, digests, 1)?;
         Ok(Self {
             trust_revision: AtomicU64::new(first.trust_revision),
@@ -119,14 +114,9 @@ impl TlsStore {
         }
         let trust_changed = ca_ran_out || !digests.trusts_like(&old.digests);
         let revision = old.trust_revision.saturating_add(u64::from(trust_changed));
-        let builder = Builder {
-            files: &self.files,
-            protocol: self.protocol,
-            clock: &self.clock,
-            provider: &self.provider,
-        };
-        self.current
-            .store(Arc::new(builder.build(&contents, digests, revision)?));
+        let builder =
+            Builder { files: &self.files, protocol: self.protocol, clock: &self.clock, provider: &self.provider };
+        self.current.store(Arc::new(builder.build(&contents, digests, revision)?));
         if trust_changed {
             // After the set itself: who sees the new number finds the new verifier.
             self.trust_revision.store(revision, Ordering::Release);
@@ -172,11 +162,7 @@ impl TlsStore {
         let current = self.current.load();
         let (leaf, intermediates) = chain.split_first()?;
         let now = unix_time((self.clock)());
-        current
-            .verifier
-            .as_ref()?
-            .verify_client_cert(leaf, intermediates, now)
-            .ok()?;
+        current.verifier.as_ref()?.verify_client_cert(leaf, intermediates, now).ok()?;
         Some(current.trust_revision)
     }
 }
@@ -199,12 +185,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn build(
-        &self,
-        contents: &Contents,
-        digests: Digests,
-        trust_revision: u64,
-    ) -> Result<Snapshot, TlsError> {
+    fn build(&self, contents: &Contents, digests: Digests, trust_revision: u64) -> Result<Snapshot, TlsError> {
         let now = (self.clock)();
         let certificate_file = &self.files.certificate;
         let chain = files::certificates(certificate_file, &contents.certificate)?;
@@ -229,15 +210,10 @@ impl Builder<'_> {
             return Ok(None);
         };
         let roots = files::client_roots(file, bytes, now)?;
-        let mut builder = WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots.store),
-            Arc::clone(self.provider),
-        );
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.store), Arc::clone(self.provider));
         if let (Some(file), Some(bytes)) = (&self.files.crl, &contents.crl) {
             // An unknown or outdated status refuses: who is in doubt doesn't come in.
-            builder = builder
-                .with_crls(files::revocation_lists(file, bytes, now)?)
-                .enforce_revocation_expiration();
+            builder = builder.with_crls(files::revocation_lists(file, bytes, now)?).enforce_revocation_expiration();
         }
         if self.files.client_auth == ClientAuth::Optional {
             builder = builder.allow_unauthenticated();
@@ -264,9 +240,7 @@ impl Builder<'_> {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder
-            .with_single_cert(chain, key)
-            .map_err(|error| self.refused_pair(&error))?;
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| self.refused_pair(&error))?;
         config.alpn_protocols = match self.protocol {
             Protocol::Http2Only => vec![b"h2".to_vec()],
             Protocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -279,10 +253,7 @@ impl Builder<'_> {
 
     fn refused_pair(&self, error: &rustls::Error) -> TlsError {
         if *error == rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) {
-            return TlsError::Mismatch {
-                certificate: self.files.certificate.clone(),
-                key: self.files.key.clone(),
-            };
+            return TlsError::Mismatch { certificate: self.files.certificate.clone(), key: self.files.key.clone() };
         }
         files::unusable(&self.files.key, error)
     }
@@ -306,15 +277,11 @@ impl Digests {
 
 /// SHA-384 or SHA-256, whichever the provider's first TLS 1.3 suite uses.
 fn digest(provider: &CryptoProvider, bytes: &[u8]) -> Digest {
-    provider
-        .cipher_suites
-        .iter()
-        .find_map(rustls::SupportedCipherSuite::tls13)
-        .map_or_else(
-            // The provider has suites; were there none, bytes compare as well as their digests.
-            || bytes.to_vec(),
-            |suite| suite.common.hash_provider.hash(bytes).as_ref().to_vec(),
-        )
+    provider.cipher_suites.iter().find_map(rustls::SupportedCipherSuite::tls13).map_or_else(
+        // The provider has suites; were there none, bytes compare as well as their digests.
+        || bytes.to_vec(),
+        |suite| suite.common.hash_provider.hash(bytes).as_ref().to_vec(),
+    )
 }
 
 fn unix_time(now: Timestamp) -> UnixTime {
@@ -348,9 +315,7 @@ mod tests {
         let folder = Folder::of(&ca);
         let mut files = folder.files();
         change(&folder, &ca, &mut files);
-        TlsStore::load(files, Protocol::Http2Only, clock())
-            .unwrap_err()
-            .to_string()
+        TlsStore::load(files, Protocol::Http2Only, clock()).unwrap_err().to_string()
     }
 
     #[test]
@@ -358,15 +323,9 @@ mod tests {
         let missing = refusal(|_, _, files| files.certificate.push("nowhere"));
         assert!(missing.contains("server.pem/nowhere") && missing.contains("path"));
         let empty = refusal(|folder, _, _| folder.write("server.pem", ""));
-        assert!(
-            empty.contains("server.pem: no CERTIFICATE in it"),
-            "{empty}"
-        );
+        assert!(empty.contains("server.pem: no CERTIFICATE in it"), "{empty}");
         let garbage = refusal(|folder, _, _| {
-            folder.write(
-                "ca.pem",
-                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            );
+            folder.write("ca.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         });
         assert!(garbage.contains("ca.pem: can't be used"), "{garbage}");
         let no_key = refusal(|folder, ca, _| folder.write("server.key", &ca.pem()));
@@ -384,10 +343,7 @@ mod tests {
     #[test]
     fn a_key_that_everyone_may_read_is_refused() {
         let open = refusal(|folder, _, _| folder.set_mode("server.key", 0o644));
-        assert!(
-            open.contains("server.key") && open.contains("chmod 640"),
-            "{open}"
-        );
+        assert!(open.contains("server.key") && open.contains("chmod 640"), "{open}");
         assert!(open.contains("mode 644"), "{open}");
     }
 
