@@ -4,3 +4,4 @@ pub mod engine;
 pub mod identity;
 pub mod keyring;
 pub mod state;
+pub mod transport;
