@@ -1,6 +1,7 @@
 //! Remit, a policy decision point for systems of AI agents.
 pub mod domain;
 pub mod engine;
+pub mod events;
 pub mod identity;
 pub mod keyring;
 pub mod state;
