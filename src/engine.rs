@@ -29,10 +29,9 @@ pub use speaker::Speaker;
 pub use tally::{Tally, Verb};
 
 use crate::domain::agent::AgentName;
-use crate::domain::policy::{Policy, PolicyId};
+use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
-use crate::domain::token::SealTag;
 use crate::events::Events;
 use crate::keyring::{Keyring, VerifiedToken};
 use crate::state::rate::RateLimiter;
@@ -199,7 +198,8 @@ impl Engine {
     fn enter_quarantines(&self, was_quarantined: impl Fn(&str) -> bool) {
         let now = self.clock.now();
         let policy = self.policy.load();
-        let entering = policy.policy.agents.iter().filter(|(name, agent)| agent.quarantined && !was_quarantined(name.as_str()));
+        let entering =
+            policy.policy.agents.iter().filter(|(name, agent)| agent.quarantined && !was_quarantined(name.as_str()));
         for (name, _) in entering {
             if self.state.ledger().revoke_agent(name.as_str(), now).is_err() {
                 // No room to remember one agent: ending everything is the safe way to end its tokens.
@@ -268,17 +268,3 @@ fn request_number(caller: &str, request_id: &str) -> u64 {
 fn is_reuse_attempt(refused: &Refused) -> bool {
     *refused == Refused::Exhausted { is_retry: false }
 }
-
-/// What a response says of the policy that answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered<T> {
-    /// The decision's id.
-    pub decision_id: crate::events::DecisionId,
-    /// Under which policy.
-    pub policy: PolicyId,
-    /// The answer.
-    pub answer: T,
-}
-
-/// The seal by which a token that was never sealed is known: none has it.
-const NO_SEAL: SealTag = SealTag::from_bytes([0; 16]);

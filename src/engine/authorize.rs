@@ -11,7 +11,6 @@ use super::tally::Verb;
 use super::{Engine, InForce, is_reuse_attempt, record, request_number, shared_name};
 use crate::domain::caller::{Caller, VerifiedIdentity};
 use crate::domain::decision::{self, Place, Use};
-use crate::domain::limits;
 use crate::domain::policy::{Call, Policy, PolicyId};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::resource::{InvalidResource, Resource};
@@ -195,7 +194,8 @@ impl Engine {
             return Err(crate::domain::chain::quarantined(caller.agent().as_str()));
         }
         self.take_authorize_rate(policy, caller.agent().as_str(), agent, request.dry_run, now)?;
-        let wanted = request.action.wanted().map(|(capability, resource)| canonical(capability, resource)).transpose()?;
+        let wanted =
+            request.action.wanted().map(|(capability, resource)| canonical(capability, resource)).transpose()?;
         let call = request.action.call().map(|call| between(agent, destination, call)).transpose()?;
         if let Some(token) = request.token {
             let token = findings.token.insert(self.keyring.load().open(token, buffer)?);
@@ -226,7 +226,7 @@ impl Engine {
         token: Option<&VerifiedToken<'_>>,
         later: Option<Denial>,
         now: Timestamp,
-    ) -> Result<Allowed, Denial> {
+    ) -> Result<Allowed<'_>, Denial> {
         let ready = match later {
             Some(denial) => Err(denial),
             None => self.ready_to_record(request.deadline, now).await,
@@ -278,21 +278,20 @@ impl Engine {
     ) {
         let (Some(speaker), false) = (speaker, request.dry_run) else { return };
         let agent = speaker.agent.as_str();
-        match denial.reason() {
-            Reason::TokenWrongHolder => self.tally.wrong_holder(agent),
-            Reason::CapabilityNotGranted | Reason::ResourceNotGranted => {
-                let wanted = request.action.wanted().and_then(|(capability, resource)| canonical(capability, resource).ok());
-                let escalates = |token: &VerifiedToken<'_>| {
-                    wanted.is_some_and(|wanted| decision::is_escalation(agent, token.claims(), wanted))
-                };
-                if token.is_some_and(escalates) {
-                    self.tally.escalation_attempt(agent);
-                }
-            }
-            Reason::CommunicationNotAllowed => {
-                self.tally.unauthorized_communication(policy, agent, request.destination.unwrap_or(caller.agent().as_str()));
-            }
-            _ => {}
+        let reason = denial.reason();
+        if reason == Reason::TokenWrongHolder {
+            self.tally.wrong_holder(agent);
+        }
+        if reason == Reason::CommunicationNotAllowed {
+            let destination = request.destination.unwrap_or(caller.agent().as_str());
+            self.tally.unauthorized_communication(policy, agent, destination);
+        }
+        let beyond = matches!(reason, Reason::CapabilityNotGranted | Reason::ResourceNotGranted);
+        if let (true, Some(token), Some((capability, resource))) = (beyond, token, request.action.wanted())
+            && let Ok(wanted) = canonical(capability, resource)
+            && decision::is_escalation(agent, token.claims(), wanted)
+        {
+            self.tally.escalation_attempt(agent);
         }
     }
 
@@ -340,8 +339,15 @@ fn shown(token: &VerifiedToken<'_>) -> TokenShown {
     TokenShown { id: token.id(), expires_at: Timestamp::from_seconds(token.claims().expires_at), left: None }
 }
 
-fn event(decision: &Decision, policy: &Policy, caller: &Caller, request: &AuthorizeRequest<'_>, now: Timestamp) -> Event {
-    let mut event = super::recording::event(MessageType::CapabilityRequest, &decision.outcome, decision.id, policy, caller, now);
+fn event(
+    decision: &Decision,
+    policy: &Policy,
+    caller: &Caller,
+    request: &AuthorizeRequest<'_>,
+    now: Timestamp,
+) -> Event {
+    let mut event =
+        super::recording::event(MessageType::CapabilityRequest, &decision.outcome, decision.id, policy, caller, now);
     let named = || request.agent.map(|name| shared_name(policy, name));
     event.from_agent = decision.agent.as_ref().map(|agent| agent.agent.shared()).or_else(named).unwrap_or_default();
     event.to_agent = match request.destination {
@@ -362,10 +368,4 @@ fn event(decision: &Decision, policy: &Policy, caller: &Caller, request: &Author
     event.request_id = crate::events::Brief::copied(request.request_id);
     event.dry_run = request.dry_run;
     event
-}
-
-/// A request that names no deadline has this one.
-#[must_use]
-pub(super) fn latest(now: Timestamp) -> Timestamp {
-    now.after(limits::REQUEST_DEADLINE)
 }

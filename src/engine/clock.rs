@@ -72,7 +72,8 @@ impl System {
         let running = u64::try_from(monotonic().duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX);
         let offset = wall.saturating_sub(running);
         let greatest = self.offset.load(Ordering::Relaxed);
-        let offset = if offset > greatest { self.offset.fetch_max(offset, Ordering::Relaxed).max(offset) } else { greatest };
+        let offset =
+            if offset > greatest { self.offset.fetch_max(offset, Ordering::Relaxed).max(offset) } else { greatest };
         Timestamp::from_nanos(running.saturating_add(offset))
     }
 }

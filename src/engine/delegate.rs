@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::recording::{event, rate_limited};
 use super::tally::Verb;
-use super::{Engine, InForce, NO_SEAL, is_reuse_attempt, record, request_number, shared_name};
+use super::{Engine, InForce, is_reuse_attempt, record, request_number, shared_name};
 use crate::domain::caller::Caller;
 use crate::domain::chain::{Parent, Wish, attenuate, is_escalation, stands};
 use crate::domain::decision;
@@ -144,7 +144,7 @@ impl Engine {
         request: &DelegateRequest<'_>,
         parent: Option<&VerifiedToken<'_>>,
         now: Timestamp,
-    ) -> Result<(Place, Delegated), Denial> {
+    ) -> Result<(Place<'_>, Delegated), Denial> {
         let keyring = self.keyring.load_full();
         let sealed = {
             let from = parent.map(|parent| Parent { id: parent.id(), claims: parent.claims() });
@@ -189,7 +189,6 @@ impl Engine {
             expires_at: claims.expires_at,
             foreign: None,
         };
-        debug_assert!(child.tag != NO_SEAL, "a sealed token has a seal");
         let ledger = self.state.ledger();
         let Some(parent) = parent else {
             return ledger.mint(&child, &claims.capabilities).map(|()| None).map_err(|refused| refused.denial());
@@ -204,7 +203,13 @@ impl Engine {
         })
     }
 
-    fn note_refused(&self, policy: &Policy, caller: &Caller, request: &DelegateRequest<'_>, parent: Option<&VerifiedToken<'_>>) {
+    fn note_refused(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        request: &DelegateRequest<'_>,
+        parent: Option<&VerifiedToken<'_>>,
+    ) {
         let agent = caller.agent().as_str();
         let held = parent.map(VerifiedToken::claims).filter(|claims| claims.holder == agent);
         if is_escalation(policy, agent, held, &request.wish) {

@@ -147,7 +147,15 @@ impl Engine {
         let Known { id, left, expires_at, ancestors, is_revoked: _, chain } = known;
         let root = ancestors.first().copied().unwrap_or(id);
         let root_capabilities = self.state.ledger().root_capabilities(root);
-        let token = Introspected { id: Some(id), chain, left, expires_at, ancestors, root_capabilities, ..Introspected::default() };
+        let token = Introspected {
+            id: Some(id),
+            chain,
+            left,
+            expires_at,
+            ancestors,
+            root_capabilities,
+            ..Introspected::default()
+        };
         Ok(Introspection { active, token: Some(token) })
     }
 
@@ -194,6 +202,7 @@ fn may_see<'a>(
 }
 
 fn not_yours() -> Denial {
-    let message = "only the agents of its chain, the enforcement points it is for, auditors and administrators may see a token";
+    let message =
+        "only the agents of its chain, the enforcement points it is for, auditors and administrators may see a token";
     Denial::new(Reason::CallerNotAuthorized, message)
 }

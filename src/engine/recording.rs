@@ -11,19 +11,19 @@ use crate::domain::time::Timestamp;
 use crate::events::{DecisionId, Event, Long, MessageType, Outcome, Place, Share};
 
 /// A place in the audit queue, and what the ledger answered.
-pub(super) struct Allowed {
-    pub(super) place: Place,
+pub(super) struct Allowed<'e> {
+    pub(super) place: Place<'e>,
     pub(super) left: Option<u32>,
 }
 
 impl Engine {
     /// There is time to answer, and a place for the event.
-    pub(super) async fn ready_to_record(&self, deadline: Timestamp, now: Timestamp) -> Result<Place, Denial> {
+    pub(super) async fn ready_to_record(&self, deadline: Timestamp, now: Timestamp) -> Result<Place<'_>, Denial> {
         in_time(deadline, now)?;
         if let Some(place) = self.events.try_reserve(Share::Answer) {
             return Ok(place);
         }
-        let waited = self.events.reserve(Share::Answer).await;
+        let waited = self.events.reserve().await;
         let place = waited.map_err(|_| {
             let message = "the decision can't be recorded, so nothing is allowed: see the service's log about [audit]";
             Denial::new(Reason::AuditUnavailable, message)
@@ -34,11 +34,10 @@ impl Engine {
 
     /// Records what was done. A revocation is not undone because it can't be recorded; the failure is counted.
     pub(super) async fn record_done(&self, event: Event) {
-        match self.events.reserve(Share::Answer).await {
-            Ok(place) => {
-                place.commit(event);
-            }
-            Err(_) => tracing::error!(target: "audit", kind = event.message_type.as_str(), "could not be recorded"),
+        if let Ok(place) = self.events.reserve().await {
+            place.commit(event);
+        } else {
+            tracing::error!(target: "audit", kind = event.message_type.as_str(), "could not be recorded");
         }
     }
 }
@@ -82,14 +81,18 @@ pub(super) fn event<T>(
 
 /// `error` where Remit could not decide, `denied` where it decided.
 pub(super) fn outcome_of(reason: Reason) -> Outcome {
-    match reason {
-        Reason::Allowed => Outcome::Accepted,
+    let undecided = matches!(
+        reason,
         Reason::RequestMalformed
-        | Reason::PolicyStale
-        | Reason::CapacityExhausted
-        | Reason::StateUnavailable
-        | Reason::AuditUnavailable
-        | Reason::DeadlineExceeded => Outcome::Error,
-        _ => Outcome::Denied,
+            | Reason::PolicyStale
+            | Reason::CapacityExhausted
+            | Reason::StateUnavailable
+            | Reason::AuditUnavailable
+            | Reason::DeadlineExceeded
+    );
+    match (reason == Reason::Allowed, undecided) {
+        (true, _) => Outcome::Accepted,
+        (false, true) => Outcome::Error,
+        (false, false) => Outcome::Denied,
     }
 }

@@ -55,10 +55,8 @@ impl Engine {
         let now = self.clock.now();
         let mut seen = Seen::default();
         let outcome = self.end(policy, caller, &revocation.target, now, &mut seen);
-        let kind = match revocation.target {
-            RevokeTarget::Quarantine(_) => MessageType::Quarantine,
-            _ => MessageType::Revoke,
-        };
+        let is_quarantine = matches!(revocation.target, RevokeTarget::Quarantine(_));
+        let kind = if is_quarantine { MessageType::Quarantine } else { MessageType::Revoke };
         let mut event = event(kind, &outcome, self.events.decision_id(), policy, caller, now);
         event.from_agent = caller.agent().shared();
         event.token_id = seen.token;
@@ -93,11 +91,18 @@ impl Engine {
             self.state.ledger().reinstate(agent.as_str());
         }
         let answered = self.answer(Verb::Reinstate, outcome, event, now).await;
-        answered.map_err(|denial| if by_file { NotReinstated::ByFile(denial) } else { NotReinstated::Denied(denial) })?;
+        answered
+            .map_err(|denial| if by_file { NotReinstated::ByFile(denial) } else { NotReinstated::Denied(denial) })?;
         Ok(self.state.standing(crate::state::standing::Standing::number))
     }
 
-    async fn answer(&self, verb: Verb, outcome: Result<(), Denial>, event: Event, began: Timestamp) -> Result<(), Denial> {
+    async fn answer(
+        &self,
+        verb: Verb,
+        outcome: Result<(), Denial>,
+        event: Event,
+        began: Timestamp,
+    ) -> Result<(), Denial> {
         let reason = event.reason;
         match &outcome {
             Ok(()) => self.record_done(event).await,

@@ -39,7 +39,8 @@ impl Speaker {
             }
             (Some(scope), Some(name)) => {
                 if scope.agents.as_ref().is_some_and(|agents| !agents.contains(name)) {
-                    let message = format!("{}'s entry in enforcement_points does not list the agent {name}", caller.agent());
+                    let message =
+                        format!("{}'s entry in enforcement_points does not list the agent {name}", caller.agent());
                     return Err(Denial::new(Reason::CallerNotEnforcementPoint, message));
                 }
                 let Some(agent) = policy.name(name) else { return Err(super::unknown_agent(policy, name)) };
@@ -49,14 +50,20 @@ impl Speaker {
     }
 
     /// The destination of the request: the caller, or one for which its entry in `enforcement_points` speaks.
-    pub(super) fn destination<'a>(policy: &Policy, caller: &'a Caller, named: Option<&'a str>) -> Result<&'a str, Denial> {
+    pub(super) fn destination<'a>(
+        policy: &Policy,
+        caller: &'a Caller,
+        named: Option<&'a str>,
+    ) -> Result<&'a str, Denial> {
         let own = caller.agent().as_str();
         let Some(name) = named.filter(|name| *name != own) else { return Ok(own) };
         let scope = policy.enforcement_point(own).filter(|_| caller.is_privileged());
         if scope.is_some_and(|scope| scope.destinations.contains(name)) {
             return Ok(name);
         }
-        let message = format!("{own} may not speak for the destination {name}: list it in the destinations of its enforcement_points entry");
+        let message = format!(
+            "{own} may not speak for the destination {name}: list it in the destinations of its enforcement_points entry"
+        );
         Err(Denial::new(Reason::CallerNotEnforcementPoint, message))
     }
 

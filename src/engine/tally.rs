@@ -78,28 +78,57 @@ impl Tally {
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
         };
-        let decisions = counters("remit_decisions_total", "Decisions, by verb, result and reason.", &["verb", "result", "reason"])?;
+        let decisions =
+            counters("remit_decisions_total", "Decisions, by verb, result and reason.", &["verb", "result", "reason"])?;
         let durations = HistogramVec::new(
-            HistogramOpts::new("remit_decision_duration_seconds", "Time from a request's start to its decision, in seconds.")
-                .buckets(vec![1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2, 5e-2, 0.25, 2.0]),
+            HistogramOpts::new(
+                "remit_decision_duration_seconds",
+                "Time from a request's start to its decision, in seconds.",
+            )
+            .buckets(vec![1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 1e-2, 5e-2, 0.25, 2.0]),
             &["verb"],
         )?;
         registry.register(Box::new(durations.clone()))?;
         let depth = IntGaugeVec::new(
-            Opts::new("agent_delegation_depth_current", "Deepest delegation chain the agent asked for in the last 5 minutes, in hops."),
+            Opts::new(
+                "agent_delegation_depth_current",
+                "Deepest delegation chain the agent asked for in the last 5 minutes, in hops.",
+            ),
             &["agent_id"],
         )?;
         registry.register(Box::new(depth.clone()))?;
-        let depth_limit = IntGauge::new("remit_policy_max_delegation_depth", "Hops that the policy in force allows in a chain.")?;
+        let depth_limit =
+            IntGauge::new("remit_policy_max_delegation_depth", "Hops that the policy in force allows in a chain.")?;
         registry.register(Box::new(depth_limit.clone()))?;
         Ok(Self {
-            allowed: Verb::ALL.map(|verb| decisions.with_label_values(&[verb.as_str(), "accepted", Reason::Allowed.as_str()])),
+            allowed: Verb::ALL
+                .map(|verb| decisions.with_label_values(&[verb.as_str(), "accepted", Reason::Allowed.as_str()])),
             durations: Verb::ALL.map(|verb| durations.with_label_values(&[verb.as_str()])),
-            escalations: counters("agent_capability_escalation_attempts_total", "Attempts to use or delegate more than was granted.", &["agent_id"])?,
-            reuses: counters("agent_token_reuse_attempts_total", "Attempts to use a token more often than it has uses.", &["agent_id"])?,
-            wrong_holders: counters("agent_token_wrong_holder_total", "Tokens presented by an agent that is not their holder.", &["agent_id"])?,
-            communications: counters("agent_unauthorized_communication_total", "Calls between agents that no communication rule covers.", &["source", "destination"])?,
-            unauthenticated: counters("remit_unauthenticated_total", "Requests without a verified identity that is an agent's.", &["method"])?,
+            escalations: counters(
+                "agent_capability_escalation_attempts_total",
+                "Attempts to use or delegate more than was granted.",
+                &["agent_id"],
+            )?,
+            reuses: counters(
+                "agent_token_reuse_attempts_total",
+                "Attempts to use a token more often than it has uses.",
+                &["agent_id"],
+            )?,
+            wrong_holders: counters(
+                "agent_token_wrong_holder_total",
+                "Tokens presented by an agent that is not their holder.",
+                &["agent_id"],
+            )?,
+            communications: counters(
+                "agent_unauthorized_communication_total",
+                "Calls between agents that no communication rule covers.",
+                &["source", "destination"],
+            )?,
+            unauthenticated: counters(
+                "remit_unauthenticated_total",
+                "Requests without a verified identity that is an agent's.",
+                &["method"],
+            )?,
             communication_pairs: parking_lot::Mutex::default(),
             decisions,
             depth,
@@ -199,7 +228,9 @@ impl Depths {
         let slot = self.0.get(usize::try_from(minute % DEPTH_MINUTES).unwrap_or_default());
         let seen = minute.saturating_mul(1 << 8).saturating_add(hops.min(0xff));
         // A newer minute is greater than any depth of an older one, so the greater number wins.
-        if let Some(slot) = slot && slot.load(Ordering::Relaxed) < seen {
+        if let Some(slot) = slot
+            && slot.load(Ordering::Relaxed) < seen
+        {
             slot.fetch_max(seen, Ordering::Relaxed);
         }
     }
