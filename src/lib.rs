@@ -4,5 +4,6 @@ pub mod engine;
 pub mod events;
 pub mod identity;
 pub mod keyring;
+pub mod policy_file;
 pub mod state;
 pub mod transport;
