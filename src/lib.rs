@@ -1,3 +1,9 @@
 //! Remit, a policy decision point for systems of AI agents.
 pub mod domain;
+pub mod engine;
+pub mod events;
+pub mod identity;
+pub mod keyring;
 pub mod policy_file;
+pub mod state;
+pub mod transport;

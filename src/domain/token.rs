@@ -63,6 +63,25 @@ impl<'de> Deserialize<'de> for TokenId {
     }
 }
 
+/// What the ledger knows a token's seal by: 128 bits of the seal's digest.
+/// The same id under another seal is another token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SealTag([u8; 16]);
+
+impl SealTag {
+    /// From its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
 /// What a token says. Every name, pattern and number is of its form, and they agree with each other;
 /// whether any of it is *true* only [`crate::keyring::Keyring::open`] can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -436,7 +455,7 @@ mod tests {
     #[test]
     fn escapes_are_read_and_not_another_claim() {
         assert!(Claims::parse(&SEED.replace("\"exp\"", "\"\\u0065xp\"")).is_ok());
-        assert!(Claims::parse(&SEED.replace("{", "{\"\\u0065xp\": 5, ")).is_err());
+        assert!(Claims::parse(&SEED.replace('{', "{\"\\u0065xp\": 5, ")).is_err());
         assert!(Claims::parse(&SEED.replace("/data/", "\\/data\\/")).is_ok());
     }
 

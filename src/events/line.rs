@@ -1,0 +1,197 @@
+//! An event as one line of JSON.
+
+use std::sync::Arc;
+
+use serde::ser::{Serialize, SerializeSeq as _, Serializer};
+
+use super::event::Event;
+use super::text::{Brief, clean};
+use crate::domain::limits;
+use crate::domain::time::Timestamp;
+
+/// What stands in `event`, on every line.
+const COMMUNICATION: &str = "agent.communication";
+
+impl Event {
+    /// Appends the event's JSON object, without a line end.
+    pub fn to_json(&self, out: &mut Vec<u8>, stream_id: &str) {
+        self.write_json(out, stream_id, &stamp(self.at));
+    }
+
+    /// Appends the event's JSON object and a line end: a line of the audit log.
+    pub fn to_json_line(&self, out: &mut Vec<u8>, stream_id: &str) {
+        self.write_json_line(out, stream_id, &stamp(self.at));
+    }
+
+    /// The same with the timestamp's text at hand: many events share a second.
+    pub(super) fn write_json_line(&self, out: &mut Vec<u8>, stream_id: &str, stamp: &str) {
+        self.write_json(out, stream_id, stamp);
+        out.push(b'\n');
+    }
+
+    fn write_json(&self, out: &mut Vec<u8>, stream_id: &str, stamp: &str) {
+        let written = serde_json::to_writer(out, &Line::of(self, stream_id, stamp));
+        debug_assert!(written.is_ok(), "writing to memory can't fail, and every key is a text");
+    }
+}
+
+/// `2026-11-21T21:51:43Z`.
+pub(super) fn stamp(at: Timestamp) -> String {
+    let seconds = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+/// The keys in the order in which they stand in a line. The first ten are in every line.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    timestamp: &'a str,
+    event: &'static str,
+    from_agent: Name<'a>,
+    to_agent: Name<'a>,
+    message_type: &'static str,
+    delegation_chain: Names<'a>,
+    delegation_depth: usize,
+    capabilities_used: Texts<'a>,
+    token_id: Shown<Option<crate::domain::token::TokenId>>,
+    result: &'static str,
+
+    stream_id: &'a str,
+    sequence: u64,
+    decision_id: Shown<Option<super::event::DecisionId>>,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+    #[serde(skip_serializing_if = "Name::is_empty")]
+    caller: Name<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity_method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Name::is_empty")]
+    issuer: Name<'a>,
+    #[serde(skip_serializing_if = "is_false")]
+    is_self_asserted: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    resource: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    http_method: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    http_path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining_uses: Option<u32>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    target: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    note: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    obo: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_revision: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_digest: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    task: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    trace_id: &'a str,
+    #[serde(skip_serializing_if = "is_false")]
+    dry_run: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    repeated: u64,
+}
+
+impl<'a> Line<'a> {
+    fn of(event: &'a Event, stream_id: &'a str, stamp: &'a str) -> Self {
+        Self {
+            timestamp: stamp,
+            event: COMMUNICATION,
+            from_agent: Name(&event.from_agent),
+            to_agent: Name(&event.to_agent),
+            message_type: event.message_type.as_str(),
+            delegation_chain: Names(&event.chain),
+            delegation_depth: event.depth(),
+            capabilities_used: Texts(&event.capabilities),
+            token_id: Shown(event.token_id),
+            result: event.outcome.as_str(),
+            stream_id,
+            sequence: event.sequence(),
+            decision_id: Shown(Some(event.decision_id)),
+            reason: event.reason.as_str(),
+            message: event.message.as_str(),
+            caller: Name(&event.caller),
+            identity_method: event.identity_method.map(crate::domain::caller::IdentityMethod::as_str),
+            issuer: Name(&event.issuer),
+            is_self_asserted: event.is_self_asserted,
+            resource: event.resource.as_str(),
+            http_method: event.http_method.as_str(),
+            http_path: event.http_path.as_str(),
+            remaining_uses: event.remaining_uses,
+            target: event.target.as_str(),
+            note: event.note.as_str(),
+            obo: event.obo.as_str(),
+            policy_revision: event.policy.as_ref().map(|policy| policy.revision),
+            policy_digest: event.policy.as_ref().map(|policy| &*policy.digest),
+            request_id: event.request_id.as_str(),
+            task: event.task.as_str(),
+            trace_id: event.trace_id.as_str(),
+            dry_run: event.dry_run,
+            repeated: event.repeated(),
+        }
+    }
+}
+
+/// Shared text, whose type does not bound it.
+struct Name<'a>(&'a str);
+
+impl Name<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Name<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&clean(self.0, limits::AGENT_NAME_BYTES))
+    }
+}
+
+struct Names<'a>(&'a [Arc<str>]);
+
+impl Serialize for Names<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
+        for name in self.0 {
+            list.serialize_element(&Name(name))?;
+        }
+        list.end()
+    }
+}
+
+struct Texts<'a>(&'a [Brief]);
+
+impl Serialize for Texts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(Brief::as_str))
+    }
+}
+
+/// What has a text of its own; nothing is the empty text.
+struct Shown<T>(T);
+
+impl<T: std::fmt::Display> Serialize for Shown<Option<T>> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_str(""),
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands the field by reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands the field by reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}

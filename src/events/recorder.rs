@@ -1,0 +1,127 @@
+//! The one thread that writes: it takes what is committed, writes it, and only then shows it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use super::line::stamp;
+use super::log::Log;
+use super::queue::{Share, Unwritten};
+use crate::domain::time::Timestamp;
+
+/// How long events wait for company. Decisions don't wake the recorder: that would be a system call each.
+const TURN: Duration = Duration::from_millis(2);
+/// A write that failed is tried again after this time.
+const RETRY: Duration = Duration::from_millis(100);
+/// About as much is written at once.
+const WRITE_BYTES: usize = 256 * 1024;
+/// Events written at once, where nothing is written.
+const WRITE_EVENTS: usize = 1024;
+
+pub(super) struct Recorder {
+    shared: Arc<Shared>,
+    log: Option<Log>,
+    /// Taken from the queue; the first `encoded` of them are in `lines`.
+    taken: VecDeque<Unwritten>,
+    encoded: usize,
+    lines: Vec<u8>,
+    /// The second whose text is at hand.
+    second: (u64, String),
+    retry_at: Option<Timestamp>,
+}
+
+impl Recorder {
+    pub(super) fn new(shared: Arc<Shared>, log: Option<Log>) -> Self {
+        let second = (0, stamp(Timestamp::default()));
+        Self { shared, log, taken: VecDeque::new(), encoded: 0, lines: Vec::new(), second, retry_at: None }
+    }
+
+    /// Records until the queue is closed and everything is written.
+    pub(super) fn run(mut self) {
+        while !self.is_done() {
+            std::thread::park_timeout(TURN);
+            self.turn();
+        }
+        self.shared.stream.end();
+        self.shared.finished.send_replace(true);
+    }
+
+    fn is_done(&self) -> bool {
+        let queue = &self.shared.queue;
+        queue.is_closed() && (queue.waiting() == 0 || self.retry_at.is_some() && self.shared.is_abandoned())
+    }
+
+    /// Writes what is there now.
+    pub(super) fn turn(&mut self) {
+        let now = self.shared.queue.now();
+        self.shared.denials.flush(&self.shared.queue, now);
+        if self.taken.is_empty() {
+            self.shared.queue.take(&mut self.taken);
+        }
+        while !self.taken.is_empty() {
+            if self.retry_at.is_some_and(|at| now < at) {
+                return;
+            }
+            self.encode();
+            if self.write(now) {
+                self.show();
+            }
+        }
+        self.shared.queue.settle();
+    }
+
+    fn encode(&mut self) {
+        if self.encoded > 0 {
+            return;
+        }
+        if self.log.is_none() {
+            self.encoded = self.taken.len().min(WRITE_EVENTS);
+            return;
+        }
+        for Unwritten { event, .. } in &self.taken {
+            if self.lines.len() >= WRITE_BYTES {
+                break;
+            }
+            if self.second.0 != event.at.seconds() {
+                self.second = (event.at.seconds(), stamp(event.at));
+            }
+            event.write_json_line(&mut self.lines, &self.shared.stream_id, &self.second.1);
+            self.encoded = self.encoded.saturating_add(1);
+        }
+    }
+
+    /// Whether the lines are written; if not, they are tried again.
+    fn write(&mut self, now: Timestamp) -> bool {
+        let Some(log) = &mut self.log else { return true };
+        let number = |index: usize| self.taken.get(index).map_or(0, |unwritten| unwritten.event.sequence());
+        let numbers = (number(0), number(self.encoded.saturating_sub(1)));
+        match log.write(&self.lines, numbers, now) {
+            Ok(()) => {
+                if self.retry_at.take().is_some() {
+                    self.shared.queue.set_failing(false);
+                    tracing::info!("the audit log is written again");
+                }
+                true
+            }
+            Err(error) => {
+                self.shared.queue.count_failure();
+                self.shared.queue.set_failing(true);
+                if self.retry_at.replace(now.after(RETRY)).is_none() {
+                    tracing::error!(%error, "the audit log can't be written; what can't be recorded is not allowed");
+                }
+                false
+            }
+        }
+    }
+
+    /// Shows what is written, and makes its places free.
+    fn show(&mut self) {
+        let denials = self.taken.iter().take(self.encoded).filter(|one| one.share == Share::Denial).count();
+        self.shared.stream.publish(self.taken.drain(..self.encoded).map(|one| one.event));
+        self.shared.queue.release(Share::Denial, denials);
+        self.shared.queue.release(Share::Answer, self.encoded.saturating_sub(denials));
+        self.encoded = 0;
+        self.lines.clear();
+    }
+}

@@ -1,0 +1,277 @@
+//! Those who watch: each reads the ring of written events at its own pace, and is told what it missed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::config::EventsConfig;
+use super::event::{Event, MessageType, Outcome};
+use crate::domain::reason::Reason;
+
+/// From where a subscriber wants to see events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since<'a> {
+    /// From now on.
+    Now,
+    /// From the one after `sequence` of the stream `stream_id`, as far as it is kept; 0: from the earliest
+    /// that is kept.
+    After {
+        /// The stream to which `sequence` belongs. Empty: this process's.
+        stream_id: &'a str,
+        /// The last one that the subscriber has.
+        sequence: u64,
+    },
+}
+
+/// Which events a subscriber wants: those that each list which isn't empty has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The agent acts, is acted on, or is in the chain.
+    pub agents: Vec<Box<str>>,
+    /// How it ended.
+    pub results: Vec<Outcome>,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// What kind of event it is.
+    pub message_types: Vec<MessageType>,
+}
+
+impl Filter {
+    /// Whether the event passes.
+    #[must_use]
+    pub fn passes(&self, event: &Event) -> bool {
+        has(&self.results, &event.outcome)
+            && has(&self.reasons, &event.reason)
+            && has(&self.message_types, &event.message_type)
+            && (self.agents.is_empty() || self.agents.iter().any(|agent| concerns(event, agent)))
+    }
+}
+
+fn has<T: PartialEq>(wanted: &[T], value: &T) -> bool {
+    wanted.is_empty() || wanted.contains(value)
+}
+
+fn concerns(event: &Event, agent: &str) -> bool {
+    *event.from_agent == *agent || *event.to_agent == *agent || event.chain.iter().any(|link| **link == *agent)
+}
+
+/// What a subscriber gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// The next event.
+    Event(Arc<Event>),
+    /// Events that the subscriber will not get; `from` and `to` are both inside. Filters don't matter.
+    /// 0 to 0, only at the beginning: what the stream that the subscriber named had after its last event;
+    /// nothing of this stream is missing.
+    Gap {
+        /// The first that is missing.
+        from: u64,
+        /// The last that is missing.
+        to: u64,
+    },
+    /// Nothing passed for a while; the stream is alive and complete up to `sequence`.
+    Heartbeat {
+        /// The last one that was shown, filtered out or reported missing.
+        sequence: u64,
+    },
+}
+
+/// As many subscribe as may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManySubscribers {
+    /// How many may.
+    pub limit: usize,
+}
+
+impl std::fmt::Display for TooManySubscribers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} already watch, as many as max_subscribers in [events] lets; try again later", self.limit)
+    }
+}
+
+impl std::error::Error for TooManySubscribers {}
+
+/// How far the stream is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// The last event shown.
+    latest: u64,
+    /// Nothing will follow.
+    is_over: bool,
+}
+
+/// The written events that are kept, and who reads them. Decisions never touch it.
+pub(super) struct Stream {
+    ring: RwLock<VecDeque<Arc<Event>>>,
+    capacity: usize,
+    progress: watch::Sender<Progress>,
+    batch: usize,
+    heartbeat: Duration,
+    max_subscribers: usize,
+    subscribers: AtomicUsize,
+    gaps: AtomicU64,
+    missed: AtomicU64,
+}
+
+impl Stream {
+    pub(super) fn new(config: &EventsConfig) -> Self {
+        Self {
+            ring: RwLock::default(),
+            capacity: config.ring,
+            progress: watch::Sender::new(Progress::default()),
+            batch: config.subscriber_buffer,
+            heartbeat: config.heartbeat(),
+            max_subscribers: config.max_subscribers,
+            subscribers: AtomicUsize::new(0),
+            gaps: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+        }
+    }
+
+    /// Shows events, in their order, and forgets the oldest beyond the capacity.
+    pub(super) fn publish(&self, events: impl Iterator<Item = Arc<Event>>) {
+        let mut ring = self.ring.write();
+        ring.extend(events);
+        let latest = ring.back().map_or(0, |event| event.sequence());
+        let surplus = ring.len().saturating_sub(self.capacity);
+        let forgotten: Vec<_> = ring.drain(..surplus).collect();
+        drop(ring);
+        self.progress.send_modify(|progress| progress.latest = latest);
+        // Freed here, with no lock held and on the recorder's time.
+        drop(forgotten);
+    }
+
+    /// Nothing will follow.
+    pub(super) fn end(&self) {
+        self.progress.send_modify(|progress| progress.is_over = true);
+    }
+
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        since: Since<'_>,
+        own_stream_id: &str,
+        filter: Filter,
+    ) -> Result<Subscription, TooManySubscribers> {
+        let limit = self.max_subscribers;
+        let one_more = |count: usize| (count < limit).then(|| count.saturating_add(1));
+        self.subscribers
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .map_err(|_| TooManySubscribers { limit })?;
+        let mut ready = VecDeque::new();
+        let next = match since {
+            Since::Now => self.progress.borrow().latest.saturating_add(1),
+            Since::After { stream_id, sequence } if stream_id.is_empty() || stream_id == own_stream_id => {
+                if sequence == 0 { self.earliest() } else { sequence.saturating_add(1) }
+            }
+            Since::After { .. } => {
+                let earliest = self.earliest();
+                let to = earliest.saturating_sub(1);
+                ready.push_back(self.gap(to.min(1), to));
+                earliest
+            }
+        };
+        let progress = self.progress.subscribe();
+        let quiet_since = Instant::now();
+        Ok(Subscription { stream: Arc::clone(self), next, filter, ready, progress, quiet_since })
+    }
+
+    /// The first event that is kept, or the one that will be the first.
+    fn earliest(&self) -> u64 {
+        self.ring.read().front().map_or(1, |event| event.sequence())
+    }
+
+    /// The events from this number on, so many at most.
+    fn read(&self, from: u64) -> Vec<Arc<Event>> {
+        let ring = self.ring.read();
+        let start = ring.partition_point(|event| event.sequence() < from);
+        ring.iter().skip(start).take(self.batch).cloned().collect()
+    }
+
+    fn gap(&self, from: u64, to: u64) -> Item {
+        self.gaps.fetch_add(1, Ordering::Relaxed);
+        self.missed.fetch_add(to.saturating_sub(from).saturating_add(1), Ordering::Relaxed);
+        Item::Gap { from, to }
+    }
+
+    pub(super) fn subscribers(&self) -> usize {
+        self.subscribers.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn gaps(&self) -> u64 {
+        self.gaps.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+}
+
+/// A subscriber's place in the stream.
+pub struct Subscription {
+    stream: Arc<Stream>,
+    /// The number that comes next: everything below it was shown, filtered out or reported missing.
+    next: u64,
+    filter: Filter,
+    ready: VecDeque<Item>,
+    progress: watch::Receiver<Progress>,
+    quiet_since: Instant,
+}
+
+impl Subscription {
+    /// The next item; none when the stream is over. A call that is dropped halfway loses nothing.
+    pub async fn next(&mut self) -> Option<Item> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                self.quiet_since = Instant::now();
+                return Some(item);
+            }
+            let progress = *self.progress.borrow_and_update();
+            let has_more = self.next <= progress.latest && self.advance();
+            if !self.ready.is_empty() {
+                continue;
+            }
+            let quiet_for = self.stream.heartbeat.saturating_sub(self.quiet_since.elapsed());
+            if has_more {
+                // A filter that lets nothing pass must neither hold the thread nor keep the heartbeat away.
+                tokio::task::yield_now().await;
+                if !quiet_for.is_zero() {
+                    continue;
+                }
+            } else if progress.is_over {
+                return None;
+            } else if let Ok(Ok(())) = tokio::time::timeout(quiet_for, self.progress.changed()).await {
+                continue;
+            }
+            let sequence = self.next.saturating_sub(1).min(progress.latest);
+            self.ready.push_back(Item::Heartbeat { sequence });
+        }
+    }
+
+    /// Takes the next events from the ring; false if there are none.
+    fn advance(&mut self) -> bool {
+        let events = self.stream.read(self.next);
+        let found = !events.is_empty();
+        for event in events {
+            let sequence = event.sequence();
+            if sequence > self.next {
+                self.ready.push_back(self.stream.gap(self.next, sequence.saturating_sub(1)));
+            }
+            self.next = sequence.saturating_add(1);
+            if self.filter.passes(&event) {
+                self.ready.push_back(Item::Event(event));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.stream.subscribers.fetch_sub(1, Ordering::Relaxed);
+    }
+}

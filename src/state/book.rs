@@ -1,0 +1,222 @@
+//! One shard of the ledger: live tokens and what is left of them. Plain data; the lock is around it.
+//!
+//! A root and all its descendants are in one shard, so that every question about a token is answered
+//! under one lock.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::standing::{Birth, Standing};
+use super::{Refused, TokenRecord};
+use crate::domain::limits;
+use crate::domain::time::Timestamp;
+use crate::domain::token::{SealTag, TokenId};
+
+/// Ids are random or digests, so eight of their bytes are hash enough.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(Ok(first)) = bytes.get(..8).map(<[u8; 8]>::try_from) {
+            self.0 = u64::from_ne_bytes(first);
+        }
+    }
+
+    /// The length of an id says nothing.
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type ById<V> = HashMap<TokenId, V, BuildHasherDefault<IdHasher>>;
+
+/// A symbol of the ledger's [`super::register::Register`]: an agent or a capability.
+pub(super) type Symbol = u32;
+
+/// A live token.
+pub(super) struct Entry {
+    pub(super) tag: SealTag,
+    pub(super) left: u32,
+    pub(super) expires_at: u64,
+    /// The number of the last revocation when the root was minted.
+    number: u64,
+    revoked: bool,
+    /// Whose request took the last use, and in which second.
+    emptied: (u64, u64),
+    pub(super) ancestors: Box<[TokenId]>,
+    /// The agents of the chain, from the root.
+    pub(super) chain: Box<[Symbol]>,
+    /// What the root was given; empty in a descendant.
+    pub(super) capabilities: Box<[Symbol]>,
+}
+
+/// The parts of an entry that the register made.
+pub(super) struct Symbols {
+    pub(super) chain: Box<[Symbol]>,
+    pub(super) capabilities: Box<[Symbol]>,
+}
+
+/// One shard.
+#[derive(Default)]
+pub(super) struct Book {
+    entries: ById<Entry>,
+    /// Ids revoked without being known, each with the second up to which it is kept.
+    revoked_unknown: ById<u64>,
+}
+
+impl Book {
+    pub(super) fn get(&self, id: TokenId) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    pub(super) fn is_revoked_unknown(&self, id: TokenId) -> bool {
+        self.revoked_unknown.contains_key(&id)
+    }
+
+    /// Enters a root token or a foreign one.
+    pub(super) fn enter(&mut self, token: &TokenRecord<'_>, symbols: Symbols, number: u64) -> Result<(), Refused> {
+        if self.entries.contains_key(&token.id) {
+            return Err(Refused::Fenced);
+        }
+        self.entries.insert(token.id, entry(token, symbols, number));
+        Ok(())
+    }
+
+    /// The uses that are left, if the ledger lets the token be used.
+    pub(super) fn check(&self, token: &TokenRecord<'_>, standing: &Standing, fence: u64) -> Result<u32, Refused> {
+        let held = self.entries.get(&token.id);
+        let (born, left) = match (held, token.foreign) {
+            (Some(entry), None) if entry.tag == token.tag => (Birth::Number(entry.number), entry.left),
+            (_, None) => return Err(Refused::Fenced),
+            (_, Some(foreign)) if foreign.issued_at <= fence => return Err(Refused::Fenced),
+            (held, Some(foreign)) => {
+                (Birth::Second(foreign.issued_at), held.map_or(token.max_uses, |entry| entry.left))
+            }
+        };
+        if held.is_some_and(|entry| entry.revoked) || (held.is_none() && self.is_revoked_unknown(token.id)) {
+            return Err(Refused::Revoked { by: Box::from("") });
+        }
+        for ancestor in token.ancestors {
+            match self.entries.get(ancestor) {
+                // An ancestor lives as long as its descendants; one that is gone is a doubt.
+                None => return Err(Refused::Fenced),
+                Some(entry) if entry.revoked => return Err(Refused::Revoked { by: Box::from("") }),
+                Some(_) => {}
+            }
+        }
+        if let Some(by) = standing.ended_by(born, token.chain.iter().map(AsRef::as_ref)) {
+            return Err(Refused::Revoked { by: by.into() });
+        }
+        Ok(left)
+    }
+
+    /// Takes uses from an entry that [`Book::check`] has just passed. Returns what is left.
+    pub(super) fn take(&mut self, id: TokenId, uses: u32, request: u64, now: Timestamp) -> Result<u32, Refused> {
+        let Some(entry) = self.entries.get_mut(&id) else { return Err(Refused::Fenced) };
+        let Some(left) = entry.left.checked_sub(uses) else {
+            let (emptied_by, second) = entry.emptied;
+            let recent = now.seconds().saturating_sub(second) <= limits::RETRY_SECONDS;
+            return Err(match entry.left {
+                0 => Refused::Exhausted { is_retry: request != 0 && request == emptied_by && recent },
+                left => Refused::TooManyUses { left },
+            });
+        };
+        entry.left = left;
+        if left == 0 {
+            entry.emptied = (request, now.seconds());
+        }
+        Ok(left)
+    }
+
+    /// Enters a child with the birth of its parent, whose uses have been taken.
+    pub(super) fn enter_child(
+        &mut self,
+        parent: TokenId,
+        child: &TokenRecord<'_>,
+        symbols: Symbols,
+    ) -> Result<(), Refused> {
+        let number = self.entries.get(&parent).map(|entry| entry.number).ok_or(Refused::Fenced)?;
+        self.enter(child, symbols, number)
+    }
+
+    /// The number under which this entry's chain began.
+    pub(super) fn number(&self, id: TokenId) -> Option<u64> {
+        self.entries.get(&id).map(|entry| entry.number)
+    }
+
+    /// Ends a known token, and with it its descendants. Whether it is known.
+    pub(super) fn revoke(&mut self, id: TokenId) -> bool {
+        match self.entries.get_mut(&id) {
+            Some(entry) => {
+                entry.revoked = true;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Remembers that an unknown id is revoked. Whether it was not remembered before.
+    pub(super) fn revoke_unknown(&mut self, id: TokenId, keep_until: u64) -> bool {
+        self.revoked_unknown.insert(id, keep_until).is_none()
+    }
+
+    /// Forgets what has expired; says which roots' issuers have how much room again, and how many unknown ids went.
+    pub(super) fn sweep(&mut self, now: Timestamp) -> Swept {
+        let mut swept = Swept::default();
+        let now = now.seconds();
+        self.entries.retain(|_, entry| {
+            let lives = entry.expires_at > now;
+            if !lives && let Some(issuer) = entry.chain.first() {
+                swept.issuers.push(*issuer);
+            }
+            lives
+        });
+        let before = self.revoked_unknown.len();
+        self.revoked_unknown.retain(|_, keep_until| *keep_until > now);
+        swept.unknown = before.saturating_sub(self.revoked_unknown.len());
+        // A shard that was crowded once gives its room back.
+        if self.entries.capacity() > 64 && self.entries.len().saturating_mul(8) < self.entries.capacity() {
+            self.entries.shrink_to(self.entries.len().saturating_mul(2));
+        }
+        swept
+    }
+
+    pub(super) fn revoked_unknown(&self) -> impl Iterator<Item = (&TokenId, &u64)> {
+        self.revoked_unknown.iter()
+    }
+}
+
+/// What a sweep found.
+#[derive(Default)]
+pub(super) struct Swept {
+    pub(super) issuers: Vec<Symbol>,
+    pub(super) unknown: usize,
+}
+
+impl Entry {
+    pub(super) fn is_revoked(&self) -> bool {
+        self.revoked
+    }
+
+    /// Whether a revocation by agent or of all ends it; for entries of ours.
+    pub(super) fn is_ended<'a>(&self, standing: &Standing, chain: impl Iterator<Item = &'a str>) -> bool {
+        standing.ended_by(Birth::Number(self.number), chain).is_some()
+    }
+}
+
+fn entry(token: &TokenRecord<'_>, symbols: Symbols, number: u64) -> Entry {
+    Entry {
+        tag: token.tag,
+        left: token.max_uses,
+        expires_at: token.expires_at,
+        number,
+        revoked: false,
+        emptied: (0, 0),
+        ancestors: token.ancestors.into(),
+        chain: symbols.chain,
+        capabilities: symbols.capabilities,
+    }
+}

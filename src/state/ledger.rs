@@ -1,0 +1,372 @@
+//! The counting core: synchronous, without input or output, generic over its locks, told the time.
+//!
+//! Locks are taken one at a time: the register's, then a shard's. What revocations say is read inside
+//! the shard's lock, so that a spend that begins after a revocation returned sees it.
+
+use std::borrow::Cow;
+
+use super::book::{Book, Symbols};
+use super::locks::{Locks, Mutex, Snapshot, SystemLocks};
+use super::register::{Capacity, Register};
+use super::standing::Standing;
+use super::{Known, Refused, TokenRecord};
+use crate::domain::limits;
+use crate::domain::time::Timestamp;
+use crate::domain::token::TokenId;
+
+/// The ledger: every live token, what is left of it, and what is revoked.
+pub struct Ledger<K: Locks = SystemLocks> {
+    shards: Box<[K::Mutex<Book>]>,
+    register: K::Mutex<Register>,
+    standing: K::Snapshot<Standing>,
+    /// Held while `standing` is replaced.
+    revoking: K::Mutex<()>,
+    /// Tokens of other issuers made up to this second are refused.
+    fence: u64,
+}
+
+impl<K: Locks> Ledger<K> {
+    /// An empty ledger. Small shards keep each step short: with 1,024 of them, one of a million tokens
+    /// holds about a thousand.
+    #[must_use]
+    pub fn new(capacity: Capacity, shards: usize, fence: Timestamp) -> Self {
+        Self {
+            shards: (0..shards.max(1)).map(|_| Mutex::new(Book::default())).collect(),
+            register: Mutex::new(Register::new(capacity)),
+            standing: Snapshot::new(Standing::default()),
+            revoking: Mutex::new(()),
+            fence: fence.seconds(),
+        }
+    }
+
+    /// Looks at revocations and quarantines.
+    pub fn standing<R>(&self, look: impl FnOnce(&Standing) -> R) -> R {
+        self.standing.read(look)
+    }
+
+    /// The moment up to which foreign tokens are refused.
+    #[must_use]
+    pub fn fence(&self) -> Timestamp {
+        Timestamp::from_seconds(self.fence)
+    }
+
+    /// Enters a root token before it is handed out.
+    ///
+    /// # Errors
+    /// The ledger or the issuer's share of it is full.
+    pub fn mint(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>]) -> Result<(), Refused> {
+        let symbols = self.admit(token, capabilities)?;
+        let issuer = symbols.chain.first().copied();
+        let entered = self.shard(token).with(|book| {
+            let number = self.standing.read(Standing::number);
+            book.enter(token, symbols, number)
+        });
+        self.or_release(entered, issuer)
+    }
+
+    /// Moves uses from a parent to a new child, and enters the child. Returns what the parent has left.
+    ///
+    /// # Errors
+    /// The parent is not usable or has fewer uses, the child would be born dead, or there is no room.
+    pub fn mint_child(
+        &self,
+        parent: &TokenRecord<'_>,
+        child: &TokenRecord<'_>,
+        parent_capabilities: &[Cow<'_, str>],
+        request: u64,
+        now: Timestamp,
+    ) -> Result<u32, Refused> {
+        let symbols = self.admit(child, &[])?;
+        let issuer = symbols.chain.first().copied();
+        let moved = self.ensure_entered(parent, parent_capabilities).and_then(|()| {
+            self.shard(parent).with(|book| {
+                self.standing.read(|standing| {
+                    book.check(parent, standing, self.fence)?;
+                    not_born_dead(book, parent.id, child, standing)
+                })?;
+                let left = book.take(parent.id, child.max_uses, request, now)?;
+                book.enter_child(parent.id, child, symbols)?;
+                Ok(left)
+            })
+        });
+        self.or_release(moved, issuer)
+    }
+
+    /// The uses that are left of a token that the ledger holds and nobody revoked.
+    ///
+    /// # Errors
+    /// It is not held, or was revoked.
+    pub fn check(&self, token: &TokenRecord<'_>) -> Result<u32, Refused> {
+        self.shard(token).with(|book| self.standing.read(|standing| book.check(token, standing, self.fence)))
+    }
+
+    /// Spends one use: one step whose result is the answer. Returns what is left.
+    ///
+    /// # Errors
+    /// Why nothing was spent.
+    pub fn spend(
+        &self,
+        token: &TokenRecord<'_>,
+        capabilities: &[Cow<'_, str>],
+        request: u64,
+        now: Timestamp,
+    ) -> Result<u32, Refused> {
+        self.ensure_entered(token, capabilities)?;
+        self.shard(token).with(|book| {
+            self.standing.read(|standing| book.check(token, standing, self.fence))?;
+            book.take(token.id, 1, request, now)
+        })
+    }
+
+    /// Ends a token and its descendants. One that the ledger doesn't hold is remembered for as long as any token lives.
+    ///
+    /// # Errors
+    /// No more unknown ids can be remembered.
+    pub fn revoke_token(&self, id: TokenId, root: Option<TokenId>, now: Timestamp) -> Result<(), Refused> {
+        let shard = root.map(|root| self.shard_of(root));
+        let known = match shard {
+            Some(shard) => shard.with(|book| book.revoke(id)),
+            None => self.shards.iter().any(|shard| shard.with(|book| book.revoke(id))),
+        };
+        if known {
+            return Ok(());
+        }
+        let fits = self.register.with(|register| {
+            let count = register.unknown_revocations();
+            let fits = *count < limits::UNKNOWN_REVOCATIONS;
+            *count = count.saturating_add(usize::from(fits));
+            fits
+        });
+        if !fits {
+            return Err(Refused::Full { capacity: limits::UNKNOWN_REVOCATIONS });
+        }
+        let keep_until = now.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS);
+        // An unknown id can only be a foreign token's, whose root is itself. It may have been entered since.
+        let is_new = self.shard_of(id).with(|book| !book.revoke(id) && book.revoke_unknown(id, keep_until));
+        if !is_new {
+            self.register.with(|register| {
+                let count = register.unknown_revocations();
+                *count = count.saturating_sub(1);
+            });
+        }
+        Ok(())
+    }
+
+    /// Ends every token that has this agent in its chain, minted up to now. Returns the revocation's number.
+    ///
+    /// # Errors
+    /// No more agents can be remembered.
+    pub fn revoke_agent(&self, name: &str, now: Timestamp) -> Result<u64, Refused> {
+        self.change_standing(|standing| {
+            room_for_agent(standing, name)?;
+            standing.revoke_agent(name, now);
+            Ok(())
+        })
+    }
+
+    /// Ends the agent's tokens and keeps it from everything until it is reinstated.
+    ///
+    /// # Errors
+    /// No more agents can be remembered.
+    pub fn quarantine(&self, name: &str, now: Timestamp) -> Result<u64, Refused> {
+        self.change_standing(|standing| {
+            room_for_agent(standing, name)?;
+            standing.revoke_agent(name, now);
+            standing.quarantine(name);
+            Ok(())
+        })
+    }
+
+    /// Lifts a quarantine; one that isn't there is no error. Returns the last revocation's number.
+    pub fn reinstate(&self, name: &str) -> u64 {
+        let lifted = self.change_standing(|standing| {
+            standing.reinstate(name);
+            Ok(())
+        });
+        lifted.unwrap_or_default()
+    }
+
+    /// Ends every token minted up to now. Returns the revocation's number.
+    pub fn revoke_all(&self, now: Timestamp) -> u64 {
+        let revoked = self.change_standing(|standing| {
+            standing.revoke_all(now);
+            Ok(())
+        });
+        revoked.unwrap_or_default()
+    }
+
+    /// What the ledger knows of an id.
+    #[must_use]
+    pub fn look_up(&self, id: TokenId) -> Option<Known> {
+        self.shards.iter().find_map(|shard| shard.with(|book| self.known(book, id)))
+    }
+
+    /// What the root of this token's chain was given.
+    #[must_use]
+    pub fn root_capabilities(&self, root: TokenId) -> Vec<String> {
+        let symbols = self.shard_of(root).with(|book| book.get(root).map(|entry| entry.capabilities.clone()));
+        self.names(&symbols.unwrap_or_default())
+    }
+
+    /// Ids that were revoked without being known, each with the second up to which it is kept.
+    #[must_use]
+    pub fn unknown_revocations(&self) -> Vec<(TokenId, u64)> {
+        let of = |shard: &K::Mutex<Book>| {
+            shard.with(|book| book.revoked_unknown().map(|(id, until)| (*id, *until)).collect::<Vec<_>>())
+        };
+        self.shards.iter().flat_map(of).collect()
+    }
+
+    /// How many shards there are to sweep.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Forgets what has expired in one shard.
+    pub fn sweep(&self, shard: usize, now: Timestamp) {
+        let Some(shard) = self.shards.get(shard) else { return };
+        let swept = shard.with(|book| book.sweep(now));
+        if swept.issuers.is_empty() && swept.unknown == 0 {
+            return;
+        }
+        self.register.with(|register| {
+            for issuer in swept.issuers {
+                register.release(issuer);
+            }
+            let count = register.unknown_revocations();
+            *count = count.saturating_sub(swept.unknown);
+        });
+    }
+
+    /// Forgets revocations that are older than any token can be.
+    pub fn forget_outlived_revocations(&self, now: Timestamp) {
+        self.revoking.with(|()| {
+            let mut standing = self.standing.read(Clone::clone);
+            if standing.forget_outlived(now) {
+                self.standing.replace(standing);
+            }
+        });
+    }
+
+    /// Live tokens, and how many there may be.
+    #[must_use]
+    pub fn size(&self) -> (usize, Capacity) {
+        self.register.with(|register| (register.live(), register.capacity()))
+    }
+
+    fn change_standing(&self, change: impl FnOnce(&mut Standing) -> Result<(), Refused>) -> Result<u64, Refused> {
+        self.revoking.with(|()| {
+            let mut standing = self.standing.read(Clone::clone);
+            change(&mut standing)?;
+            let number = standing.number();
+            self.standing.replace(standing);
+            Ok(number)
+        })
+    }
+
+    /// Only a foreign token is entered when it is first used.
+    fn ensure_entered(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>]) -> Result<(), Refused> {
+        if token.foreign.is_none() || self.shard(token).with(|book| book.get(token.id).is_some()) {
+            return Ok(());
+        }
+        // What can't be used any more takes no room.
+        self.shard(token).with(|book| self.standing.read(|standing| book.check(token, standing, self.fence)))?;
+        let symbols = self.admit(token, capabilities)?;
+        let issuer = symbols.chain.first().copied();
+        let entered = self.shard(token).with(|book| {
+            if book.get(token.id).is_some() {
+                return Ok(false);
+            }
+            if book.is_revoked_unknown(token.id) {
+                return Err(Refused::Revoked { by: Box::from("") });
+            }
+            let number = self.standing.read(Standing::number);
+            book.enter(token, symbols, number).map(|()| true)
+        });
+        if !matches!(entered, Ok(true)) {
+            self.release(issuer);
+        }
+        entered.map(|_| ())
+    }
+
+    fn admit(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>]) -> Result<Symbols, Refused> {
+        if self.standing.read(Standing::is_full) {
+            return Err(Refused::Full { capacity: limits::AGENT_REVOCATIONS });
+        }
+        let chain = token.chain.iter().map(AsRef::as_ref);
+        self.register.with(|register| {
+            if *register.unknown_revocations() >= limits::UNKNOWN_REVOCATIONS {
+                return Err(Refused::Full { capacity: limits::UNKNOWN_REVOCATIONS });
+            }
+            register.admit(chain, capabilities.iter().map(AsRef::as_ref))
+        })
+    }
+
+    fn or_release<T>(&self, result: Result<T, Refused>, issuer: Option<u32>) -> Result<T, Refused> {
+        if result.is_err() {
+            self.release(issuer);
+        }
+        result
+    }
+
+    fn release(&self, issuer: Option<u32>) {
+        if let Some(issuer) = issuer {
+            self.register.with(|register| register.release(issuer));
+        }
+    }
+
+    fn known(&self, book: &Book, id: TokenId) -> Option<Known> {
+        let entry = book.get(id)?;
+        let chain = self.names(&entry.chain);
+        let ended = self.standing.read(|standing| entry.is_ended(standing, chain.iter().map(String::as_str)));
+        let above = entry.ancestors.iter().any(|id| book.get(*id).is_none_or(super::book::Entry::is_revoked));
+        Some(Known {
+            id,
+            left: entry.left,
+            expires_at: entry.expires_at,
+            ancestors: entry.ancestors.to_vec(),
+            is_revoked: entry.is_revoked() || above || ended,
+            chain,
+        })
+    }
+
+    fn names(&self, symbols: &[u32]) -> Vec<String> {
+        let name = |register: &mut Register| {
+            symbols.iter().filter_map(|symbol| register.name(*symbol).map(ToString::to_string)).collect()
+        };
+        self.register.with(name)
+    }
+
+    fn shard(&self, token: &TokenRecord<'_>) -> &K::Mutex<Book> {
+        self.shard_of(token.root())
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index is a remainder by the length, which is at least 1")]
+    fn shard_of(&self, root: TokenId) -> &K::Mutex<Book> {
+        let [.., a, b, c, d] = *root.bytes();
+        let hash = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or_default();
+        &self.shards[hash.checked_rem(self.shards.len()).unwrap_or_default()]
+    }
+}
+
+/// A child for an agent whose tokens were revoked after the chain began would be dead at birth.
+fn not_born_dead(book: &Book, parent: TokenId, child: &TokenRecord<'_>, standing: &Standing) -> Result<(), Refused> {
+    let Some(number) = book.number(parent) else { return Err(Refused::Fenced) };
+    let born = super::standing::Birth::Number(number);
+    match standing.ended_by(born, child.chain.iter().map(AsRef::as_ref)) {
+        Some(by) => Err(Refused::Revoked { by: by.into() }),
+        None => Ok(()),
+    }
+}
+
+fn room_for_agent(standing: &Standing, name: &str) -> Result<(), Refused> {
+    if standing.is_full() && standing.agent(name).is_none() {
+        return Err(Refused::Full { capacity: limits::AGENT_REVOCATIONS });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -1,0 +1,339 @@
+//! The counting core under racing threads, and under every interleaving of a few.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::domain::token::SealTag;
+use crate::state::Foreign;
+
+const ROOM: Capacity = Capacity { entries: 1000, per_agent: 1000 };
+const NOW: Timestamp = Timestamp::from_seconds(1000);
+
+fn id(number: u8) -> TokenId {
+    TokenId::from_bytes([number; 16])
+}
+
+struct Token {
+    id: TokenId,
+    ancestors: Vec<TokenId>,
+    chain: Vec<Cow<'static, str>>,
+    max_uses: u32,
+    foreign: Option<Foreign>,
+}
+
+impl Token {
+    fn root(number: u8, max_uses: u32) -> Self {
+        let chain = vec!["coordinator".into(), "deployer".into()];
+        Self { id: id(number), ancestors: Vec::new(), chain, max_uses, foreign: None }
+    }
+
+    fn child(&self, number: u8, max_uses: u32) -> Self {
+        let mut ancestors = self.ancestors.clone();
+        ancestors.push(self.id);
+        let mut chain = self.chain.clone();
+        chain.push(format!("agent-{number}").into());
+        Self { id: id(number), ancestors, chain, max_uses, foreign: None }
+    }
+
+    fn foreign(number: u8, max_uses: u32, issued_at: u64) -> Self {
+        Self { foreign: Some(Foreign { issued_at }), ..Self::root(number, max_uses) }
+    }
+
+    fn record(&self) -> TokenRecord<'_> {
+        TokenRecord {
+            id: self.id,
+            tag: SealTag::from_bytes(*self.id.bytes()),
+            ancestors: &self.ancestors,
+            chain: &self.chain,
+            max_uses: self.max_uses,
+            expires_at: 1300,
+            foreign: self.foreign,
+        }
+    }
+}
+
+fn ledger() -> Ledger {
+    Ledger::new(ROOM, 4, Timestamp::from_seconds(900))
+}
+
+fn spend<K: Locks>(ledger: &Ledger<K>, token: &Token) -> Result<u32, Refused> {
+    ledger.spend(&token.record(), &[], 0, NOW)
+}
+
+fn mint_child<K: Locks>(ledger: &Ledger<K>, parent: &Token, child: &Token) -> Result<u32, Refused> {
+    ledger.mint_child(&parent.record(), &child.record(), &[], 0, NOW)
+}
+
+#[test]
+fn a_token_is_spent_as_often_as_it_has_uses() {
+    let ledger = ledger();
+    let token = Token::root(1, 2);
+    assert_eq!(spend(&ledger, &token), Err(Refused::Fenced), "not minted here");
+    ledger.mint(&token.record(), &[]).unwrap();
+    assert_eq!(spend(&ledger, &token), Ok(1));
+    assert_eq!(spend(&ledger, &token), Ok(0));
+    assert_eq!(spend(&ledger, &token), Err(Refused::Exhausted { is_retry: false }));
+}
+
+#[test]
+fn a_childs_uses_come_out_of_its_parents() {
+    let ledger = ledger();
+    let root = Token::root(1, 3);
+    ledger.mint(&root.record(), &[]).unwrap();
+    let child = root.child(2, 2);
+    assert_eq!(mint_child(&ledger, &root, &child), Ok(1));
+    assert_eq!(mint_child(&ledger, &root, &root.child(3, 2)), Err(Refused::TooManyUses { left: 1 }));
+    assert_eq!(spend(&ledger, &root), Ok(0));
+    assert_eq!(spend(&ledger, &child), Ok(1));
+    assert_eq!(spend(&ledger, &child), Ok(0));
+    assert!(matches!(mint_child(&ledger, &root, &root.child(4, 1)), Err(Refused::Exhausted { .. })));
+}
+
+#[test]
+fn a_revoked_token_ends_its_descendants_and_not_its_parent() {
+    let ledger = ledger();
+    let root = Token::root(1, 5);
+    ledger.mint(&root.record(), &[]).unwrap();
+    let (middle, leaf) = (root.child(2, 3), root.child(2, 3).child(3, 1));
+    mint_child(&ledger, &root, &middle).unwrap();
+    mint_child(&ledger, &middle, &leaf).unwrap();
+    ledger.revoke_token(middle.id, None, NOW).unwrap();
+    assert!(matches!(spend(&ledger, &leaf), Err(Refused::Revoked { .. })));
+    assert!(matches!(spend(&ledger, &middle), Err(Refused::Revoked { .. })));
+    assert_eq!(spend(&ledger, &root), Ok(1));
+}
+
+#[test]
+fn a_revoked_agent_ends_what_was_minted_and_not_what_comes() {
+    let ledger = ledger();
+    let before = Token::root(1, 1);
+    ledger.mint(&before.record(), &[]).unwrap();
+    ledger.revoke_agent("deployer", NOW).unwrap();
+    assert_eq!(spend(&ledger, &before), Err(Refused::Revoked { by: "deployer".into() }));
+    let after = Token::root(2, 1);
+    ledger.mint(&after.record(), &[]).unwrap();
+    assert_eq!(spend(&ledger, &after), Ok(0), "in the same second");
+    ledger.revoke_all(NOW);
+    let last = Token::root(3, 1);
+    ledger.mint(&last.record(), &[]).unwrap();
+    assert_eq!(spend(&ledger, &last), Ok(0));
+}
+
+#[test]
+fn a_child_that_would_be_born_dead_is_not_born() {
+    let ledger = ledger();
+    let root = Token::root(1, 2);
+    ledger.mint(&root.record(), &[]).unwrap();
+    ledger.revoke_agent("agent-2", NOW).unwrap();
+    assert_eq!(mint_child(&ledger, &root, &root.child(2, 1)), Err(Refused::Revoked { by: "agent-2".into() }));
+    assert_eq!(ledger.check(&root.record()), Ok(2), "and takes no uses");
+}
+
+#[test]
+fn foreign_tokens_are_fenced_and_entered_once() {
+    let ledger = ledger();
+    let old = Token::foreign(1, 1, 900);
+    assert_eq!(spend(&ledger, &old), Err(Refused::Fenced));
+    let new = Token::foreign(2, 2, 901);
+    assert_eq!(spend(&ledger, &new), Ok(1));
+    let child = new.child(3, 1);
+    assert_eq!(mint_child(&ledger, &new, &child), Ok(0));
+    assert!(matches!(spend(&ledger, &new), Err(Refused::Exhausted { .. })));
+    assert_eq!(spend(&ledger, &child), Ok(0));
+    ledger.revoke_agent("coordinator", NOW).unwrap();
+    assert!(matches!(spend(&ledger, &Token::foreign(4, 1, 1000)), Err(Refused::Revoked { .. })));
+    assert_eq!(spend(&ledger, &Token::foreign(5, 1, 1001)), Ok(0));
+}
+
+#[test]
+fn an_unknown_id_can_be_revoked_before_it_is_seen() {
+    let ledger = ledger();
+    let token = Token::foreign(1, 1, 950);
+    ledger.revoke_token(token.id, None, NOW).unwrap();
+    assert!(matches!(spend(&ledger, &token), Err(Refused::Revoked { .. })));
+    assert_eq!(ledger.unknown_revocations(), [(token.id, 1000 + limits::UNKNOWN_REVOCATION_SECONDS)]);
+}
+
+#[test]
+fn another_seal_under_the_same_id_is_another_token() {
+    let ledger = ledger();
+    let token = Token::root(1, 1);
+    ledger.mint(&token.record(), &[]).unwrap();
+    let forged = TokenRecord { tag: SealTag::from_bytes([9; 16]), ..token.record() };
+    assert_eq!(ledger.spend(&forged, &[], 0, NOW), Err(Refused::Fenced));
+}
+
+#[test]
+fn full_refuses_to_mint_and_expiry_makes_room() {
+    let ledger = Ledger::<SystemLocks>::new(Capacity { entries: 3, per_agent: 2 }, 4, Timestamp::from_seconds(900));
+    for number in 1..=2 {
+        ledger.mint(&Token::root(number, 1).record(), &[]).unwrap();
+    }
+    assert_eq!(ledger.mint(&Token::root(3, 1).record(), &[]), Err(Refused::ShareFull { share: 2 }));
+    let other = Token { chain: vec!["other".into(), "deployer".into()], ..Token::root(4, 1) };
+    ledger.mint(&other.record(), &[]).unwrap();
+    let third = Token { chain: vec!["third".into(), "deployer".into()], ..Token::root(5, 1) };
+    assert_eq!(ledger.mint(&third.record(), &[]), Err(Refused::Full { capacity: 3 }));
+    assert_eq!(spend(&ledger, &Token::root(1, 1)), Ok(0), "nothing live is evicted");
+    for shard in 0..ledger.shards() {
+        ledger.sweep(shard, Timestamp::from_seconds(1300));
+    }
+    assert_eq!(ledger.size().0, 0);
+    ledger.mint(&third.record(), &[]).unwrap();
+}
+
+#[test]
+fn a_retry_of_the_last_use_is_known_for_ten_seconds() {
+    let ledger = ledger();
+    let token = Token::root(1, 1);
+    ledger.mint(&token.record(), &[]).unwrap();
+    let at = |request, seconds| ledger.spend(&token.record(), &[], request, Timestamp::from_seconds(seconds));
+    assert_eq!(at(7, 1000), Ok(0));
+    assert_eq!(at(7, 1010), Err(Refused::Exhausted { is_retry: true }));
+    assert_eq!(at(8, 1001), Err(Refused::Exhausted { is_retry: false }));
+    assert_eq!(at(7, 1011), Err(Refused::Exhausted { is_retry: false }));
+}
+
+#[test]
+fn racing_spends_and_moves_conserve_uses() {
+    for round in 0..200 {
+        let ledger = Arc::new(ledger());
+        let root = Arc::new(Token::root(1, 20));
+        ledger.mint(&root.record(), &[]).unwrap();
+        let allowed = Arc::new(AtomicUsize::new(0));
+        let racers = (0..8u8).map(|racer| {
+            let (ledger, root, allowed) = (Arc::clone(&ledger), Arc::clone(&root), Arc::clone(&allowed));
+            std::thread::spawn(move || {
+                for step in 0..4 {
+                    let child = root.child(10 + racer * 4 + step, 2);
+                    let tokens =
+                        if mint_child(&ledger, &root, &child).is_ok() { vec![&child, &child, &child] } else { vec![] };
+                    for token in tokens.into_iter().chain([root.as_ref()]) {
+                        allowed.fetch_add(usize::from(spend(&ledger, token).is_ok()), Ordering::Relaxed);
+                    }
+                }
+            })
+        });
+        for racer in racers.collect::<Vec<_>>() {
+            racer.join().unwrap();
+        }
+        assert_eq!(allowed.load(Ordering::Relaxed), 20, "round {round}");
+    }
+}
+
+/// Loom's locks: with these every interleaving is tried.
+enum LoomLocks {}
+
+struct LoomMutex<T>(loom::sync::Mutex<T>);
+struct LoomSnapshot<T>(loom::sync::Mutex<Arc<T>>);
+
+impl Locks for LoomLocks {
+    type Mutex<T: Send + 'static> = LoomMutex<T>;
+    type Snapshot<T: Send + Sync + 'static> = LoomSnapshot<T>;
+}
+
+impl<T: Send> Mutex<T> for LoomMutex<T> {
+    fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        work(&mut self.0.lock().unwrap())
+    }
+}
+
+impl<T: Send + Sync> Snapshot<T> for LoomSnapshot<T> {
+    fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(Arc::new(value)))
+    }
+
+    fn read<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        let value = Arc::clone(&self.0.lock().unwrap());
+        look(&value)
+    }
+
+    fn replace(&self, value: T) {
+        *self.0.lock().unwrap() = Arc::new(value);
+    }
+}
+
+/// Explores every interleaving with at most three preemptions, which finds all that is known to be found.
+fn every_interleaving(check: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(check);
+}
+
+fn loom_ledger(uses: u32) -> (loom::sync::Arc<Ledger<LoomLocks>>, Token) {
+    let ledger = Ledger::<LoomLocks>::new(ROOM, 1, Timestamp::from_seconds(900));
+    let root = Token::root(1, uses);
+    ledger.mint(&root.record(), &[]).unwrap();
+    (loom::sync::Arc::new(ledger), root)
+}
+
+#[test]
+fn every_interleaving_of_two_spends_and_a_move_conserves_uses() {
+    every_interleaving(|| {
+        let (ledger, root) = loom_ledger(2);
+        let other = loom::sync::Arc::clone(&ledger);
+        let racer = loom::thread::spawn(move || {
+            let root = Token::root(1, 2);
+            let child = root.child(2, 2);
+            match mint_child(&other, &root, &child) {
+                Ok(_) => u32::from(spend(&other, &child).is_ok()) + u32::from(spend(&other, &child).is_ok()),
+                Err(_) => u32::from(spend(&other, &root).is_ok()),
+            }
+        });
+        let here = u32::from(spend(&ledger, &root).is_ok()) + u32::from(spend(&ledger, &root).is_ok());
+        let there = racer.join().unwrap();
+        assert_eq!(here + there, 2);
+    });
+}
+
+#[test]
+fn every_interleaving_of_a_revocation_ends_what_begins_after_it() {
+    every_interleaving(|| {
+        let (ledger, root) = loom_ledger(3);
+        let other = loom::sync::Arc::clone(&ledger);
+        let racer = loom::thread::spawn(move || {
+            let root = Token::root(1, 3);
+            let child = root.child(2, 1);
+            let moved = mint_child(&other, &root, &child);
+            (moved, spend(&other, &child))
+        });
+        ledger.revoke_agent("deployer", NOW).unwrap();
+        assert!(matches!(spend(&ledger, &root), Err(Refused::Revoked { .. })));
+        let _ = racer.join().unwrap();
+        let child = root.child(2, 1);
+        assert!(spend(&ledger, &child).is_err(), "a child that was born before is dead too");
+    });
+}
+
+#[test]
+fn every_interleaving_of_a_token_revocation_ends_its_children() {
+    every_interleaving(|| {
+        let (ledger, root) = loom_ledger(2);
+        let other = loom::sync::Arc::clone(&ledger);
+        let racer = loom::thread::spawn(move || {
+            let root = Token::root(1, 2);
+            let _ = mint_child(&other, &root, &root.child(2, 1));
+        });
+        ledger.revoke_token(root.id, None, NOW).unwrap();
+        assert!(mint_child(&ledger, &root, &root.child(3, 1)).is_err());
+        racer.join().unwrap();
+        assert!(spend(&ledger, &root.child(2, 1)).is_err());
+    });
+}
+
+#[test]
+fn every_interleaving_of_a_foreign_tokens_first_uses_counts_once() {
+    every_interleaving(|| {
+        let ledger = loom::sync::Arc::new(Ledger::<LoomLocks>::new(ROOM, 1, Timestamp::from_seconds(900)));
+        let other = loom::sync::Arc::clone(&ledger);
+        let racer = loom::thread::spawn(move || spend(&other, &Token::foreign(1, 1, 950)).is_ok());
+        let here = spend(&ledger, &Token::foreign(1, 1, 950)).is_ok();
+        assert!(here ^ racer.join().unwrap(), "exactly one is allowed");
+        assert_eq!(ledger.size().0, 1);
+    });
+}

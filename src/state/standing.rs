@@ -1,0 +1,152 @@
+//! Who stands under a revocation or a quarantine: one small value, replaced whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::domain::limits;
+use crate::domain::time::Timestamp;
+
+/// A numbered revocation: what was minted under a lower number is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cutoff {
+    /// The revocation's number, from one counter.
+    pub number: u64,
+    /// When; tokens of other issuers made up to this second are dead.
+    pub at: Timestamp,
+}
+
+impl Cutoff {
+    /// Whether it ends a token that was entered under this number, or made at this second by another issuer.
+    #[must_use]
+    pub(super) fn ends(self, born: Birth) -> bool {
+        match born {
+            Birth::Number(number) => number < self.number,
+            Birth::Second(second) => second <= self.at.seconds(),
+        }
+    }
+}
+
+/// By what a token is compared with a revocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Birth {
+    /// One of ours: the counter's value when its root was minted.
+    Number(u64),
+    /// A foreign one: its `iat`.
+    Second(u64),
+}
+
+/// Who put an agent under quarantine, beside the policy file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuarantineSources {
+    /// An administrator did.
+    pub api: bool,
+}
+
+/// Every revocation by agent or of all, and every quarantine.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    number: u64,
+    all: Option<Cutoff>,
+    agents: HashMap<Arc<str>, Cutoff>,
+    quarantined: BTreeMap<Arc<str>, QuarantineSources>,
+}
+
+impl Standing {
+    /// The number of the last revocation.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The revocation of everything, if there was one lately.
+    #[must_use]
+    pub fn all(&self) -> Option<Cutoff> {
+        self.all
+    }
+
+    /// The revocation of this agent's tokens, if there was one lately.
+    #[must_use]
+    pub fn agent(&self, name: &str) -> Option<Cutoff> {
+        self.agents.get(name).copied()
+    }
+
+    /// Every agent with a revocation.
+    pub fn agents(&self) -> impl Iterator<Item = (&Arc<str>, Cutoff)> {
+        self.agents.iter().map(|(name, cutoff)| (name, *cutoff))
+    }
+
+    /// Whether an administrator put the agent under quarantine.
+    #[must_use]
+    pub fn is_quarantined(&self, name: &str) -> bool {
+        !self.quarantined.is_empty() && self.quarantined.contains_key(name)
+    }
+
+    /// Every agent under quarantine.
+    pub fn quarantined(&self) -> impl Iterator<Item = (&Arc<str>, QuarantineSources)> {
+        self.quarantined.iter().map(|(name, sources)| (name, *sources))
+    }
+
+    /// How many revocations and quarantines there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.agents.len().saturating_add(usize::from(self.all.is_some()))
+    }
+
+    /// Whether there is no revocation.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether no more agents can be remembered: then nothing is minted.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.agents.len() >= limits::AGENT_REVOCATIONS
+    }
+
+    /// The first revocation that ends a token of this birth with these agents in its chain; the name is empty for all.
+    pub(super) fn ended_by<'a>(&self, born: Birth, mut chain: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+        if self.all.is_some_and(|cutoff| cutoff.ends(born)) {
+            return Some("");
+        }
+        if self.agents.is_empty() {
+            return None;
+        }
+        chain.find(|agent| self.agent(agent).is_some_and(|cutoff| cutoff.ends(born)))
+    }
+
+    pub(super) fn revoke_agent(&mut self, name: &str, at: Timestamp) {
+        let cutoff = self.next(at);
+        self.agents.insert(name.into(), cutoff);
+    }
+
+    pub(super) fn revoke_all(&mut self, at: Timestamp) {
+        let cutoff = self.next(at);
+        self.all = Some(cutoff);
+        // Everything before is dead now, so the revocations before it say nothing more.
+        self.agents.clear();
+    }
+
+    pub(super) fn quarantine(&mut self, name: &str) {
+        self.quarantined.insert(name.into(), QuarantineSources { api: true });
+    }
+
+    pub(super) fn reinstate(&mut self, name: &str) -> bool {
+        self.quarantined.remove(name).is_some()
+    }
+
+    /// Drops revocations that are older than any token can be. Returns whether there were any.
+    pub(super) fn forget_outlived(&mut self, now: Timestamp) -> bool {
+        let before = self.len();
+        let lives =
+            |cutoff: &Cutoff| cutoff.at.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS) > now.seconds();
+        self.agents.retain(|_, cutoff| lives(cutoff));
+        self.all = self.all.filter(lives);
+        self.len() != before
+    }
+
+    fn next(&mut self, at: Timestamp) -> Cutoff {
+        self.number = self.number.saturating_add(1);
+        Cutoff { number: self.number, at }
+    }
+}
