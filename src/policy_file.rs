@@ -48,7 +48,7 @@ pub struct ExtraRoles {
 pub struct Compiled {
     /// What it says.
     pub policy: Policy,
-    /// What somebody should look at, at most [`MOST_SHOWN`].
+    /// What somebody should look at, at most [`MOST_SHOWN`] places in the file and a few about the whole.
     pub warnings: Vec<Diagnostic>,
     /// The bytes it was compiled from.
     pub source: Arc<[u8]>,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-/// Errors, and likewise warnings, that are kept; the rest is counted.
+/// Errors, and likewise warnings with a place, that are kept; the rest is counted.
 pub const MOST_SHOWN: usize = 20;
 /// Bytes shown of a line before and after what is marked, so that a file of one long line stays readable.
 const CONTEXT_BYTES: usize = 60;
@@ -104,13 +104,12 @@ pub(super) fn nobody_starts(file: &str, has_grants: bool) -> Diagnostic {
     } else {
         "give a rule to an agent that no `can_delegate_to` names, or write `grants`"
     };
-    Diagnostic {
-        severity: Severity::Warning,
-        message: "nobody can start a chain".to_owned(),
-        help: Some(help.to_owned()),
-        place: None,
-        file: file.into(),
-    }
+    at_large(file, "nobody can start a chain".to_owned(), Some(help.to_owned()))
+}
+
+/// A warning about something that the file doesn't have.
+fn at_large(file: &str, message: String, help: Option<String>) -> Diagnostic {
+    Diagnostic { severity: Severity::Warning, message, help, place: None, file: file.to_owned() }
 }
 
 /// Why a policy file is refused: at least one error, in the file's order. `Display` renders them all.
@@ -215,16 +214,17 @@ impl<'a> Findings<'a> {
     }
 
     pub(super) fn error(&mut self, span: Span, finding: Finding) {
-        self.add(Severity::Error, Some(span), finding);
+        self.add(Severity::Error, span, finding);
     }
 
     pub(super) fn warning(&mut self, span: Span, finding: Finding) {
-        self.add(Severity::Warning, Some(span), finding);
+        self.add(Severity::Warning, span, finding);
     }
 
-    /// A warning about something that the file doesn't have.
+    /// A warning about something that the file doesn't have. There are few, and none is only counted.
     pub(super) fn warning_at_large(&mut self, finding: Finding) {
-        self.add(Severity::Warning, None, finding);
+        let Finding { message, help } = finding;
+        self.warnings.shown.push((usize::MAX, at_large(&self.file, message, help)));
     }
 
     /// The line at an offset, from 1.
@@ -235,7 +235,12 @@ impl<'a> Findings<'a> {
     /// The end: the warnings, or why the file is refused.
     pub(super) fn into_result(self) -> Result<Vec<Diagnostic>, PolicyError> {
         if self.errors.shown.is_empty() {
-            return Ok(self.warnings.into_diagnostics().0);
+            let file = self.file;
+            let (mut warnings, more) = self.warnings.into_diagnostics();
+            if more > 0 {
+                warnings.push(at_large(&file, format!("{more} more warnings are not shown"), None));
+            }
+            return Ok(warnings);
         }
         let (errors, more) = self.errors.into_diagnostics();
         Err(PolicyError { errors, more })
@@ -248,7 +253,7 @@ impl<'a> Findings<'a> {
         PolicyError { errors, more }
     }
 
-    fn add(&mut self, severity: Severity, span: Option<Span>, finding: Finding) {
+    fn add(&mut self, severity: Severity, span: Span, finding: Finding) {
         let kept = match severity {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
@@ -257,10 +262,9 @@ impl<'a> Findings<'a> {
             kept.more = kept.more.saturating_add(1);
             return;
         }
-        let offset = span.as_ref().map_or(usize::MAX, |span| span.start);
-        let place = span.map(|span| place(self.bytes, &span));
+        let place = Some(place(self.bytes, &span));
         let Finding { message, help } = finding;
-        kept.shown.push((offset, Diagnostic { severity, message, help, place, file: self.file.clone() }));
+        kept.shown.push((span.start, Diagnostic { severity, message, help, place, file: self.file.clone() }));
     }
 }
 
@@ -420,6 +424,15 @@ mod tests {
         let refusal = compiled(&format!("{{\"auditors\": [1{}]}}", ",1".repeat(99))).unwrap_err();
         assert_eq!((refusal.errors().len(), refusal.count()), (MOST_SHOWN, 100));
         assert!(refusal.to_string().ends_with("error: 80 more errors are not shown"));
+    }
+
+    #[test]
+    fn warnings_beyond_twenty_hide_none_about_the_whole() {
+        let text = format!("{{\"quarantined\": [\"a\"{}]}}", ",\"a\"".repeat(50));
+        let warnings = compiled(&text).unwrap().warnings;
+        let has = |part: &str| warnings.iter().any(|warning| warning.message.contains(part));
+        assert!(has("no administrators") && has("no auditors") && has("nobody can start a chain"));
+        assert!(has("31 more warnings are not shown"), "{warnings:?}");
     }
 
     #[test]
