@@ -24,11 +24,12 @@ use chance::Chance;
 use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation};
 pub use introspect::{Introspected, Introspection, TokenTarget};
-pub use revoke::{Revocation, RevokeTarget, Revoked};
+pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
 pub use speaker::Speaker;
 pub use tally::{Tally, Verb};
 
 use crate::domain::agent::AgentName;
+use crate::domain::caller::Caller;
 use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
@@ -192,6 +193,38 @@ impl Engine {
     #[must_use]
     pub fn is_quarantined(&self, policy: &Policy, name: &str) -> bool {
         policy.is_quarantined(name) || self.state.standing(|standing| standing.is_quarantined(name))
+    }
+
+    /// Whether the caller may watch every decision.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_audit(&self, policy: &Policy, caller: &Caller) -> Result<(), Denial> {
+        let name = caller.agent().as_str();
+        let is_auditor = caller.is_privileged() && policy.is_auditor(name);
+        let may = is_auditor || revoke::is_administrator(policy, caller);
+        self.in_role(policy, caller, may, "only auditors and administrators may watch: list the caller in auditors")
+    }
+
+    /// Whether the caller may use the admin service.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_administer(&self, policy: &Policy, caller: &Caller) -> Result<(), Denial> {
+        let may = revoke::is_administrator(policy, caller);
+        self.in_role(policy, caller, may, "only administrators may ask this: list the caller in administrators")
+    }
+
+    /// A stale policy doesn't keep operators from looking what is wrong with it.
+    fn in_role(&self, policy: &Policy, caller: &Caller, has_role: bool, message: &'static str) -> Result<(), Denial> {
+        let name = caller.agent().as_str();
+        if self.is_quarantined(policy, name) {
+            return Err(crate::domain::chain::quarantined(name));
+        }
+        if !has_role {
+            return Err(Denial::new(Reason::CallerNotAuthorized, message));
+        }
+        Ok(())
     }
 
     /// Ends the tokens of every agent that the file has newly put under quarantine.

@@ -1,7 +1,10 @@
 //! Remit, a policy decision point for systems of AI agents.
+pub mod api;
+pub mod condition;
 pub mod domain;
 pub mod engine;
 pub mod events;
+pub mod grpc;
 pub mod identity;
 pub mod keyring;
 pub mod policy_file;
