@@ -1,6 +1,7 @@
 //! Remit, a policy decision point for systems of AI agents.
 pub mod api;
 pub mod condition;
+pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod events;
@@ -9,6 +10,7 @@ pub mod http;
 pub mod identity;
 pub mod keyring;
 pub mod policy_file;
+pub mod server;
 pub mod shutdown;
 pub mod state;
 pub mod telemetry;
