@@ -1,6 +1,7 @@
 //! Remit, a policy decision point for systems of AI agents.
 pub mod api;
 pub mod condition;
+pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod events;
