@@ -87,7 +87,7 @@ impl Key {
     pub(super) fn table(&self, text: &str) -> Result<Table, &'static str> {
         let value = self.value(text)?;
         if self.kind == Kind::KeyFiles {
-            return Ok(key_entries(value));
+            return Ok(key_entries(&value));
         }
         let section = Table::from_iter([(self.name.to_owned(), value)]);
         Ok(Table::from_iter([(self.section.to_owned(), Value::Table(section))]))
@@ -109,7 +109,7 @@ impl Key {
 }
 
 /// `[[key]]` entries with these files.
-fn key_entries(files: Value) -> Table {
+fn key_entries(files: &Value) -> Table {
     let entry = |file: &Value| Value::Table(Table::from_iter([("file".to_owned(), file.clone())]));
     let entries = files.as_array().into_iter().flatten().map(entry).collect();
     Table::from_iter([("key".to_owned(), Value::Array(entries))])
