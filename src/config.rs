@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use sections::{
-    AdminConfig, Asked, Backend, GrpcConfig, HttpConfig, KeyConfig, LogFormat, PolicyConfig, StateConfig,
-    TelemetryConfig, TlsConfig,
+    AdminConfig, Asked, Backend, GrpcConfig, HttpConfig, KeyConfig, PolicyConfig, StateConfig, TlsConfig,
 };
 
 use crate::events::{AuditConfig, EventsConfig};
 use crate::identity;
 use crate::keyring::KeyFiles;
+use crate::telemetry;
 
 /// `remit.toml`, a section a field. Made by [`Config::read`], which leaves nothing required empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub struct Config {
     /// How evidence names an agent.
     pub identity: identity::Config,
     /// The service's own log.
-    pub telemetry: TelemetryConfig,
+    pub telemetry: telemetry::Config,
 }
 
 /// Where settings come from, the lowest layer first.

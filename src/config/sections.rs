@@ -137,27 +137,6 @@ pub enum Backend {
     Memory,
 }
 
-/// `[telemetry]`: the service's own log, on standard error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TelemetryConfig {
-    /// What is logged, e.g. `info` or `info,remit::grpc=debug`. Default `info`.
-    pub log: String,
-    /// `json` (the default), one object a line, or `text`.
-    pub format: LogFormat,
-}
-
-/// The form of the service's own log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One object a line.
-    #[default]
-    Json,
-    /// For people.
-    Text,
-}
-
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
@@ -203,12 +182,6 @@ impl Default for PolicyConfig {
 impl Default for StateConfig {
     fn default() -> Self {
         Self { backend: Backend::Memory, capacity: 2_000_000, per_agent_share: 0.25 }
-    }
-}
-
-impl Default for TelemetryConfig {
-    fn default() -> Self {
-        Self { log: "info".to_owned(), format: LogFormat::Json }
     }
 }
 
