@@ -1,6 +1,6 @@
 //! The decision core by itself: open the token, decide, spend, record. And what it is made of.
 
-#![expect(missing_docs, clippy::unwrap_used, reason = "a bench may panic: that is how it fails")]
+#![expect(clippy::unwrap_used, reason = "a bench may panic: that is how it fails")]
 
 mod fixture;
 

@@ -291,7 +291,9 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 fn unknown_agent(policy: &Policy, name: &str) -> Denial {
     let meant = policy.closest_agent(name).map(|known| format!(" (did you mean {known}?)")).unwrap_or_default();
-    let message = format!("policy names no agent {name}{meant}: give it a rule, or name it where it is delegated to");
+    let message = format!(
+        "policy names no agent {name}{meant}: list a service that decides for agents it authenticated in enforcement_points, and give an agent a rule or name it where it is delegated to"
+    );
     Denial::new(Reason::AgentUnknown, message)
 }
 
