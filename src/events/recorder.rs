@@ -125,3 +125,10 @@ impl Recorder {
         self.lines.clear();
     }
 }
+
+#[cfg(test)]
+impl Recorder {
+    pub(super) fn now(&self) -> Timestamp {
+        self.shared.queue.now()
+    }
+}
