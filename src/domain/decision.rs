@@ -111,6 +111,12 @@ pub fn holds(agent: &str, claims: &Claims<'_>, caller: &str) -> Result<(), Denia
     Err(Denial::new(Reason::TokenWrongHolder, message))
 }
 
+/// Whether the holder of a token asked for more than the token has: a sign of a compromised agent.
+#[must_use]
+pub fn is_escalation(agent: &str, claims: &Claims<'_>, wanted: Use<'_>) -> bool {
+    claims.holder == agent && says(claims, wanted).is_err()
+}
+
 fn meant_for(claims: &Claims<'_>, place: Place<'_>) -> Result<(), Denial> {
     let named = |name: &str| claims.audience.iter().any(|place| place == name);
     if claims.audience.is_empty() || named(place.caller) || named(place.destination) {

@@ -92,14 +92,12 @@ impl<K: Locks> Ledger<K> {
         self.or_release(moved, issuer)
     }
 
-    /// The uses that are left of a usable token.
+    /// The uses that are left of a token that the ledger holds and nobody revoked.
     ///
     /// # Errors
-    /// Why it is not usable.
+    /// It is not held, or was revoked.
     pub fn check(&self, token: &TokenRecord<'_>) -> Result<u32, Refused> {
-        let left =
-            self.shard(token).with(|book| self.standing.read(|standing| book.check(token, standing, self.fence)))?;
-        if left == 0 { Err(Refused::Exhausted { is_retry: false }) } else { Ok(left) }
+        self.shard(token).with(|book| self.standing.read(|standing| book.check(token, standing, self.fence)))
     }
 
     /// Spends one use: one step whose result is the answer. Returns what is left.

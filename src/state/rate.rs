@@ -10,10 +10,12 @@ use crate::domain::time::Timestamp;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
+type Buckets = HashMap<Arc<str>, HashMap<Arc<str>, u64>>;
+
 /// Buckets by a pair of names. Only names that policy knows come here, so the buckets are bounded by policy.
 pub struct RateLimiter<K: Locks = SystemLocks> {
     /// By the first name, then the second: the moment at which the bucket is full again, in nanoseconds.
-    buckets: K::Mutex<HashMap<Arc<str>, HashMap<Arc<str>, u64>>>,
+    buckets: K::Mutex<Buckets>,
 }
 
 impl<K: Locks> Default for RateLimiter<K> {

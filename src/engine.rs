@@ -1,0 +1,303 @@
+//! What the verbs need, in one handle, and the verbs.
+//!
+//! One file a verb. A verb reads the clock once and the policy once, asks keyring, ledger and the pure
+//! functions of the domain, and records what it answers. Nothing here knows a wire.
+
+mod authorize;
+pub mod chance;
+pub mod clock;
+mod delegate;
+mod introspect;
+mod recording;
+mod revoke;
+mod speaker;
+mod tally;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+pub use authorize::{Action, AgentCall, AuthorizeRequest, Decision, TokenShown};
+use chance::Chance;
+use clock::Clock;
+pub use delegate::{DelegateRequest, Delegated, Delegation};
+pub use introspect::{Introspected, Introspection, TokenTarget};
+pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
+pub use speaker::Speaker;
+pub use tally::{Tally, Verb};
+
+use crate::domain::agent::AgentName;
+use crate::domain::caller::Caller;
+use crate::domain::policy::Policy;
+use crate::domain::reason::{Denial, Reason};
+use crate::domain::time::Timestamp;
+use crate::events::Events;
+use crate::keyring::{Keyring, VerifiedToken};
+use crate::state::rate::RateLimiter;
+use crate::state::{Foreign, Refused, State, TokenRecord};
+
+/// A policy that answers, with what an operator wants to know of it.
+pub struct InForce {
+    /// The policy.
+    pub policy: Policy,
+    /// The file's bytes.
+    pub source: Arc<[u8]>,
+    /// What is allowed but worth a second look.
+    pub warnings: Vec<String>,
+    /// Since when it answers.
+    pub loaded_at: Timestamp,
+}
+
+/// The parts that an engine is made of.
+pub struct Parts {
+    /// The time.
+    pub clock: Clock,
+    /// For tokens' ids.
+    pub chance: Chance,
+    /// Seals and opens.
+    pub keyring: Keyring,
+    /// The policy to begin with.
+    pub policy: InForce,
+    /// Counts uses, keeps revocations.
+    pub state: State,
+    /// Where answers are recorded.
+    pub events: Events,
+    /// What is counted for metrics.
+    pub tally: Tally,
+    /// A policy file that could not be read and found valid for longer than this denies; none: never.
+    pub max_policy_age: Option<Duration>,
+}
+
+/// The policy decision point without a wire.
+pub struct Engine {
+    clock: Clock,
+    chance: Chance,
+    keyring: ArcSwap<Keyring>,
+    policy: ArcSwap<InForce>,
+    /// When the policy file was last read and found valid, in nanoseconds.
+    policy_valid_at: AtomicU64,
+    max_policy_age: Option<Duration>,
+    state: State,
+    events: Events,
+    tally: Tally,
+    authorize_rate: RateLimiter,
+    delegate_rate: RateLimiter,
+}
+
+impl Engine {
+    /// An engine that answers under this policy.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { clock, chance, keyring, policy, state, events, tally, max_policy_age } = parts;
+        tally.know(policy.policy.agents.keys());
+        tally.max_depth(policy.policy.max_delegation_depth);
+        let engine = Self {
+            policy_valid_at: AtomicU64::new(clock.now().nanos()),
+            keyring: ArcSwap::from_pointee(keyring),
+            policy: ArcSwap::from_pointee(policy),
+            clock,
+            chance,
+            max_policy_age,
+            state,
+            events,
+            tally,
+            authorize_rate: RateLimiter::default(),
+            delegate_rate: RateLimiter::default(),
+        };
+        engine.enter_quarantines(|_| false);
+        engine
+    }
+
+    /// The policy in force. A request holds on to the one that it began with.
+    #[must_use]
+    pub fn policy(&self) -> Arc<InForce> {
+        self.policy.load_full()
+    }
+
+    /// Puts a policy in force. Entering quarantine by the file ends the agent's tokens first.
+    pub fn install(&self, policy: InForce) {
+        self.tally.know(policy.policy.agents.keys());
+        self.tally.max_depth(policy.policy.max_delegation_depth);
+        let before = self.policy.swap(Arc::new(policy));
+        self.enter_quarantines(|name| before.policy.is_quarantined(name));
+    }
+
+    /// Notes that the policy file was read and found valid.
+    pub fn policy_found_valid(&self, at: Timestamp) {
+        self.policy_valid_at.fetch_max(at.nanos(), Ordering::Relaxed);
+    }
+
+    /// Replaces the keys. Tokens under a key that is gone are invalid at once.
+    pub fn install_keys(&self, keyring: Keyring) {
+        self.keyring.store(Arc::new(keyring));
+    }
+
+    /// The keys in force.
+    #[must_use]
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.load_full()
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Where uses are counted.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Where answers are recorded.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// What is counted for metrics.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Whether the policy file could not be read and found valid for too long.
+    #[must_use]
+    pub fn is_policy_stale(&self, now: Timestamp) -> bool {
+        let valid_at = Timestamp::from_nanos(self.policy_valid_at.load(Ordering::Relaxed));
+        self.max_policy_age.is_some_and(|limit| now.since(valid_at) > limit)
+    }
+
+    /// Forgets what has expired, one shard of the ledger after the other with a pause between, until stopped.
+    pub async fn forget_expired(&self, stop: tokio_util::sync::CancellationToken) {
+        let ledger = self.state.ledger();
+        let mut shard: usize = 0;
+        while stop.run_until_cancelled(tokio::time::sleep(SWEEP_PAUSE)).await.is_some() {
+            let now = self.clock.now();
+            for _ in 0..SHARDS_A_SWEEP {
+                shard = shard.checked_add(1).filter(|next| *next < ledger.shards()).unwrap_or(0);
+                ledger.sweep(shard, now);
+            }
+            if shard < SHARDS_A_SWEEP {
+                ledger.forget_outlived_revocations(now);
+                self.authorize_rate.forget_full(now);
+                self.delegate_rate.forget_full(now);
+            }
+        }
+    }
+
+    /// Whether the agent is under the kill switch, by an administrator or by the file.
+    #[must_use]
+    pub fn is_quarantined(&self, policy: &Policy, name: &str) -> bool {
+        policy.is_quarantined(name) || self.state.standing(|standing| standing.is_quarantined(name))
+    }
+
+    /// Whether the caller may watch every decision.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_audit(&self, policy: &Policy, caller: &Caller) -> Result<(), Denial> {
+        let name = caller.agent().as_str();
+        let is_auditor = caller.is_privileged() && policy.is_auditor(name);
+        let may = is_auditor || revoke::is_administrator(policy, caller);
+        self.in_role(policy, caller, may, "only auditors and administrators may watch: list the caller in auditors")
+    }
+
+    /// Whether the caller may use the admin service.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_administer(&self, policy: &Policy, caller: &Caller) -> Result<(), Denial> {
+        let may = revoke::is_administrator(policy, caller);
+        self.in_role(policy, caller, may, "only administrators may ask this: list the caller in administrators")
+    }
+
+    /// A stale policy doesn't keep operators from looking what is wrong with it.
+    fn in_role(&self, policy: &Policy, caller: &Caller, has_role: bool, message: &'static str) -> Result<(), Denial> {
+        let name = caller.agent().as_str();
+        if self.is_quarantined(policy, name) {
+            return Err(crate::domain::chain::quarantined(name));
+        }
+        if !has_role {
+            return Err(Denial::new(Reason::CallerNotAuthorized, message));
+        }
+        Ok(())
+    }
+
+    /// Ends the tokens of every agent that the file has newly put under quarantine.
+    fn enter_quarantines(&self, was_quarantined: impl Fn(&str) -> bool) {
+        let now = self.clock.now();
+        let policy = self.policy.load();
+        let entering =
+            policy.policy.agents.iter().filter(|(name, agent)| agent.quarantined && !was_quarantined(name.as_str()));
+        for (name, _) in entering {
+            if self.state.ledger().revoke_agent(name.as_str(), now).is_err() {
+                // No room to remember one agent: ending everything is the safe way to end its tokens.
+                self.state.ledger().revoke_all(now);
+            }
+        }
+    }
+
+    /// Steps 1 and 3 for a caller that asks for itself.
+    fn in_good_standing(&self, policy: &Policy, agent: &str, now: Timestamp) -> Result<(), Denial> {
+        if policy.agent(agent).is_none() {
+            return Err(unknown_agent(policy, agent));
+        }
+        if self.is_quarantined(policy, agent) {
+            return Err(crate::domain::chain::quarantined(agent));
+        }
+        if self.is_policy_stale(now) {
+            let message = "the policy file could not be read and found valid for too long: see the service's log";
+            return Err(Denial::new(Reason::PolicyStale, message));
+        }
+        Ok(())
+    }
+}
+
+/// All of 1,024 shards are swept every 3.2 seconds.
+const SHARDS_A_SWEEP: usize = 16;
+const SWEEP_PAUSE: Duration = Duration::from_millis(50);
+
+fn unknown_agent(policy: &Policy, name: &str) -> Denial {
+    let meant = policy.closest_agent(name).map(|known| format!(" (did you mean {known}?)")).unwrap_or_default();
+    let message = format!("policy names no agent {name}{meant}: give it a rule, or name it where it is delegated to");
+    Denial::new(Reason::AgentUnknown, message)
+}
+
+/// The agent's shared name where policy knows it.
+fn shared_name(policy: &Policy, name: &str) -> Arc<str> {
+    policy.name(name).map_or_else(|| name.into(), AgentName::shared)
+}
+
+/// The token as the ledger is asked about it.
+fn record<'a>(token: &'a VerifiedToken<'_>) -> TokenRecord<'a> {
+    let claims = token.claims();
+    TokenRecord {
+        id: token.id(),
+        tag: token.tag(),
+        ancestors: &claims.ancestors,
+        chain: &claims.chain,
+        max_uses: claims.max_uses,
+        expires_at: claims.expires_at,
+        foreign: claims.is_foreign().then_some(Foreign { issued_at: claims.issued_at }),
+    }
+}
+
+/// A number for the caller's own id of its request; 0 for none. Two that meet by chance hide one reuse attempt.
+fn request_number(caller: &str, request_id: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    if request_id.is_empty() {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    (caller, request_id).hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
+/// Whether the ledger refused because every use is spent, and it was not the answered request once more.
+fn is_reuse_attempt(refused: &Refused) -> bool {
+    *refused == Refused::Exhausted { is_retry: false }
+}

@@ -1,0 +1,98 @@
+//! What every verb does last: is there time to answer and room to record, and what the event says.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::domain::caller::Caller;
+use crate::domain::limits;
+use crate::domain::policy::Policy;
+use crate::domain::reason::{Denial, Reason};
+use crate::domain::time::Timestamp;
+use crate::events::{DecisionId, Event, Long, MessageType, Outcome, Place, Share};
+
+/// A place in the audit queue, and what the ledger answered.
+pub(super) struct Allowed<'e> {
+    pub(super) place: Place<'e>,
+    pub(super) left: Option<u32>,
+}
+
+impl Engine {
+    /// There is time to answer, and a place for the event.
+    pub(super) async fn ready_to_record(&self, deadline: Timestamp, now: Timestamp) -> Result<Place<'_>, Denial> {
+        in_time(deadline, now)?;
+        if let Some(place) = self.events.try_reserve(Share::Answer) {
+            return Ok(place);
+        }
+        let waited = self.events.reserve().await;
+        let place = waited.map_err(|_| {
+            let message = "the decision can't be recorded, so nothing is allowed: see the service's log about [audit]";
+            Denial::new(Reason::AuditUnavailable, message)
+        })?;
+        in_time(deadline, self.clock.now())?;
+        Ok(place)
+    }
+
+    /// Records what was done. A revocation is not undone because it can't be recorded; the failure is counted.
+    pub(super) async fn record_done(&self, event: Event) {
+        if let Ok(place) = self.events.reserve().await {
+            place.commit(event);
+        } else {
+            tracing::error!(target: "audit", kind = event.message_type.as_str(), "could not be recorded");
+        }
+    }
+}
+
+fn in_time(deadline: Timestamp, now: Timestamp) -> Result<(), Denial> {
+    if deadline.since(now) >= limits::DEADLINE_MARGIN {
+        return Ok(());
+    }
+    let message = "no time is left to answer, so nothing is spent: call with a longer deadline";
+    Err(Denial::new(Reason::DeadlineExceeded, message))
+}
+
+pub(super) fn rate_limited(wait: Duration) -> Denial {
+    let message = format!("too many requests: come back in {} ms", wait.as_millis().max(1));
+    Denial::new(Reason::RateLimited, message).retry_after(wait)
+}
+
+/// What every event says: how it ended, who asked, under which policy.
+pub(super) fn event<T>(
+    kind: MessageType,
+    outcome: &Result<T, Denial>,
+    id: DecisionId,
+    policy: &Policy,
+    caller: &Caller,
+    now: Timestamp,
+) -> Event {
+    let (reason, message) = match outcome {
+        Ok(_) => (Reason::Allowed, Long::default()),
+        Err(denial) => (denial.reason(), Long::from(denial.message().clone())),
+    };
+    let mut event = Event::new(kind, outcome_of(reason), reason, id, now);
+    event.message = message;
+    let identity = caller.identity();
+    event.caller = identity.agent.shared();
+    event.identity_method = Some(identity.method);
+    event.issuer = std::sync::Arc::clone(&identity.issuer);
+    event.is_self_asserted = identity.is_self_asserted();
+    event.policy = Some(policy.id.clone());
+    event
+}
+
+/// `error` where Remit could not decide, `denied` where it decided.
+pub(super) fn outcome_of(reason: Reason) -> Outcome {
+    let undecided = matches!(
+        reason,
+        Reason::RequestMalformed
+            | Reason::PolicyStale
+            | Reason::CapacityExhausted
+            | Reason::StateUnavailable
+            | Reason::AuditUnavailable
+            | Reason::DeadlineExceeded
+    );
+    match (reason == Reason::Allowed, undecided) {
+        (true, _) => Outcome::Accepted,
+        (false, true) => Outcome::Error,
+        (false, false) => Outcome::Denied,
+    }
+}

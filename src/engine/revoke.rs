@@ -1,0 +1,215 @@
+//! Revoke and Reinstate: this is over, or over no longer.
+
+use super::recording::event;
+use super::tally::Verb;
+use super::{Engine, shared_name};
+use crate::domain::agent::AgentName;
+use crate::domain::caller::Caller;
+use crate::domain::policy::Policy;
+use crate::domain::reason::{Denial, Reason};
+use crate::domain::time::Timestamp;
+use crate::domain::token::TokenId;
+use crate::events::{Brief, Event, MessageType};
+
+/// What is over.
+#[derive(Clone, Debug)]
+pub struct Revocation<'a> {
+    /// What.
+    pub target: RevokeTarget<'a>,
+    /// Why, for the audit log; empty for none.
+    pub note: &'a str,
+}
+
+/// What a revocation is aimed at.
+#[derive(Clone, Debug)]
+pub enum RevokeTarget<'a> {
+    /// A token's text: it and its descendants.
+    Token(&'a str),
+    /// A token's id: it and its descendants.
+    TokenId(TokenId),
+    /// Every token that has the agent in its chain, minted up to now.
+    Agent(AgentName),
+    /// The same, and nothing for the agent until it is reinstated.
+    Quarantine(AgentName),
+    /// Every token minted up to now.
+    All,
+}
+
+/// That it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// Since when.
+    pub at: Timestamp,
+    /// The number of the last numbered revocation.
+    pub state_revision: u64,
+}
+
+impl Engine {
+    /// Revokes. What was revoked is dead when this returns.
+    ///
+    /// # Errors
+    /// The caller may not, or the target can't be read.
+    pub async fn revoke(&self, caller: &Caller, revocation: &Revocation<'_>) -> Result<Revoked, Denial> {
+        let in_force = self.policy();
+        let policy = &in_force.policy;
+        let now = self.clock.now();
+        let mut seen = Seen::default();
+        let outcome = self.end(policy, caller, &revocation.target, now, &mut seen);
+        let is_quarantine = matches!(revocation.target, RevokeTarget::Quarantine(_));
+        let kind = if is_quarantine { MessageType::Quarantine } else { MessageType::Revoke };
+        let mut event = event(kind, &outcome, self.events.decision_id(), policy, caller, now);
+        event.from_agent = caller.agent().shared();
+        event.token_id = seen.token;
+        event.target = Brief::copied(&target_text(&revocation.target, seen.token));
+        event.note = Brief::copied(revocation.note);
+        if let RevokeTarget::Agent(agent) | RevokeTarget::Quarantine(agent) = &revocation.target {
+            event.to_agent = shared_name(policy, agent.as_str());
+        }
+        self.answer(Verb::Revoke, outcome, event, now).await?;
+        Ok(Revoked { at: now, state_revision: self.state.standing(crate::state::standing::Standing::number) })
+    }
+
+    /// Lifts a quarantine; returns the number of the last revocation.
+    ///
+    /// # Errors
+    /// The caller may not; or the policy file has the agent under quarantine, which only its author can lift.
+    pub async fn reinstate(&self, caller: &Caller, agent: &AgentName, note: &str) -> Result<u64, NotReinstated> {
+        let in_force = self.policy();
+        let policy = &in_force.policy;
+        let now = self.clock.now();
+        let allowed = self.in_good_standing(policy, caller.agent().as_str(), now).and_then(|()| {
+            if is_administrator(policy, caller) { Ok(()) } else { Err(only_administrators("reinstate an agent")) }
+        });
+        let by_file = allowed.is_ok() && policy.is_quarantined(agent.as_str());
+        let outcome = if by_file { Err(named_by_file(agent)) } else { allowed };
+        let mut event = event(MessageType::Reinstate, &outcome, self.events.decision_id(), policy, caller, now);
+        event.from_agent = caller.agent().shared();
+        event.to_agent = shared_name(policy, agent.as_str());
+        event.target = Brief::copied(agent.as_str());
+        event.note = Brief::copied(note);
+        if outcome.is_ok() {
+            self.state.ledger().reinstate(agent.as_str());
+        }
+        let answered = self.answer(Verb::Reinstate, outcome, event, now).await;
+        answered
+            .map_err(|denial| if by_file { NotReinstated::ByFile(denial) } else { NotReinstated::Denied(denial) })?;
+        Ok(self.state.standing(crate::state::standing::Standing::number))
+    }
+
+    async fn answer(
+        &self,
+        verb: Verb,
+        outcome: Result<(), Denial>,
+        event: Event,
+        began: Timestamp,
+    ) -> Result<(), Denial> {
+        let reason = event.reason;
+        match &outcome {
+            Ok(()) => self.record_done(event).await,
+            Err(_) => self.events.deny(event),
+        }
+        self.tally.decided(verb, reason, self.clock.now().since(began));
+        outcome
+    }
+
+    fn end(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        target: &RevokeTarget<'_>,
+        now: Timestamp,
+        seen: &mut Seen,
+    ) -> Result<(), Denial> {
+        self.in_good_standing(policy, caller.agent().as_str(), now)?;
+        let ledger = self.state.ledger();
+        let refused = |refused: crate::state::Refused| refused.denial();
+        match target {
+            RevokeTarget::Token(text) => {
+                let mut buffer = Vec::new();
+                let token = self.keyring.load().open(text, &mut buffer)?;
+                seen.token = Some(token.id());
+                let chain = token.claims().chain.iter().map(AsRef::as_ref);
+                may_end_token(policy, caller, Some(chain))?;
+                ledger.revoke_token(token.id(), Some(token.root()), now).map_err(refused)
+            }
+            RevokeTarget::TokenId(id) => {
+                seen.token = Some(*id);
+                let known = ledger.look_up(*id);
+                may_end_token(policy, caller, known.as_ref().map(|known| known.chain.iter().map(String::as_str)))?;
+                let root = known.map(|known| known.ancestors.first().copied().unwrap_or(*id));
+                ledger.revoke_token(*id, root, now).map_err(refused)
+            }
+            RevokeTarget::Agent(agent) => {
+                if !is_administrator(policy, caller) && agent != caller.agent() {
+                    return Err(only_administrators("revoke another agent's tokens"));
+                }
+                ledger.revoke_agent(agent.as_str(), now).map(|_| ()).map_err(refused)
+            }
+            RevokeTarget::Quarantine(agent) => {
+                if !is_administrator(policy, caller) {
+                    return Err(only_administrators("put an agent under quarantine"));
+                }
+                ledger.quarantine(agent.as_str(), now).map(|_| ()).map_err(refused)
+            }
+            RevokeTarget::All => {
+                if !is_administrator(policy, caller) {
+                    return Err(only_administrators("revoke everything"));
+                }
+                ledger.revoke_all(now);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Why a quarantine is not lifted.
+#[derive(Clone, Debug)]
+pub enum NotReinstated {
+    /// The caller may not.
+    Denied(Denial),
+    /// The policy file names the agent.
+    ByFile(Denial),
+}
+
+/// What was learnt of the target on the way.
+#[derive(Default)]
+struct Seen {
+    token: Option<TokenId>,
+}
+
+/// Whether the caller is an administrator, by evidence that may hold the role.
+pub(super) fn is_administrator(policy: &Policy, caller: &Caller) -> bool {
+    caller.is_privileged() && policy.is_administrator(caller.agent().as_str())
+}
+
+/// Its issuer, its holder and every agent above may end a token; an id that nobody knows only administrators.
+fn may_end_token<'a>(
+    policy: &Policy,
+    caller: &Caller,
+    chain: Option<impl Iterator<Item = &'a str>>,
+) -> Result<(), Denial> {
+    let in_chain = chain.is_some_and(|mut chain| chain.any(|agent| agent == caller.agent().as_str()));
+    if in_chain || is_administrator(policy, caller) {
+        return Ok(());
+    }
+    let message = "only the agents of its chain and administrators may revoke a token";
+    Err(Denial::new(Reason::CallerNotAuthorized, message))
+}
+
+fn only_administrators(what: &'static str) -> Denial {
+    let message = format!("only administrators may {what}: list the caller in administrators");
+    Denial::new(Reason::CallerNotAuthorized, message)
+}
+
+fn named_by_file(agent: &AgentName) -> Denial {
+    let message = format!("the policy file names {agent} in quarantined: take it out there first");
+    Denial::new(Reason::AgentQuarantined, message)
+}
+
+fn target_text(target: &RevokeTarget<'_>, token: Option<TokenId>) -> String {
+    match target {
+        RevokeTarget::Token(_) | RevokeTarget::TokenId(_) => token.map(|id| id.to_string()).unwrap_or_default(),
+        RevokeTarget::Agent(agent) | RevokeTarget::Quarantine(agent) => agent.to_string(),
+        RevokeTarget::All => "all".to_owned(),
+    }
+}

@@ -1,0 +1,85 @@
+//! Who acts: the caller itself, or the agent that an enforcement point authenticated.
+
+use std::sync::Arc;
+
+use crate::domain::agent::AgentName;
+use crate::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
+use crate::domain::policy::Policy;
+use crate::domain::reason::{Denial, Reason};
+use crate::domain::time::Timestamp;
+
+/// The agent that acts, and how that is known.
+#[derive(Clone, Debug)]
+pub struct Speaker {
+    /// Its name.
+    pub agent: AgentName,
+    caller: Arc<VerifiedIdentity>,
+    is_stated: bool,
+}
+
+impl Speaker {
+    /// Who acts when this caller asks: an enforcement point must name the agent, any other caller names itself or nobody.
+    pub(super) fn of(policy: &Policy, caller: &Caller, named: Option<&str>) -> Result<Self, Denial> {
+        let itself = || Self { agent: caller.agent().clone(), caller: Arc::clone(caller.identity()), is_stated: false };
+        let scope = policy.enforcement_point(caller.agent().as_str()).filter(|_| caller.is_privileged());
+        match (scope, named) {
+            (None, None) => Ok(itself()),
+            (_, Some(name)) if name == caller.agent().as_str() => Ok(itself()),
+            (None, Some(name)) => {
+                let message = format!(
+                    "{} may not say that {name} acts: to decide for agents it authenticated, list it in enforcement_points",
+                    caller.agent()
+                );
+                Err(Denial::new(Reason::CallerNotEnforcementPoint, message))
+            }
+            (Some(_), None) => {
+                // A failed login must never be answered as the service.
+                let message = "agent is empty: an enforcement point names the agent that it authenticated, even itself";
+                Err(Denial::new(Reason::RequestMalformed, message))
+            }
+            (Some(scope), Some(name)) => {
+                if scope.agents.as_ref().is_some_and(|agents| !agents.contains(name)) {
+                    let message =
+                        format!("{}'s entry in enforcement_points does not list the agent {name}", caller.agent());
+                    return Err(Denial::new(Reason::CallerNotEnforcementPoint, message));
+                }
+                let Some(agent) = policy.name(name) else { return Err(super::unknown_agent(policy, name)) };
+                Ok(Self { agent: agent.clone(), caller: Arc::clone(caller.identity()), is_stated: true })
+            }
+        }
+    }
+
+    /// The destination of the request: the caller, or one for which its entry in `enforcement_points` speaks.
+    pub(super) fn destination<'a>(
+        policy: &Policy,
+        caller: &'a Caller,
+        named: Option<&'a str>,
+    ) -> Result<&'a str, Denial> {
+        let own = caller.agent().as_str();
+        let Some(name) = named.filter(|name| *name != own) else { return Ok(own) };
+        let scope = policy.enforcement_point(own).filter(|_| caller.is_privileged());
+        if scope.is_some_and(|scope| scope.destinations.contains(name)) {
+            return Ok(name);
+        }
+        let message = format!(
+            "{own} may not speak for the destination {name}: list it in the destinations of its enforcement_points entry"
+        );
+        Err(Denial::new(Reason::CallerNotEnforcementPoint, message))
+    }
+
+    /// The agent's identity as the answer shows it.
+    #[must_use]
+    pub fn identity(&self, now: Timestamp) -> VerifiedIdentity {
+        if !self.is_stated {
+            return VerifiedIdentity::clone(&self.caller);
+        }
+        VerifiedIdentity {
+            agent: self.agent.clone(),
+            subject: self.agent.shared(),
+            method: IdentityMethod::EnforcementPoint,
+            issuer: self.caller.agent.shared(),
+            claims: Arc::default(),
+            verified_at: now,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The file's content as the words of the domain, each with its place, before the parts are held against each other.
+
+use super::diagnostics::Span;
+use crate::domain::agent::AgentName;
+use crate::domain::capability::Capability;
+use crate::domain::policy::{CommunicationRule, RateLimit, TokenRules};
+use crate::domain::resource::Pattern;
+
+/// Something and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) span: Span,
+}
+
+/// What the file says.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) max_delegation_depth: u8,
+    pub(super) rules: Vec<(At<AgentName>, RuleDraft)>,
+    pub(super) token: TokenRules,
+    pub(super) grants: Option<At<Vec<GrantDraft>>>,
+    pub(super) communication_rules: Option<Vec<CommunicationRule>>,
+    pub(super) enforcement_points: Vec<PointDraft>,
+    pub(super) administrators: Vec<At<AgentName>>,
+    pub(super) auditors: Vec<At<AgentName>>,
+    pub(super) quarantined: Vec<At<AgentName>>,
+    pub(super) authorize_rate: Option<RateLimit>,
+    pub(super) principals: Vec<(Box<str>, AgentName)>,
+}
+
+/// An entry of `delegation_rules`.
+#[derive(Debug)]
+pub(super) struct RuleDraft {
+    pub(super) can_delegate_to: Vec<At<AgentName>>,
+    pub(super) capabilities: Vec<At<Capability>>,
+    pub(super) resources: Vec<At<Pattern<'static>>>,
+    pub(super) trusted_pairs: Vec<At<AgentName>>,
+    pub(super) rate_limit: RateLimit,
+}
+
+/// An entry of `grants`.
+#[derive(Debug)]
+pub(super) struct GrantDraft {
+    pub(super) span: Span,
+    pub(super) agent: At<AgentName>,
+    pub(super) capabilities: Vec<At<Capability>>,
+    pub(super) resources: Vec<At<Pattern<'static>>>,
+}
+
+/// An entry of `enforcement_points`.
+#[derive(Debug)]
+pub(super) struct PointDraft {
+    pub(super) agent: At<AgentName>,
+    pub(super) destinations: Vec<At<AgentName>>,
+    pub(super) agents: Option<Vec<At<AgentName>>>,
+}

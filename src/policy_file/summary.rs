@@ -1,0 +1,239 @@
+//! A policy in a few lines: who can start a chain and with what, how much there is, who has which role.
+
+use crate::domain::agent::AgentName;
+use crate::domain::policy::{AgentPolicy, EnforcementScope, OwnGrant, Policy};
+
+/// Names that the text shows of a list. The serialised form has all.
+const SHOWN: usize = 20;
+
+/// What a policy amounts to. `Display` is for people, `Serialize` for programs; lists are sorted.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Summary {
+    /// SHA-256 of the file, lower-case hex.
+    pub digest: String,
+    /// Hops allowed in a chain.
+    pub max_delegation_depth: u8,
+    /// Entries of `delegation_rules`.
+    pub rules: usize,
+    /// Agents that are named anywhere.
+    pub agents: usize,
+    /// Entries of `grants`; absent if the file has no `grants`.
+    pub grants: Option<usize>,
+    /// Entries of `communication_rules`; absent if the file has no such rules, and calls are not checked.
+    pub communication_rules: Option<usize>,
+    /// Who can start a chain, and with what.
+    pub chain_starters: Vec<ChainStarter>,
+    /// Who may revoke anything.
+    pub administrators: Vec<String>,
+    /// Who may watch everything.
+    pub auditors: Vec<String>,
+    /// Who may state which agent it authenticated.
+    pub enforcement_points: Vec<EnforcementPoint>,
+    /// Who is under the kill switch.
+    pub quarantined: Vec<String>,
+}
+
+/// An agent that can start a chain.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ChainStarter {
+    /// Its name.
+    pub agent: String,
+    /// What it has authority for.
+    pub authority: Vec<Authority>,
+    /// To whom it may delegate.
+    pub can_delegate_to: Vec<String>,
+}
+
+/// Each of these capabilities on each of these resources.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Authority {
+    /// Capabilities.
+    pub capabilities: Vec<String>,
+    /// Resource patterns.
+    pub resources: Vec<String>,
+}
+
+/// An enforcement point and its limits.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct EnforcementPoint {
+    /// Its name.
+    pub agent: String,
+    /// Destinations other than itself that it guards.
+    pub destinations: Vec<String>,
+    /// The agents that it may state; absent means any.
+    pub agents: Option<Vec<String>>,
+}
+
+/// Sums up a policy.
+#[must_use]
+pub fn summary(policy: &Policy) -> Summary {
+    let mut agents: Vec<(&AgentName, &AgentPolicy)> = policy.agents.iter().collect();
+    agents.sort_unstable_by_key(|(name, _)| *name);
+    let with = |has: fn(&AgentPolicy) -> bool| -> Vec<String> {
+        agents.iter().filter(|(_, agent)| has(agent)).map(|(name, _)| name.to_string()).collect()
+    };
+    let starters = agents.iter().filter(|(_, agent)| agent.starts_chains);
+    let points = agents.iter().filter_map(|(name, agent)| Some((name, agent.roles.enforcement_point.as_ref()?)));
+    Summary {
+        digest: policy.id.digest.to_string(),
+        max_delegation_depth: policy.max_delegation_depth,
+        rules: agents.iter().filter(|(_, agent)| agent.rule.is_some()).count(),
+        agents: agents.len(),
+        grants: policy.has_grants.then(|| agents.iter().map(|(_, agent)| agent.grants.len()).sum()),
+        communication_rules: policy.communication_rules.as_ref().map(Vec::len),
+        chain_starters: starters.map(|(name, agent)| chain_starter(name, agent, policy.has_grants)).collect(),
+        administrators: with(|agent| agent.roles.administrator),
+        auditors: with(|agent| agent.roles.auditor),
+        enforcement_points: points.map(|(name, scope)| enforcement_point(name, scope)).collect(),
+        quarantined: with(|agent| agent.quarantined),
+    }
+}
+
+fn chain_starter(name: &AgentName, agent: &AgentPolicy, has_grants: bool) -> ChainStarter {
+    let by_rule = agent
+        .rule
+        .as_ref()
+        .filter(|_| !has_grants)
+        .map(|rule| Authority { capabilities: sorted(&rule.capabilities), resources: sorted(&rule.resources) });
+    let by_grant = agent.grants.iter().map(|OwnGrant { capabilities, resources }| Authority {
+        capabilities: sorted(capabilities),
+        resources: sorted(resources),
+    });
+    ChainStarter {
+        agent: name.to_string(),
+        authority: by_rule.into_iter().chain(by_grant).collect(),
+        can_delegate_to: agent.rule.as_ref().map(|rule| sorted(&rule.can_delegate_to)).unwrap_or_default(),
+    }
+}
+
+fn enforcement_point(name: &AgentName, scope: &EnforcementScope) -> EnforcementPoint {
+    EnforcementPoint {
+        agent: name.to_string(),
+        destinations: sorted(&scope.destinations),
+        agents: scope.agents.as_ref().map(sorted),
+    }
+}
+
+fn sorted<T: std::fmt::Display>(names: impl IntoIterator<Item = T>) -> Vec<String> {
+    let mut names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
+    names.sort_unstable();
+    names
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { rules, agents, max_delegation_depth, .. } = self;
+        writeln!(f, "{rules} rules, {agents} agents, chains of at most {max_delegation_depth} hops")?;
+        match self.grants {
+            Some(grants) => writeln!(f, "{grants} grants: only agents with grants have authority of their own")?,
+            None => writeln!(f, "no grants: authority of its own has an agent with a rule that no rule delegates to")?,
+        }
+        match self.communication_rules {
+            Some(rules) => writeln!(f, "{rules} communication rules: a call that none covers is denied")?,
+            None => writeln!(f, "no communication rules: who calls whom is not checked")?,
+        }
+        self.write_starters(f)?;
+        writeln!(f, "administrators: {}", listed(&self.administrators))?;
+        writeln!(f, "auditors: {}", listed(&self.auditors))?;
+        let points: Vec<String> = self.enforcement_points.iter().map(ToString::to_string).collect();
+        writeln!(f, "enforcement points: {}", listed(&points))?;
+        write!(f, "quarantined: {}", listed(&self.quarantined))
+    }
+}
+
+impl Summary {
+    fn write_starters(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.chain_starters.is_empty() {
+            return writeln!(f, "nobody can start a chain");
+        }
+        writeln!(f, "can start a chain:")?;
+        for starter in self.chain_starters.iter().take(SHOWN) {
+            write!(f, "{starter}")?;
+        }
+        match self.chain_starters.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => writeln!(f, "  and {more} more agents"),
+        }
+    }
+}
+
+impl std::fmt::Display for ChainStarter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "  {}", self.agent)?;
+        for Authority { capabilities, resources } in self.authority.iter().take(SHOWN) {
+            writeln!(f, "    with {} on {}", listed(capabilities), listed(resources))?;
+        }
+        let more = self.authority.len().saturating_sub(SHOWN);
+        if more > 0 {
+            writeln!(f, "    and by {more} more grants")?;
+        }
+        writeln!(f, "    delegates to {}", listed(&self.can_delegate_to))
+    }
+}
+
+impl std::fmt::Display for EnforcementPoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.agent)?;
+        if !self.destinations.is_empty() {
+            write!(f, " for {}", self.destinations.join(" and "))?;
+        }
+        match self.agents.as_deref() {
+            None => Ok(()),
+            Some([]) => f.write_str(" (may state no agent)"),
+            Some(agents) => write!(f, " (may state only {})", agents.join(" and ")),
+        }
+    }
+}
+
+/// The names with commas, the first ones of many.
+fn listed(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 if names.is_empty() => "none".to_owned(),
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy_file::{ExtraRoles, compile};
+
+    fn of(text: &str) -> Summary {
+        let compiled = compile("policy.json", text.as_bytes(), &ExtraRoles::default(), |_| "digest".to_owned(), 1);
+        summary(&compiled.unwrap().policy)
+    }
+
+    #[test]
+    fn says_who_can_start_a_chain_and_with_what() {
+        let text = of(include_str!("../../examples/policy.json")).to_string();
+        assert_eq!(
+            text,
+            "3 rules, 5 agents, chains of at most 2 hops\n\
+             no grants: authority of its own has an agent with a rule that no rule delegates to\n\
+             no communication rules: who calls whom is not checked\n\
+             can start a chain:\n  \
+               agent-coordinator\n    \
+                 with kubectl_apply, kubectl_get, query_database, read_file, write_file on *\n    \
+                 delegates to agent-analyst, agent-deployer, agent-writer\n\
+             administrators: none\n\
+             auditors: none\n\
+             enforcement points: none\n\
+             quarantined: none"
+        );
+    }
+
+    #[test]
+    fn says_which_agents_have_roles() {
+        let summary = of(r#"{"administrators": ["ops"], "auditors": ["eye"], "quarantined": ["bad"], "grants": [],
+            "enforcement_points": ["gate", {"agent": "mesh", "destinations": ["db"], "agents": ["a", "b"]}]}"#);
+        let text = summary.to_string();
+        assert!(text.contains("nobody can start a chain\nadministrators: ops\nauditors: eye\n"), "{text}");
+        assert!(text.contains("enforcement points: gate, mesh for db (may state only a and b)\n"), "{text}");
+        let json = serde_json::to_value(&summary).unwrap();
+        assert_eq!(json["quarantined"][0], "bad");
+        assert_eq!(json["enforcement_points"][1]["agents"][1], "b");
+        assert_eq!(json["grants"], 0);
+    }
+}
