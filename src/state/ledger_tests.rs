@@ -273,13 +273,6 @@ impl<T: Send + Sync> Snapshot<T> for LoomSnapshot<T> {
     }
 }
 
-/// Explores every interleaving with at most three preemptions, which finds all that is known to be found.
-fn every_interleaving(check: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(check);
-}
-
 fn loom_ledger(uses: u32) -> (loom::sync::Arc<Ledger<LoomLocks>>, Token) {
     let ledger = Ledger::<LoomLocks>::new(ROOM, 1, Timestamp::from_seconds(900));
     let root = Token::root(1, uses);
@@ -289,7 +282,7 @@ fn loom_ledger(uses: u32) -> (loom::sync::Arc<Ledger<LoomLocks>>, Token) {
 
 #[test]
 fn every_interleaving_of_two_spends_and_a_move_conserves_uses() {
-    every_interleaving(|| {
+    loom::model(|| {
         let (ledger, root) = loom_ledger(2);
         let other = loom::sync::Arc::clone(&ledger);
         let racer = loom::thread::spawn(move || {
@@ -308,7 +301,7 @@ fn every_interleaving_of_two_spends_and_a_move_conserves_uses() {
 
 #[test]
 fn every_interleaving_of_a_revocation_ends_what_begins_after_it() {
-    every_interleaving(|| {
+    loom::model(|| {
         let (ledger, root) = loom_ledger(3);
         let other = loom::sync::Arc::clone(&ledger);
         let racer = loom::thread::spawn(move || {
@@ -327,7 +320,7 @@ fn every_interleaving_of_a_revocation_ends_what_begins_after_it() {
 
 #[test]
 fn every_interleaving_of_a_token_revocation_ends_its_children() {
-    every_interleaving(|| {
+    loom::model(|| {
         let (ledger, root) = loom_ledger(2);
         let other = loom::sync::Arc::clone(&ledger);
         let racer = loom::thread::spawn(move || {
@@ -343,7 +336,7 @@ fn every_interleaving_of_a_token_revocation_ends_its_children() {
 
 #[test]
 fn every_interleaving_of_a_foreign_tokens_first_uses_counts_once() {
-    every_interleaving(|| {
+    loom::model(|| {
         let ledger = loom::sync::Arc::new(Ledger::<LoomLocks>::new(ROOM, 1, Timestamp::from_seconds(900)));
         let other = loom::sync::Arc::clone(&ledger);
         let racer = loom::thread::spawn(move || spend(&other, &Token::foreign(1, 1, 950)).is_ok());
