@@ -213,7 +213,12 @@ impl Engine {
                 decision::decide(policy, quarantined, agent, token.claims(), wanted, place)?;
             }
             (Some(wanted), None) => decision::decide_own(policy, agent, wanted)?,
-            (None, _) => {}
+            (None, Some(token)) => {
+                let place = Place { caller: caller.agent().as_str(), destination };
+                let quarantined = |name: &str| self.is_quarantined(policy, name);
+                decision::decide_shown(policy, quarantined, agent, token.claims(), place)?;
+            }
+            (None, None) => {}
         }
         Ok(match (wanted, call) {
             (Some(_), Some(call)) => decision::decide_call(policy, &call).err(),
