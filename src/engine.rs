@@ -24,7 +24,7 @@ use chance::Chance;
 use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation};
 pub use introspect::{Introspected, Introspection, TokenTarget};
-pub use revoke::{Revocation, RevokeTarget, Revoked};
+pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
 pub use speaker::Speaker;
 pub use tally::{Tally, Verb};
 
