@@ -245,6 +245,9 @@ pub(crate) struct MintForeign {
     pub(crate) claims: Value,
     /// The payload, instead of claims. `@now+5` becomes a time.
     pub(crate) payload: Option<String>,
+    /// Parts of the payload, and what stands there instead.
+    #[serde(default)]
+    pub(crate) replace: BTreeMap<String, String>,
     #[serde(default = "first_key")]
     pub(crate) key: String,
     #[serde(rename = "as")]
@@ -338,18 +341,23 @@ fn replaced(value: &Value, with: &Map<String, Value>) -> Value {
             if let Some((_, value)) = whole {
                 return value.clone();
             }
-            let part = |text: String, (name, value): (&String, &Value)| {
-                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                text.replace(&format!("${{{name}}}"), &value)
-            };
-            Value::String(with.iter().fold(text.clone(), part))
+            Value::String(text_with(text, with))
         }
         Value::Array(items) => Value::Array(items.iter().map(|item| replaced(item, with)).collect()),
         Value::Object(object) => {
-            Value::Object(object.iter().map(|(name, value)| (name.clone(), replaced(value, with))).collect())
+            let member = |(name, value): (&String, &Value)| (text_with(name, with), replaced(value, with));
+            Value::Object(object.iter().map(member).collect())
         }
         other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other.clone(),
     }
+}
+
+fn text_with(text: &str, with: &Map<String, Value>) -> String {
+    let part = |text: String, (name, value): (&String, &Value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text.replace(&format!("${{{name}}}"), &value)
+    };
+    with.iter().fold(text.to_owned(), part)
 }
 
 fn read(file: &str, policy: &Value, case: Value) -> Case {

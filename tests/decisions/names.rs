@@ -74,7 +74,13 @@ impl Names {
             patch(&mut claims, &self.resolved(&step.claims));
         }
         let text = match &step.payload {
-            Some(payload) => self.with_times(payload),
+            Some(payload) => {
+                let with = |text: String, (from, to): (&String, &String)| {
+                    assert!(text.contains(from), "the payload has no {from}");
+                    text.replacen(from, to, 1)
+                };
+                self.with_times(&step.replace.iter().fold(payload.clone(), with))
+            }
             None => python_json(&claims),
         };
         self.seal_and_name(&step.name, &step.key, text.as_bytes());

@@ -20,6 +20,7 @@ pub(crate) mod seal;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -47,6 +48,8 @@ use audit::AuditLog;
 pub(crate) const FENCE: u64 = 1_795_297_893;
 /// What a world's clock shows at first: 2026-11-21T21:51:43Z, ten seconds after [`FENCE`].
 pub(crate) const NOW: u64 = FENCE + 10;
+/// The first half of every decision's id, and the stream's name.
+const PROCESS: u64 = 0xfeed;
 /// A request that names no other deadline waits this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -84,6 +87,8 @@ pub(crate) struct World {
     registry: Registry,
     audit: AuditLog,
     runtime: tokio::runtime::Runtime,
+    /// How often the recorder looked at the clock: it begins each turn with that.
+    turns: Arc<AtomicU64>,
 }
 
 impl World {
@@ -96,10 +101,9 @@ impl World {
         let clock = Clock::simulated(Timestamp::from_seconds(FENCE));
         let state = State::in_memory(capacity, clock.now());
         let settings = AuditConfig { file: audit.path(), ..AuditConfig::default() };
-        let events = Events::start(&settings, &EventsConfig { ring: 1024, ..EventsConfig::default() }, 0xfeed, {
-            let clock = clock.clone();
-            move || clock.now()
-        });
+        let turns = Arc::new(AtomicU64::new(0));
+        let ring = EventsConfig { ring: 1024, ..EventsConfig::default() };
+        let events = Events::start(&settings, &ring, PROCESS, recorders_clock(&clock, &turns));
         let registry = Registry::new();
         clock.advance(Duration::from_secs(NOW - FENCE));
         let engine = Engine::new(Parts {
@@ -113,7 +117,7 @@ impl World {
             clock,
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        Self { engine, registry, audit, runtime }
+        Self { engine, registry, audit, runtime, turns }
     }
 
     /// The time.
@@ -125,7 +129,21 @@ impl World {
     pub(crate) fn advance(&self, by: Duration) {
         self.settle();
         self.engine.clock().advance(by);
+        self.await_turn();
         self.settle();
+    }
+
+    /// Waits until the recorder has seen the new time, and has recorded what is due by it.
+    fn await_turn(&self) {
+        // A turn looks at the clock once, and a few times more where denials are due.
+        let enough = self.turns.load(Ordering::SeqCst).saturating_add(6);
+        for _ in 0..PATIENCE.as_millis() {
+            if self.audit.is_stuck() || self.turns.load(Ordering::SeqCst) >= enough {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("the recorder took no turn within two seconds");
     }
 
     /// Puts a policy file's text in force, under the next revision.
@@ -251,7 +269,7 @@ impl World {
 
     /// Waits until every event is written, for as long as the log is well.
     fn settle(&self) {
-        for _ in 0..2_000 {
+        for _ in 0..PATIENCE.as_millis() {
             let numbers = self.engine.events().numbers();
             if self.audit.is_stuck() || (numbers.waiting == 0 && numbers.is_well) {
                 return;
@@ -274,6 +292,17 @@ pub(crate) fn wish<'a>(to: &'a str, capabilities: &[&'a str], resources: &[&'a s
         delegatable: false,
         audience: Vec::new(),
         task: None,
+    }
+}
+
+/// The world's time, counting how often the recorder's thread looks at it.
+fn recorders_clock(clock: &Clock, turns: &Arc<AtomicU64>) -> impl Fn() -> Timestamp + Send + Sync + 'static {
+    let (clock, turns) = (clock.clone(), Arc::clone(turns));
+    move || {
+        if std::thread::current().name() == Some("remit-recorder") {
+            turns.fetch_add(1, Ordering::SeqCst);
+        }
+        clock.now()
     }
 }
 
