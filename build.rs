@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let descriptors = protox::compile(FILES, ["proto"])?;
     fs::write(out.join("remit.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    let events = ".remit.v1.WatchDecisionsResponse.item.event";
+    tonic_prost_build::configure().boxed(events).compile_fds(descriptors)?;
     Ok(())
 }

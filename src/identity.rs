@@ -1,10 +1,12 @@
 //! From evidence to a [`Caller`]. Names that nobody verified stop here.
 
+mod connection;
 pub mod mtls;
 pub mod spiffe;
 
 use std::sync::Arc;
 
+pub use connection::{Identified, SELF_ASSERTED_HEADER};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::agent::AgentName;

@@ -48,7 +48,7 @@ pub struct ExtraRoles {
 pub struct Compiled {
     /// What it says.
     pub policy: Policy,
-    /// What somebody should look at, at most [`MOST_SHOWN`].
+    /// What somebody should look at, at most [`MOST_SHOWN`] places in the file and a few about the whole.
     pub warnings: Vec<Diagnostic>,
     /// The bytes it was compiled from.
     pub source: Arc<[u8]>,
@@ -83,13 +83,12 @@ pub fn compile(
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use proptest::prelude::*;
 
+    use super::diagnostics::cases::compiled;
     use super::*;
-
-    fn compiled(text: &str) -> Result<Compiled, PolicyError> {
-        compile("policy.json", text.as_bytes(), &ExtraRoles::default(), |_| "digest".to_owned(), 1)
-    }
 
     fn policy(text: &str) -> Policy {
         compiled(text).unwrap().policy
@@ -169,9 +168,12 @@ mod tests {
 
     #[test]
     fn whoever_is_named_anywhere_is_known() {
-        let roles = |names: &[&str]| names.iter().map(|name| AgentName::parse(name).unwrap()).collect();
-        let extra =
-            ExtraRoles { administrators: roles(&["x1"]), auditors: roles(&["x2"]), enforcement_points: roles(&["x3"]) };
+        let agents = |names: &[&str]| names.iter().map(|name| AgentName::parse(name).unwrap()).collect();
+        let extra = ExtraRoles {
+            administrators: agents(&["x1"]),
+            auditors: agents(&["x2"]),
+            enforcement_points: agents(&["x3"]),
+        };
         let text = r#"{"delegation_rules": {"r": {"can_delegate_to": ["t"], "trusted_pairs": ["p"]}},
             "grants": [{"agent": "g", "capabilities": ["c"], "resources": ["*"]}],
             "communication_rules": [{"from": "f", "to": "o", "methods": [], "paths": ["/v1/*"]}, {"from": "*", "to": "*"}],
@@ -242,8 +244,12 @@ mod tests {
     fn a_large_policy_takes_no_more_than_its_size_asks() {
         let mut rules = String::new();
         for number in 0..90_000 {
-            let next = number + 1;
-            rules.push_str(&format!("\"agent-{number}\":{{\"can_delegate_to\":[\"agent-{next}\"],\"max_capability_set\":[\"c{number}\"]}},\n"));
+            let next = u32::saturating_add(number, 1);
+            writeln!(
+                rules,
+                "\"agent-{number}\":{{\"can_delegate_to\":[\"agent-{next}\"],\"max_capability_set\":[\"c{number}\"]}},"
+            )
+            .unwrap();
         }
         let text = format!("{{\"delegation_rules\":{{{rules}\"last\":{{}}}}}}");
         assert!(text.len() < crate::domain::limits::POLICY_BYTES);
@@ -263,8 +269,8 @@ mod tests {
         ) {
             let mut bytes = RICH.as_bytes().to_vec();
             for (at, length, fragment) in edits {
-                let start = at.index(bytes.len() + 1);
-                let end = (start + length).min(bytes.len());
+                let start = at.index(bytes.len().saturating_add(1));
+                let end = start.saturating_add(length).min(bytes.len());
                 bytes.splice(start..end, fragment.iter().copied());
             }
             match compile("p", &bytes, &ExtraRoles::default(), |_| String::new(), 1) {

@@ -58,6 +58,7 @@ pub struct Tally {
     communications: IntCounterVec,
     communication_pairs: parking_lot::Mutex<std::collections::HashSet<(String, String)>>,
     depth: IntGaugeVec,
+    certificates: IntGaugeVec,
     depth_limit: IntGauge,
     unauthenticated: IntCounterVec,
     agents: ArcSwap<HashMap<AgentName, Arc<Depths>>>,
@@ -89,14 +90,11 @@ impl Tally {
             &["verb"],
         )?;
         registry.register(Box::new(durations.clone()))?;
-        let depth = IntGaugeVec::new(
-            Opts::new(
-                "agent_delegation_depth_current",
-                "Deepest delegation chain the agent asked for in the last 5 minutes, in hops.",
-            ),
-            &["agent_id"],
-        )?;
-        registry.register(Box::new(depth.clone()))?;
+        let gauges = |name: &str, help: &str| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), &["agent_id"])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
         let depth_limit =
             IntGauge::new("remit_policy_max_delegation_depth", "Hops that the policy in force allows in a chain.")?;
         registry.register(Box::new(depth_limit.clone()))?;
@@ -131,7 +129,14 @@ impl Tally {
             )?,
             communication_pairs: parking_lot::Mutex::default(),
             decisions,
-            depth,
+            depth: gauges(
+                "agent_delegation_depth_current",
+                "Deepest delegation chain the agent asked for in the last 5 minutes, in hops.",
+            )?,
+            certificates: gauges(
+                "remit_agent_certificate_expiry_timestamp_seconds",
+                "End of the client certificate that the agent was last seen with, in seconds since the epoch.",
+            )?,
             depth_limit,
             agents: ArcSwap::default(),
         })
@@ -140,6 +145,12 @@ impl Tally {
     /// A request came without a verified identity; `method` is what was tried.
     pub fn unauthenticated(&self, method: &str) {
         self.unauthenticated.with_label_values(&[method]).inc();
+    }
+
+    /// An agent connected with a certificate that is good until then.
+    pub fn certificate_seen(&self, agent: &str, until: Timestamp) {
+        let until = i64::try_from(until.seconds()).unwrap_or(i64::MAX);
+        self.certificates.with_label_values(&[self.label(agent)]).set(until);
     }
 
     /// Brings the gauges up to date that depend on the time.

@@ -56,7 +56,8 @@ impl Certificate {
         for name in names.iter().flat_map(|names| &names.value.general_names) {
             match name {
                 GeneralName::URI(uri) => uris.push(plain(uri)?),
-                GeneralName::DNSName(name) => dns_names.push(plain(name)?),
+                // DNS names have no case.
+                GeneralName::DNSName(name) => dns_names.push(plain(&name.to_ascii_lowercase())?),
                 GeneralName::Invalid(..) => return Err(InvalidCertificate("has unreadable names")),
                 GeneralName::OtherName(..)
                 | GeneralName::RFC822Name(_)

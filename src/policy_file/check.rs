@@ -175,6 +175,10 @@ impl<'d> PatternSet<'d> {
         if patterns.len() <= FEW_PATTERNS {
             return Self::Few(patterns);
         }
+        Self::many(patterns)
+    }
+
+    fn many(patterns: Vec<&'d Pattern<'static>>) -> Self {
         let texts: HashSet<&str> = patterns.into_iter().map(Pattern::as_str).collect();
         let points = texts.iter().filter_map(|text| text.strip_suffix('*')).collect();
         Self::Many { texts, points }
@@ -215,5 +219,60 @@ fn check_quarantined(draft: &Draft, extra: &ExtraRoles, findings: &mut Findings<
             |meant| format!("did you mean {}?", quoted(meant)),
         );
         findings.warning(agent.span.clone(), found.help(help));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy_file::diagnostics::cases::{Case, are_shown_at_their_place};
+
+    const BAD: &[Case] = &[
+        (
+            "{\"delegation_rules\": {\"a\": {\"max_capability_set\": [\"read_file\"]}},\n \"grants\": [{\"agent\": \"a\", \"capabilities\": [\"read_file\", «\"read_fil\"»], \"resources\": [\"*\"]}]}",
+            "wider than the rule of `a`, which has no `read_fil`",
+            "did you mean `read_file`?",
+        ),
+        (
+            "{\"delegation_rules\": {\"a\": {\"max_capability_set\": [\"c\"], \"max_resources\": [\"/a/*\"]}},\n \"grants\": [{\"agent\": \"a\", \"capabilities\": [\"c\"], \"resources\": [\"/a/b\", «\"/b/*\"»]}]}",
+            "whose resources don't contain `/b/*`",
+            "`max_resources` of `a`",
+        ),
+        (
+            "{\"delegation_rules\": {\"a\": {}}, \"grants\": [{\"agent\": \"a\", \"capabilities\": [«\"c\"»], \"resources\": [\"*\"]}]}",
+            "which has no `c`",
+            "max_capability_set",
+        ),
+    ];
+
+    #[test]
+    fn parts_must_agree() {
+        are_shown_at_their_place(BAD);
+    }
+
+    proptest! {
+        #[test]
+        fn looking_up_finds_what_trying_each_finds(
+            texts in prop::collection::vec("(\\*|([a-c]:)?/?/?([a-b:]{1,2}/){0,3}([a-b:]{1,2}|\\*))", 1..60),
+            inner in "(\\*|([a-c]:)?/?/?([a-b:]{1,2}/){0,3}([a-b:]{1,2}|\\*))",
+        ) {
+            let patterns: Vec<Pattern<'static>> =
+                texts.into_iter().filter(|text| text != "*").filter_map(|text| Pattern::parse(text).ok()).collect();
+            let Ok(inner) = Pattern::parse(inner) else { return Ok(()) };
+            let set = PatternSet::many(patterns.iter().collect());
+            prop_assert_eq!(set.contain(&inner), patterns.iter().any(|pattern| pattern.contains(&inner)));
+        }
+    }
+
+    #[test]
+    fn everything_among_many_contains_all() {
+        let texts = (0..40).map(|number| format!("/p{number}/*")).chain(["*".to_owned()]);
+        let patterns: Vec<Pattern<'static>> = texts.map(|text| Pattern::parse(text).unwrap()).collect();
+        let set = PatternSet::many(patterns.iter().collect());
+        for inner in ["*", "/x", "db:*"] {
+            assert!(set.contain(&Pattern::parse(inner).unwrap()), "{inner}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-/// Errors, and likewise warnings, that are kept; the rest is counted.
+/// Errors, and likewise warnings with a place, that are kept; the rest is counted.
 pub const MOST_SHOWN: usize = 20;
 /// Bytes shown of a line before and after what is marked, so that a file of one long line stays readable.
 const CONTEXT_BYTES: usize = 60;
@@ -104,13 +104,12 @@ pub(super) fn nobody_starts(file: &str, has_grants: bool) -> Diagnostic {
     } else {
         "give a rule to an agent that no `can_delegate_to` names, or write `grants`"
     };
-    Diagnostic {
-        severity: Severity::Warning,
-        message: "nobody can start a chain".to_owned(),
-        help: Some(help.to_owned()),
-        place: None,
-        file: file.into(),
-    }
+    at_large(file, "nobody can start a chain".to_owned(), Some(help.to_owned()))
+}
+
+/// A warning about something that the file doesn't have.
+fn at_large(file: &str, message: String, help: Option<String>) -> Diagnostic {
+    Diagnostic { severity: Severity::Warning, message, help, place: None, file: file.to_owned() }
 }
 
 /// Why a policy file is refused: at least one error, in the file's order. `Display` renders them all.
@@ -215,16 +214,17 @@ impl<'a> Findings<'a> {
     }
 
     pub(super) fn error(&mut self, span: Span, finding: Finding) {
-        self.add(Severity::Error, Some(span), finding);
+        self.add(Severity::Error, span, finding);
     }
 
     pub(super) fn warning(&mut self, span: Span, finding: Finding) {
-        self.add(Severity::Warning, Some(span), finding);
+        self.add(Severity::Warning, span, finding);
     }
 
-    /// A warning about something that the file doesn't have.
+    /// A warning about something that the file doesn't have. There are few, and none is only counted.
     pub(super) fn warning_at_large(&mut self, finding: Finding) {
-        self.add(Severity::Warning, None, finding);
+        let Finding { message, help } = finding;
+        self.warnings.shown.push((usize::MAX, at_large(&self.file, message, help)));
     }
 
     /// The line at an offset, from 1.
@@ -235,7 +235,12 @@ impl<'a> Findings<'a> {
     /// The end: the warnings, or why the file is refused.
     pub(super) fn into_result(self) -> Result<Vec<Diagnostic>, PolicyError> {
         if self.errors.shown.is_empty() {
-            return Ok(self.warnings.into_diagnostics().0);
+            let file = self.file;
+            let (mut warnings, more) = self.warnings.into_diagnostics();
+            if more > 0 {
+                warnings.push(at_large(&file, format!("{more} more warnings are not shown"), None));
+            }
+            return Ok(warnings);
         }
         let (errors, more) = self.errors.into_diagnostics();
         Err(PolicyError { errors, more })
@@ -248,7 +253,7 @@ impl<'a> Findings<'a> {
         PolicyError { errors, more }
     }
 
-    fn add(&mut self, severity: Severity, span: Option<Span>, finding: Finding) {
+    fn add(&mut self, severity: Severity, span: Span, finding: Finding) {
         let kept = match severity {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
@@ -257,10 +262,9 @@ impl<'a> Findings<'a> {
             kept.more = kept.more.saturating_add(1);
             return;
         }
-        let offset = span.as_ref().map_or(usize::MAX, |span| span.start);
-        let place = span.map(|span| place(self.bytes, &span));
+        let place = Some(place(self.bytes, &span));
         let Finding { message, help } = finding;
-        kept.shown.push((offset, Diagnostic { severity, message, help, place, file: self.file.clone() }));
+        kept.shown.push((span.start, Diagnostic { severity, message, help, place, file: self.file.clone() }));
     }
 }
 
@@ -348,227 +352,51 @@ pub(super) fn closest_key(key: &str, known: &[&'static str]) -> Option<&'static 
     })
 }
 
+/// Tables of bad files, for the tests of the files that refuse them.
 #[cfg(test)]
-mod tests {
+pub(super) mod cases {
     use super::*;
     use crate::policy_file::{Compiled, ExtraRoles, compile};
 
-    const EXAMPLE: &str = include_str!("../../examples/policy.json");
-
-    fn compiled(text: &str) -> Result<Compiled, PolicyError> {
+    pub(in crate::policy_file) fn compiled(text: &str) -> Result<Compiled, PolicyError> {
         compile("policy.json", text.as_bytes(), &ExtraRoles::default(), |_| "digest".to_owned(), 1)
     }
 
-    /// Text, part of the message, part of the help. `«…»` is what the caret must stand under.
-    const BAD: &[(&str, &str, &str)] = &[
-        // Not JSON, or JSON that readers disagree on.
-        ("«»", "the file is empty", "smallest policy"),
-        ("«»  \n ", "the file is empty", ""),
-        ("«\u{feff}»{}", "expected value", "byte order mark"),
-        ("{«»", "EOF while parsing an object", "half written"),
-        ("{\"quarantined\": [\"a\"\n«»", "EOF while parsing a list", "half written"),
-        ("{\"quarantined\": [\"a\",«]»}", "nothing after a comma", "remove the comma"),
-        ("{\"quarantined\": [],«}»", "nothing after a comma", "remove the comma"),
-        ("{«/»/ comment\n}", "key must be a string", "no comments"),
-        ("{} «/»* comment */", "trailing characters", "no comments"),
-        ("{«'»quarantined': []}", "key must be a string", "double quotes"),
-        ("{«q»uarantined: []}", "key must be a string", ""),
-        ("{\"max_delegation_depth\": 0«2»}", "invalid number", ""),
-        ("{\"max_delegation_depth\": «+»2}", "expected value", ""),
-        ("{\"max_delegation_depth\": 0«x»2}", "expected `,` or `}`", ""),
-        ("{\"max_delegation_depth\": «N»aN}", "expected value", ""),
-        ("{} «{»}", "trailing characters", ""),
-        ("«\0»\0\0\0", "expected value", "NUL bytes"),
-        ("{\"quarantined\": [\"a«\0»\"]}", "control character", "NUL bytes"),
-        ("{\"quarantined\": [\"\\«x»41\"]}", "invalid escape", ""),
-        ("{\"quarantined\": [\"«\\ud800\"»]}", "surrogate", ""),
-        ("«[]»", "a policy is an object, this is an array", ""),
-        ("{\n \"auditors\": [],\n «\"auditors\"»: []}", "duplicate key `auditors`", "first on line 2"),
-        ("{\"auditors\": [], «\"\\u0061uditors\"»: []}", "duplicate key `auditors`", "first on line 1"),
-        ("{\"delegation_rules\": {\"a\": {}, «\"a\"»: {}}}", "duplicate key `a`", ""),
-        (
-            "{\"grants\": [{\"agent\": \"a\", \"capabilities\": [], \"resources\": [], «\"agent\"»: \"b\"}]}",
-            "duplicate key `agent`",
-            "",
-        ),
-        // Keys.
-        (
-            "{\n  «\"max_delegation_dept\"»: 2\n}",
-            "unknown key `max_delegation_dept`",
-            "did you mean `max_delegation_depth`?",
-        ),
-        ("{«\"max_depth\"»: 2}", "unknown key `max_depth`", "did you mean `max_delegation_depth`?"),
-        ("{«\"Quarantined\"»: []}", "unknown key `Quarantined`", "did you mean `quarantined`?"),
-        ("{«\"zzz\"»: []}", "unknown key `zzz`", "the keys here are `max_delegation_depth`, "),
-        ("{«\"\\u001b[31m\"»: []}", "unknown key `\\u{1b}[31m`", ""),
-        (
-            "{\"delegation_rules\": {\"a\": {«\"can_delegate\"»: []}}}",
-            "unknown key `delegation_rules.a.can_delegate`",
-            "did you mean `can_delegate_to`?",
-        ),
-        ("{\"token\": {«\"max_ttl\"»: 3}}", "unknown key `token.max_ttl`", "did you mean `max_ttl_seconds`?"),
-        ("{«\"conditions\"»: []}", "doesn't act on this key yet", "remove it"),
-        ("{«\"entities\"»: {}}", "doesn't act on this key yet", "remove it"),
-        ("{«\"quarantine_after\"»: {}}", "doesn't act on this key yet", "remove it"),
-        (
-            "{\"grants\": [{\"agent\": \"a\", \"capabilities\": [\"c\"], \"resources\": [\"*\"], «\"when\"»: \"true\"}]}",
-            "`grants[0].when`: this version doesn't act on this key yet",
-            "",
-        ),
-        // Numbers.
-        (
-            "{\"max_delegation_depth\": «0»}",
-            "`max_delegation_depth`: expected a whole number from 1 to 16, found `0`",
-            "",
-        ),
-        ("{\"max_delegation_depth\": «17»}", "from 1 to 16, found `17`", ""),
-        ("{\"max_delegation_depth\": «-1»}", "from 1 to 16, found `-1`", ""),
-        ("{\"max_delegation_depth\": «2.0»}", "found `2.0`", ""),
-        ("{\"max_delegation_depth\": «2e0»}", "found `2e0`", ""),
-        ("{\"max_delegation_depth\": «\"2\"»}", "expected a whole number from 1 to 16, found a string", ""),
-        ("{\"max_delegation_depth\": «null»}", "found null", ""),
-        (
-            "{\"token\": {\"max_ttl_seconds\": «3601»}}",
-            "`token.max_ttl_seconds`: expected a whole number from 1 to 3600",
-            "",
-        ),
-        ("{\"token\": {\"default_ttl_seconds\": «600»}}", "more than `max_ttl_seconds`, which is 300", ""),
-        ("{\"token\": {\"default_max_uses\": «6»}}", "more than `max_uses_trusted_pair`, which is 5", ""),
-        ("{\"token\": {\"default_max_uses\": «0»}}", "from 1 to 4294967295", ""),
-        ("{\"token\": {\"max_uses_trusted_pair\": «4294967296»}}", "from 1 to 4294967295", ""),
-        (
-            "{\"token\": {\"max_uses_trusted_pair\": «99999999999999999999999999»}}",
-            "found `99999999999999999999999999`",
-            "",
-        ),
-        (
-            "{\"rate_limits\": {\"authorize\": {\"per_second\": «0», \"burst\": 1}}}",
-            "`rate_limits.authorize.per_second`",
-            "",
-        ),
-        (
-            "{\"rate_limits\": {\"authorize\": «{»\"per_second\": 1}}}",
-            "`rate_limits.authorize`: `burst` is missing",
-            "",
-        ),
-        (
-            "{\"delegation_rules\": {\"a\": {\"rate_limit\": «5»}}}",
-            "expected an object with `per_second`, `burst`, found a number",
-            "",
-        ),
-        // Types.
-        ("{\"delegation_rules\": «[]»}", "`delegation_rules`: expected an object, found an array", ""),
-        (
-            "{\"delegation_rules\": {\"a\": «true»}}",
-            "`delegation_rules.a`: expected an object with `can_delegate_to`",
-            "",
-        ),
-        (
-            "{\"delegation_rules\": {\"a\": {\"can_delegate_to\": «\"b\"»}}}",
-            "expected a list of agents' names, found a string",
-            "",
-        ),
-        (
-            "{\"delegation_rules\": {\"a\": {\"can_delegate_to\": [«1»]}}}",
-            "`delegation_rules.a.can_delegate_to[0]`: expected an agent's name, found a number",
-            "",
-        ),
-        ("{\"quarantined\": «null»}", "expected a list of agents' names, found null", ""),
-        ("{\"grants\": «{}»}", "expected a list of grants, found an object", ""),
-        ("{\"principals\": «[]»}", "`principals`: expected an object", ""),
-        ("{\"principals\": {\"dns:a\": «[]»}}", "`principals.dns:a`: expected an agent's name", ""),
-        // Words of the domain.
-        ("{\"delegation_rules\": {«\"agent a\"»: {}}}", "`agent a` is not an agent's name", ""),
-        ("{\"delegation_rules\": {«\"\"»: {}}}", "can't be empty", ""),
-        ("{\"auditors\": [\"ok\",\n  «\"b\\\"d\"»]}", "`auditors[1]`", ""),
-        ("{\"delegation_rules\": {\"a\": {\"max_capability_set\": [«\"read file\"»]}}}", "is not a capability", ""),
-        (
-            "{\"delegation_rules\": {\"a\": {\"max_resources\": [\"/ok\", «\"/data/rep*\"»]}}}",
-            "`delegation_rules.a.max_resources[1]`: `/data/rep*` is not a resource pattern: the * at byte 9",
-            "/data/reports/*",
-        ),
-        ("{\"delegation_rules\": {\"a\": {\"max_resources\": [«\"/data/../x\"»]}}}", "a . or .. segment", ""),
-        ("{\"delegation_rules\": {\"a\": {\"max_resources\": [«\"/data/\"»]}}}", "an empty segment", ""),
-        (
-            "{\"delegation_rules\": {\"agent-a\": {\"can_delegate_to\": [\"b\", «\"agent-a\"»]}}}",
-            "an agent can't delegate to itself",
-            "",
-        ),
-        ("{\"grants\": [«{»\"agent\": \"a\", \"capabilities\": [\"c\"]}]}", "`grants[0]`: `resources` is missing", ""),
-        (
-            "{\"communication_rules\": [{\"from\": \"a\", \"to\": \"*\", \"methods\": [«\"post\"»]}]}",
-            "methods are in upper case: write `POST`",
-            "",
-        ),
-        (
-            "{\"communication_rules\": [{\"from\": \"a\", \"to\": \"*\", \"methods\": [«\"*\"»]}]}",
-            "leave `methods` out for any",
-            "",
-        ),
-        (
-            "{\"communication_rules\": [{\"from\": \"a\", \"to\": \"*\", \"paths\": [«\"/v1/../x\"»]}]}",
-            "not a resource pattern",
-            "",
-        ),
-        ("{\"communication_rules\": [«{»\"from\": \"a\"}]}", "`communication_rules[0]`: `to` is missing", ""),
-        (
-            "{\"enforcement_points\": [\"gate\", {\"agent\": «\"gate\"»}]}",
-            "`gate` is an enforcement point already",
-            "one entry",
-        ),
-        ("{\"enforcement_points\": [«7»]}", "`enforcement_points[0]`: expected an object with `agent`", ""),
-        ("{\"principals\": {«\"agent-a\"»: \"a\"}}", "begins with none of `spiffe://…`", ""),
-        ("{\"principals\": {«\"spiffe://prod\"»: \"a\"}}", "names a trust domain and no workload", ""),
-        ("{\"principals\": {«\"spiffe://Prod/a\"»: \"a\"}}", "a trust domain has", ""),
-        ("{\"principals\": {«\"spiffe://prod/a/../b\"»: \"a\"}}", "a path has segments", ""),
-        ("{\"principals\": {«\"dns:A.example\"»: \"a\"}}", "dns:a.example", ""),
-        ("{\"principals\": {«\"dns:*.example\"»: \"a\"}}", "no wildcard", ""),
-        ("{\"principals\": {«\"cn: a\"»: \"a\"}}", "a common name has", ""),
-        ("{\"principals\": {«\"jwt:https://issuer\"»: \"a\"}}", "between issuer and value stands #", ""),
-        ("{\"principals\": {«\"jwt:#a\"»: \"a\"}}", "an issuer has", ""),
-        ("{\"principals\": {«\"api-key:\"»: \"a\"}}", "an API key's id", ""),
-        // Between parts.
-        (
-            "{\"delegation_rules\": {\"a\": {\"max_capability_set\": [\"read_file\"]}},\n \"grants\": [{\"agent\": \"a\", \"capabilities\": [\"read_file\", «\"read_fil\"»], \"resources\": [\"*\"]}]}",
-            "wider than the rule of `a`, which has no `read_fil`",
-            "did you mean `read_file`?",
-        ),
-        (
-            "{\"delegation_rules\": {\"a\": {\"max_capability_set\": [\"c\"], \"max_resources\": [\"/a/*\"]}},\n \"grants\": [{\"agent\": \"a\", \"capabilities\": [\"c\"], \"resources\": [\"/a/b\", «\"/b/*\"»]}]}",
-            "whose resources don't contain `/b/*`",
-            "`max_resources` of `a`",
-        ),
-        (
-            "{\"delegation_rules\": {\"a\": {}}, \"grants\": [{\"agent\": \"a\", \"capabilities\": [«\"c\"»], \"resources\": [\"*\"]}]}",
-            "which has no `c`",
-            "max_capability_set",
-        ),
-    ];
+    /// A bad file, in which the caret must stand under what is between `«` and `»`; a part of the message; a part
+    /// of message and help.
+    pub(in crate::policy_file) type Case = (&'static str, &'static str, &'static str);
 
-    #[test]
-    fn every_error_is_shown_at_its_place() {
-        for (marked, message, help) in BAD {
+    pub(in crate::policy_file) fn are_shown_at_their_place(cases: &[Case]) {
+        for (marked, message, help) in cases {
             let text = marked.replace(['«', '»'], "");
             let (before, rest) = marked.split_once('«').unwrap();
             let meant = rest.split_once('»').unwrap().0;
-            let line = before.matches('\n').count() + 1;
-            let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+            let line = before.split('\n').count();
+            let column = before.rsplit('\n').next().unwrap().chars().count().saturating_add(1);
 
             let Err(refusal) = compiled(&text) else { panic!("taken: {text}") };
             let [error] = refusal.errors() else { panic!("{text}: {refusal}") };
             let rendered = refusal.to_string();
             assert!(error.message.contains(message), "{text}: {rendered}");
-            let help_shown = format!("{} {}", error.message, error.help.as_deref().unwrap_or_default());
-            assert!(help_shown.contains(help), "{text}: {rendered}");
+            let said = format!("{} {}", error.message, error.help.as_deref().unwrap_or_default());
+            assert!(said.contains(help), "{text}: {rendered}");
             let place = error.place.as_ref().unwrap();
             assert_eq!((place.line, place.column), (line, column), "{text}: {rendered}");
-            assert_eq!(&place.excerpt[place.marked.clone()], meant, "{text}: {rendered}");
+            assert_eq!(place.excerpt.get(place.marked.clone()).unwrap(), meant, "{text}: {rendered}");
             assert!(rendered.contains(&format!("--> policy.json:{line}:{column}\n")), "{rendered}");
             let carets = format!(" {}", "^".repeat(meant.chars().count().max(1)));
             assert!(rendered.lines().any(|line| line.ends_with(&carets)), "{rendered}");
         }
-        assert!(BAD.len() >= 40);
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cases::compiled;
+    use super::*;
+    use crate::policy_file::{ExtraRoles, compile};
+
+    const EXAMPLE: &str = include_str!("../../examples/policy.json");
 
     #[test]
     fn an_error_reads_as_compilers_write_it() {
@@ -596,6 +424,15 @@ mod tests {
         let refusal = compiled(&format!("{{\"auditors\": [1{}]}}", ",1".repeat(99))).unwrap_err();
         assert_eq!((refusal.errors().len(), refusal.count()), (MOST_SHOWN, 100));
         assert!(refusal.to_string().ends_with("error: 80 more errors are not shown"));
+    }
+
+    #[test]
+    fn warnings_beyond_twenty_hide_none_about_the_whole() {
+        let text = format!("{{\"quarantined\": [\"a\"{}]}}", ",\"a\"".repeat(50));
+        let warnings = compiled(&text).unwrap().warnings;
+        let has = |part: &str| warnings.iter().any(|warning| warning.message.contains(part));
+        assert!(has("no administrators") && has("no auditors") && has("nobody can start a chain"));
+        assert!(has("31 more warnings are not shown"), "{warnings:?}");
     }
 
     #[test]

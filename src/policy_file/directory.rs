@@ -130,3 +130,25 @@ fn identity(path: &Path) -> Option<Identity> {
 fn identity(path: &Path) -> Option<Identity> {
     std::fs::metadata(path).ok().map(|metadata| (0, 0, metadata.created().ok()))
 }
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, Flag, ModifyKind};
+
+    use super::*;
+
+    #[test]
+    fn only_what_may_be_the_file_concerns_us() {
+        let file = OsStr::new("policy.json");
+        let modified = |name: &str| Event::new(EventKind::Modify(ModifyKind::Any)).add_path(Path::new("/d").join(name));
+        assert!(concerns(&modified("policy.json"), file));
+        assert!(concerns(&modified("..data"), file));
+        assert!(concerns(&Event::new(EventKind::Create(CreateKind::Any)).add_path("/d/..2024_tmp".into()), file));
+        assert!(!concerns(&modified("audit.jsonl"), file));
+        assert!(concerns(&Event::new(EventKind::Other).set_flag(Flag::Rescan), file));
+        let opened = |kind| Event::new(EventKind::Access(kind)).add_path("/d/policy.json".into());
+        assert!(!concerns(&opened(AccessKind::Open(AccessMode::Any)), file));
+        assert!(!concerns(&opened(AccessKind::Close(AccessMode::Read)), file));
+        assert!(concerns(&opened(AccessKind::Close(AccessMode::Write)), file));
+    }
+}

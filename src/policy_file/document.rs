@@ -196,3 +196,45 @@ fn refuse_duplicate_keys_in(value: &Value<'_>, findings: &mut Findings<'_>) {
         Value::StringLit(_) | Value::NumberLit(_) | Value::BooleanLit(_) | Value::NullKeyword(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy_file::diagnostics::cases::{Case, are_shown_at_their_place};
+
+    const BAD: &[Case] = &[
+        ("«»", "the file is empty", "smallest policy"),
+        ("«»  \n ", "the file is empty", ""),
+        ("«\u{feff}»{}", "expected value", "byte order mark"),
+        ("{«»", "EOF while parsing an object", "half written"),
+        ("{\"quarantined\": [\"a\"\n«»", "EOF while parsing a list", "half written"),
+        ("{\"quarantined\": [\"a\",«]»}", "nothing after a comma", "remove the comma"),
+        ("{\"quarantined\": [],«}»", "nothing after a comma", "remove the comma"),
+        ("{«/»/ comment\n}", "key must be a string", "no comments"),
+        ("{} «/»* comment */", "trailing characters", "no comments"),
+        ("{«'»quarantined': []}", "key must be a string", "double quotes"),
+        ("{«q»uarantined: []}", "key must be a string", ""),
+        ("{\"max_delegation_depth\": 0«2»}", "invalid number", ""),
+        ("{\"max_delegation_depth\": «+»2}", "expected value", ""),
+        ("{\"max_delegation_depth\": 0«x»2}", "expected `,` or `}`", ""),
+        ("{\"max_delegation_depth\": «N»aN}", "expected value", ""),
+        ("{} «{»}", "trailing characters", ""),
+        ("«\0»\0\0\0", "expected value", "NUL bytes"),
+        ("{\"quarantined\": [\"a«\0»\"]}", "control character", "NUL bytes"),
+        ("{\"quarantined\": [\"\\«x»41\"]}", "invalid escape", ""),
+        ("{\"quarantined\": [\"«\\ud800\"»]}", "surrogate", ""),
+        ("«[]»", "a policy is an object, this is an array", ""),
+        ("{\n \"auditors\": [],\n «\"auditors\"»: []}", "duplicate key `auditors`", "first on line 2"),
+        ("{\"auditors\": [], «\"\\u0061uditors\"»: []}", "duplicate key `auditors`", "first on line 1"),
+        ("{\"delegation_rules\": {\"a\": {}, «\"a\"»: {}}}", "duplicate key `a`", ""),
+        (
+            "{\"grants\": [{\"agent\": \"a\", \"capabilities\": [], \"resources\": [], «\"agent\"»: \"b\"}]}",
+            "duplicate key `agent`",
+            "",
+        ),
+    ];
+
+    #[test]
+    fn nothing_looser_than_json_is_taken() {
+        are_shown_at_their_place(BAD);
+    }
+}

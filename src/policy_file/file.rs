@@ -214,3 +214,43 @@ fn same_time(before: &Metadata, after: &Metadata) -> bool {
 fn to_u64(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(path: &Path) -> PolicyFile {
+        PolicyFile::new(path.to_owned(), ExtraRoles::default(), |_| "digest".to_owned())
+    }
+
+    #[test]
+    fn reads_a_file_and_says_why_it_cannot() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.json");
+        let missing = at(&path).load(1).unwrap_err().to_string();
+        assert!(missing.contains("policy.json: entity not found"), "{missing}");
+        std::fs::write(&path, "{}").unwrap();
+        assert_eq!(at(&path).load(7).unwrap().policy.id.revision, 7);
+        std::fs::write(&path, "{").unwrap();
+        assert!(at(&path).load(1).unwrap_err().to_string().contains("policy.json:1:2"));
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_large_is_refused_without_reading_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_no_file = |path: &Path| matches!(at(path).read_now(), Err(ReadError::NotAFile { .. }));
+        assert!(is_no_file(folder.path()));
+        assert!(is_no_file(Path::new("/dev/zero")));
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(is_no_file(&pipe));
+        // Had it become a pipe after it was checked, opening it would not wait for a writer either.
+        assert!(at(&pipe).open().is_ok());
+        let large = folder.path().join("large");
+        File::create(&large).unwrap().set_len(1 << 30).unwrap();
+        assert_eq!(at(&large).read_now(), Err(ReadError::TooLarge { path: large, bytes: 1 << 30 }));
+        let full = folder.path().join("full");
+        std::fs::write(&full, vec![b' '; POLICY_BYTES]).unwrap();
+        assert_eq!(at(&full).read_now().unwrap().len(), POLICY_BYTES);
+    }
+}

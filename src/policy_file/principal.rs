@@ -91,3 +91,26 @@ fn api_key(id: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy_file::diagnostics::cases::{Case, are_shown_at_their_place};
+
+    const BAD: &[Case] = &[
+        ("{\"principals\": {«\"agent-a\"»: \"a\"}}", "begins with none of `spiffe://…`", ""),
+        ("{\"principals\": {«\"spiffe://prod\"»: \"a\"}}", "names a trust domain and no workload", ""),
+        ("{\"principals\": {«\"spiffe://Prod/a\"»: \"a\"}}", "a trust domain has", ""),
+        ("{\"principals\": {«\"spiffe://prod/a/../b\"»: \"a\"}}", "a path has segments", ""),
+        ("{\"principals\": {«\"dns:A.example\"»: \"a\"}}", "dns:a.example", ""),
+        ("{\"principals\": {«\"dns:*.example\"»: \"a\"}}", "no wildcard", ""),
+        ("{\"principals\": {«\"cn: a\"»: \"a\"}}", "a common name has", ""),
+        ("{\"principals\": {«\"jwt:https://issuer\"»: \"a\"}}", "between issuer and value stands #", ""),
+        ("{\"principals\": {«\"jwt:#a\"»: \"a\"}}", "an issuer has", ""),
+        ("{\"principals\": {«\"api-key:\"»: \"a\"}}", "an API key's id", ""),
+    ];
+
+    #[test]
+    fn an_identity_has_one_spelling() {
+        are_shown_at_their_place(BAD);
+    }
+}

@@ -302,3 +302,39 @@ fn listed(keys: &[&str]) -> String {
     let quoted: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
     quoted.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy_file::diagnostics::cases::{Case, are_shown_at_their_place};
+
+    const BAD: &[Case] = &[
+        (
+            "{\n  «\"max_delegation_dept\"»: 2\n}",
+            "unknown key `max_delegation_dept`",
+            "did you mean `max_delegation_depth`?",
+        ),
+        ("{«\"max_depth\"»: 2}", "unknown key `max_depth`", "did you mean `max_delegation_depth`?"),
+        ("{«\"Quarantined\"»: []}", "unknown key `Quarantined`", "did you mean `quarantined`?"),
+        ("{«\"zzz\"»: []}", "unknown key `zzz`", "the keys here are `max_delegation_depth`, "),
+        ("{«\"\\u001b[31m\"»: []}", "unknown key `\\u{1b}[31m`", ""),
+        (
+            "{\"delegation_rules\": {\"a\": {«\"can_delegate\"»: []}}}",
+            "unknown key `delegation_rules.a.can_delegate`",
+            "did you mean `can_delegate_to`?",
+        ),
+        ("{\"token\": {«\"max_ttl\"»: 3}}", "unknown key `token.max_ttl`", "did you mean `max_ttl_seconds`?"),
+        ("{«\"conditions\"»: []}", "doesn't act on this key yet", "remove it"),
+        ("{«\"entities\"»: {}}", "doesn't act on this key yet", "remove it"),
+        ("{«\"quarantine_after\"»: {}}", "doesn't act on this key yet", "remove it"),
+        (
+            "{\"grants\": [{\"agent\": \"a\", \"capabilities\": [\"c\"], \"resources\": [\"*\"], «\"when\"»: \"true\"}]}",
+            "`grants[0].when`: this version doesn't act on this key yet",
+            "",
+        ),
+    ];
+
+    #[test]
+    fn keys_that_are_not_acted_on_are_refused() {
+        are_shown_at_their_place(BAD);
+    }
+}

@@ -276,3 +276,115 @@ impl Reader<'_> {
         principals
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy_file::diagnostics::cases::{Case, are_shown_at_their_place};
+
+    const BAD: &[Case] = &[
+        (
+            "{\"max_delegation_depth\": «0»}",
+            "`max_delegation_depth`: expected a whole number from 1 to 16, found `0`",
+            "",
+        ),
+        ("{\"max_delegation_depth\": «17»}", "from 1 to 16, found `17`", ""),
+        ("{\"max_delegation_depth\": «-1»}", "from 1 to 16, found `-1`", ""),
+        ("{\"max_delegation_depth\": «2.0»}", "found `2.0`", ""),
+        ("{\"max_delegation_depth\": «2e0»}", "found `2e0`", ""),
+        ("{\"max_delegation_depth\": «\"2\"»}", "expected a whole number from 1 to 16, found a string", ""),
+        ("{\"max_delegation_depth\": «null»}", "found null", ""),
+        (
+            "{\"token\": {\"max_ttl_seconds\": «3601»}}",
+            "`token.max_ttl_seconds`: expected a whole number from 1 to 3600",
+            "",
+        ),
+        ("{\"token\": {\"default_ttl_seconds\": «600»}}", "more than `max_ttl_seconds`, which is 300", ""),
+        ("{\"token\": {\"default_max_uses\": «6»}}", "more than `max_uses_trusted_pair`, which is 5", ""),
+        ("{\"token\": {\"default_max_uses\": «0»}}", "from 1 to 4294967295", ""),
+        ("{\"token\": {\"max_uses_trusted_pair\": «4294967296»}}", "from 1 to 4294967295", ""),
+        (
+            "{\"token\": {\"max_uses_trusted_pair\": «99999999999999999999999999»}}",
+            "found `99999999999999999999999999`",
+            "",
+        ),
+        (
+            "{\"rate_limits\": {\"authorize\": {\"per_second\": «0», \"burst\": 1}}}",
+            "`rate_limits.authorize.per_second`",
+            "",
+        ),
+        (
+            "{\"rate_limits\": {\"authorize\": «{»\"per_second\": 1}}}",
+            "`rate_limits.authorize`: `burst` is missing",
+            "",
+        ),
+        (
+            "{\"delegation_rules\": {\"a\": {\"rate_limit\": «5»}}}",
+            "expected an object with `per_second`, `burst`, found a number",
+            "",
+        ),
+        ("{\"delegation_rules\": «[]»}", "`delegation_rules`: expected an object, found an array", ""),
+        (
+            "{\"delegation_rules\": {\"a\": «true»}}",
+            "`delegation_rules.a`: expected an object with `can_delegate_to`",
+            "",
+        ),
+        (
+            "{\"delegation_rules\": {\"a\": {\"can_delegate_to\": «\"b\"»}}}",
+            "expected a list of agents' names, found a string",
+            "",
+        ),
+        (
+            "{\"delegation_rules\": {\"a\": {\"can_delegate_to\": [«1»]}}}",
+            "`delegation_rules.a.can_delegate_to[0]`: expected an agent's name, found a number",
+            "",
+        ),
+        ("{\"quarantined\": «null»}", "expected a list of agents' names, found null", ""),
+        ("{\"grants\": «{}»}", "expected a list of grants, found an object", ""),
+        ("{\"principals\": «[]»}", "`principals`: expected an object", ""),
+        ("{\"principals\": {\"dns:a\": «[]»}}", "`principals.dns:a`: expected an agent's name", ""),
+        ("{\"delegation_rules\": {«\"agent a\"»: {}}}", "`agent a` is not an agent's name", ""),
+        ("{\"delegation_rules\": {«\"\"»: {}}}", "can't be empty", ""),
+        ("{\"auditors\": [\"ok\",\n  «\"b\\\"d\"»]}", "`auditors[1]`", ""),
+        ("{\"delegation_rules\": {\"a\": {\"max_capability_set\": [«\"read file\"»]}}}", "is not a capability", ""),
+        (
+            "{\"delegation_rules\": {\"a\": {\"max_resources\": [\"/ok\", «\"/data/rep*\"»]}}}",
+            "`delegation_rules.a.max_resources[1]`: `/data/rep*` is not a resource pattern: the * at byte 9",
+            "/data/reports/*",
+        ),
+        ("{\"delegation_rules\": {\"a\": {\"max_resources\": [«\"/data/../x\"»]}}}", "a . or .. segment", ""),
+        ("{\"delegation_rules\": {\"a\": {\"max_resources\": [«\"/data/\"»]}}}", "an empty segment", ""),
+        (
+            "{\"delegation_rules\": {\"agent-a\": {\"can_delegate_to\": [\"b\", «\"agent-a\"»]}}}",
+            "an agent can't delegate to itself",
+            "",
+        ),
+        ("{\"grants\": [«{»\"agent\": \"a\", \"capabilities\": [\"c\"]}]}", "`grants[0]`: `resources` is missing", ""),
+        (
+            "{\"communication_rules\": [{\"from\": \"a\", \"to\": \"*\", \"methods\": [«\"post\"»]}]}",
+            "methods are in upper case: write `POST`",
+            "",
+        ),
+        (
+            "{\"communication_rules\": [{\"from\": \"a\", \"to\": \"*\", \"methods\": [«\"*\"»]}]}",
+            "leave `methods` out for any",
+            "",
+        ),
+        (
+            "{\"communication_rules\": [{\"from\": \"a\", \"to\": \"*\", \"paths\": [«\"/v1/../x\"»]}]}",
+            "not a resource pattern",
+            "",
+        ),
+        ("{\"communication_rules\": [«{»\"from\": \"a\"}]}", "`communication_rules[0]`: `to` is missing", ""),
+        (
+            "{\"enforcement_points\": [\"gate\", {\"agent\": «\"gate\"»}]}",
+            "`gate` is an enforcement point already",
+            "one entry",
+        ),
+        ("{\"enforcement_points\": [«7»]}", "`enforcement_points[0]`: expected an object with `agent`", ""),
+    ];
+
+    #[test]
+    fn what_a_section_may_not_have_is_refused() {
+        are_shown_at_their_place(BAD);
+    }
+}

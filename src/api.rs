@@ -1,0 +1,14 @@
+//! The generated wire types of `proto/remit/v1`, and their descriptors.
+#![expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::as_conversions,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated: what it means stands in the proto files"
+)]
+
+tonic::include_proto!("remit.v1");
+
+/// The descriptors of `proto/remit/v1` and of what it imports, encoded: for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/remit.v1.bin"));

@@ -1,0 +1,96 @@
+//! The gRPC face: services, who asks, messages, statuses. The sockets are the transport's.
+
+mod admin_service;
+mod authenticate;
+mod decision_service;
+mod status;
+mod watch;
+mod wire;
+
+use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::HealthReporter;
+use tonic_reflection::server::Builder;
+
+use crate::api as pb;
+use crate::api::admin_service_server::AdminServiceServer;
+use crate::api::policy_decision_service_server::PolicyDecisionServiceServer;
+pub use admin_service::{AdminService, ReloadPolicy, Reloading};
+pub use authenticate::Door;
+pub use decision_service::DecisionService;
+
+/// The largest message: a batch of 100. Each field has a smaller bound of its own.
+const MESSAGE_BYTES: usize = 1024 * 1024;
+/// The largest answer: a batch of 100 tokens with what they are good for.
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Names of services, as health is asked for them.
+const SERVICES: [&str; 2] = ["remit.v1.PolicyDecisionService", ""];
+const ADMIN_SERVICE: &str = "remit.v1.AdminService";
+
+/// Whether the services answer, for `grpc.health.v1`.
+#[derive(Clone)]
+pub struct Answering(HealthReporter);
+
+impl Answering {
+    /// Says of every service whether it answers.
+    pub async fn set(&self, is_answering: bool) {
+        let status =
+            if is_answering { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        for name in SERVICES.into_iter().chain([ADMIN_SERVICE]) {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// The health service, and what sets it. It says "not serving" until told otherwise.
+pub async fn health() -> (Answering, HealthServer<impl Health>) {
+    let (reporter, server) = tonic_health::server::health_reporter();
+    let answering = Answering(reporter);
+    answering.set(false).await;
+    (answering, server)
+}
+
+/// What agents, services and proxies ask. With reflection everywhere only where `reflects`.
+///
+/// # Errors
+/// The descriptors can't be read: a fault of the build.
+pub fn decision_routes(
+    service: DecisionService,
+    health: HealthServer<impl Health>,
+    reflects: bool,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let service = PolicyDecisionServiceServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(ANSWER_BYTES);
+    let routes = Routes::new(service).add_service(health);
+    if reflects { reflecting(routes) } else { Ok(routes) }
+}
+
+/// What administrators ask, with reflection.
+///
+/// # Errors
+/// The descriptors can't be read: a fault of the build.
+pub fn admin_routes(
+    service: AdminService,
+    health: HealthServer<impl Health>,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let service = AdminServiceServer::new(service).max_decoding_message_size(MESSAGE_BYTES);
+    reflecting(Routes::new(service).add_service(health))
+}
+
+/// Old clients speak v1alpha alone.
+fn reflecting(routes: Routes) -> Result<Routes, tonic_reflection::server::Error> {
+    let builder = || {
+        Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
+}
+
+/// Routes that several listeners can share.
+#[must_use]
+pub fn prepared(routes: Routes) -> Routes {
+    routes.prepare()
+}

@@ -1,0 +1,167 @@
+//! `remit.v1.PolicyDecisionService`.
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::authenticate::{Door, Visit};
+use super::{status, watch, wire};
+use crate::api as pb;
+use crate::domain::limits;
+use crate::domain::reason::Denial;
+use crate::engine::NotReinstated;
+use tokio_util::sync::CancellationToken;
+
+/// Answers agents and the services that guard something.
+pub struct DecisionService {
+    door: Door,
+    shutdown: CancellationToken,
+}
+
+impl DecisionService {
+    /// A service behind this door; its streams end at shutdown.
+    #[must_use]
+    pub fn new(door: Door, shutdown: CancellationToken) -> Self {
+        Self { door, shutdown }
+    }
+
+    async fn authorize_one(&self, visit: &Visit, request: &pb::AuthorizeRequest) -> pb::AuthorizeResponse {
+        match wire::authorize(request, visit.deadline) {
+            Ok(request) => {
+                let decided = self.door.engine().authorize_under(&visit.beginning, &visit.caller, &request).await;
+                wire::authorize_response(decided)
+            }
+            Err(malformed) => wire::malformed_response(&malformed, &visit.policy().id, request.dry_run),
+        }
+    }
+
+    async fn delegate_one(
+        &self,
+        visit: &Visit,
+        request: &pb::DelegateRequest,
+    ) -> Result<pb::DelegateResponse, Refusal> {
+        let request = wire::delegate(request, visit.deadline).map_err(Refusal::Malformed)?;
+        let delegated = self.door.engine().delegate_under(&visit.beginning, &visit.caller, &request).await;
+        wire::delegate_response(delegated).map_err(Refusal::Denied)
+    }
+}
+
+/// Why there is no token: the request is not of its form, or the answer is no.
+enum Refusal {
+    Malformed(wire::Malformed),
+    Denied(Denial),
+}
+
+fn within_batch(items: usize) -> Result<(), Status> {
+    if items <= limits::BATCH_ITEMS {
+        return Ok(());
+    }
+    let why = format!("at most {} in a batch", limits::BATCH_ITEMS);
+    Err(status::malformed(&wire::Malformed::new("requests", why)))
+}
+
+#[tonic::async_trait]
+impl pb::policy_decision_service_server::PolicyDecisionService for DecisionService {
+    type WatchDecisionsStream = ReceiverStream<Result<pb::WatchDecisionsResponse, Status>>;
+
+    async fn authorize(
+        &self,
+        request: Request<pb::AuthorizeRequest>,
+    ) -> Result<Response<pb::AuthorizeResponse>, Status> {
+        let visit = self.door.enter(&request)?;
+        let request =
+            wire::authorize(request.get_ref(), visit.deadline).map_err(|malformed| status::malformed(&malformed))?;
+        let decided = self.door.engine().authorize_under(&visit.beginning, &visit.caller, &request).await;
+        match &decided.outcome {
+            // What is malformed in the light of the policy is as malformed as any other request.
+            Err(denial) if denial.reason() == crate::domain::reason::Reason::RequestMalformed => {
+                Err(status::refusal(denial))
+            }
+            _ => Ok(Response::new(wire::authorize_response(decided))),
+        }
+    }
+
+    async fn batch_authorize(
+        &self,
+        request: Request<pb::BatchAuthorizeRequest>,
+    ) -> Result<Response<pb::BatchAuthorizeResponse>, Status> {
+        let visit = self.door.enter(&request)?;
+        let pb::BatchAuthorizeRequest { requests } = request.into_inner();
+        within_batch(requests.len())?;
+        let mut responses = Vec::with_capacity(requests.len());
+        for request in &requests {
+            responses.push(self.authorize_one(&visit, request).await);
+        }
+        Ok(Response::new(pb::BatchAuthorizeResponse { responses }))
+    }
+
+    async fn delegate(&self, request: Request<pb::DelegateRequest>) -> Result<Response<pb::DelegateResponse>, Status> {
+        let visit = self.door.enter(&request)?;
+        let delegated = self.delegate_one(&visit, request.get_ref()).await;
+        delegated.map(Response::new).map_err(|refusal| match refusal {
+            Refusal::Malformed(malformed) => status::malformed(&malformed),
+            Refusal::Denied(denial) => status::refusal(&denial),
+        })
+    }
+
+    async fn batch_delegate(
+        &self,
+        request: Request<pb::BatchDelegateRequest>,
+    ) -> Result<Response<pb::BatchDelegateResponse>, Status> {
+        use pb::batch_delegate_response::{Result as Item, result::Result as Either};
+        let visit = self.door.enter(&request)?;
+        let pb::BatchDelegateRequest { requests } = request.into_inner();
+        within_batch(requests.len())?;
+        let mut results = Vec::with_capacity(requests.len());
+        for request in &requests {
+            let result = match self.delegate_one(&visit, request).await {
+                Ok(delegated) => Either::Delegated(delegated),
+                Err(Refusal::Denied(denial)) => Either::Refused(wire::refusal(&denial)),
+                Err(Refusal::Malformed(malformed)) => Either::Refused(wire::malformed_refusal(&malformed)),
+            };
+            results.push(Item { result: Some(result) });
+        }
+        Ok(Response::new(pb::BatchDelegateResponse { results }))
+    }
+
+    async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
+        let visit = self.door.enter(&request)?;
+        let revocation = wire::revocation(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
+        let revoked = self.door.engine().revoke(&visit.caller, &revocation).await;
+        let revoked = revoked.map_err(|denial| status::refusal(&denial))?;
+        Ok(Response::new(pb::RevokeResponse {
+            revoked_at: Some(wire::timestamp(revoked.at)),
+            state_revision: revoked.state_revision,
+        }))
+    }
+
+    async fn reinstate(
+        &self,
+        request: Request<pb::ReinstateRequest>,
+    ) -> Result<Response<pb::ReinstateResponse>, Status> {
+        let visit = self.door.enter(&request)?;
+        let (agent, note) =
+            wire::reinstatement(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
+        match self.door.engine().reinstate(&visit.caller, &agent, note).await {
+            Ok(state_revision) => Ok(Response::new(pb::ReinstateResponse { state_revision })),
+            Err(NotReinstated::Denied(denial)) => Err(status::refusal(&denial)),
+            Err(NotReinstated::ByFile(denial)) => Err(status::failed_precondition(&denial)),
+        }
+    }
+
+    async fn introspect(
+        &self,
+        request: Request<pb::IntrospectRequest>,
+    ) -> Result<Response<pb::IntrospectResponse>, Status> {
+        let visit = self.door.enter(&request)?;
+        let target = wire::introspection(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
+        let seen = self.door.engine().introspect(&visit.caller, target).map_err(|denial| status::refusal(&denial))?;
+        Ok(Response::new(wire::introspect_response(seen)))
+    }
+
+    async fn watch_decisions(
+        &self,
+        request: Request<pb::WatchDecisionsRequest>,
+    ) -> Result<Response<Self::WatchDecisionsStream>, Status> {
+        watch::begin(&self.door, &request, self.shutdown.clone()).map(Response::new)
+    }
+}

@@ -1,0 +1,35 @@
+//! The HTTP face: metrics, liveness, readiness.
+
+mod health;
+mod metrics;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::condition::Examine;
+use crate::engine::Engine;
+use crate::identity::Identity;
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub struct Pages {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// Tells auditors from strangers.
+    pub identity: Arc<Identity>,
+    /// How the process is doing.
+    pub examine: Examine,
+    /// The counters.
+    pub registry: prometheus::Registry,
+}
+
+/// The pages of the HTTP listener. None of these needs an identity; only auditors see readiness in detail.
+pub fn routes(pages: Pages) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics::page))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .with_state(pages)
+}

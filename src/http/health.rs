@@ -1,0 +1,49 @@
+//! Liveness and readiness.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::json;
+
+use super::Pages;
+use crate::transport::Peer;
+
+/// The process runs.
+pub(super) async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// Requests can be answered. Auditors and administrators are told the details.
+pub(super) async fn ready(
+    State(pages): State<Pages>,
+    peer: Option<Extension<Arc<Peer>>>,
+    headers: HeaderMap,
+) -> Response {
+    let condition = (pages.examine)();
+    let code = if condition.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let peer = peer.as_ref().map(|Extension(peer)| peer);
+    if !sees_details(&pages, peer, &headers) {
+        let body = if condition.is_ready() { "ready\n" } else { "not ready\n" };
+        return (code, body).into_response();
+    }
+    let policy = pages.engine.policy();
+    let body = json!({
+        "ready": condition.is_ready(),
+        "not_ready": condition.not_ready,
+        "attention": condition.attention,
+        "policy_revision": policy.policy.id.revision,
+        "policy_digest": policy.policy.id.digest.as_ref(),
+        "policy_reload_failures": condition.policy_reload_failures,
+        "state_backend": pages.engine.state().backend(),
+    });
+    (code, axum::Json(body)).into_response()
+}
+
+fn sees_details(pages: &Pages, peer: Option<&Arc<Peer>>, headers: &HeaderMap) -> bool {
+    let policy = pages.engine.policy();
+    let now = pages.engine.clock().now();
+    let identified = pages.identity.identify_request(peer, headers, &policy.policy, now);
+    identified.is_ok_and(|identified| pages.engine.may_audit(&policy.policy, &identified.caller).is_ok())
+}

@@ -1,0 +1,118 @@
+//! The metrics page: Prometheus' text format 0.0.4.
+
+use std::fmt::Write as _;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use prometheus::{Encoder as _, TextEncoder};
+
+use super::Pages;
+use crate::domain::time::Timestamp;
+
+pub(super) async fn page(State(pages): State<Pages>) -> Response {
+    pages.engine.tally().refresh(pages.engine.clock().now());
+    let mut bytes = Vec::new();
+    if TextEncoder::new().encode(&pages.registry.gather(), &mut bytes).is_err() {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n").into_response();
+    }
+    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    sampled(&mut Samples(&mut text), &pages);
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()
+}
+
+/// Numbers that other rooms keep anyway, read when somebody asks for them.
+fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
+    let engine = &pages.engine;
+    let condition = (pages.examine)();
+    let in_force = engine.policy();
+    let policy = &in_force.policy;
+    samples.gauge("remit_policy_revision", "Policies put in force since the start.", policy.id.revision);
+    samples.moment("remit_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", in_force.loaded_at);
+    let failures = condition.policy_reload_failures;
+    samples.counter("remit_policy_reload_failures_total", "Times the policy file was found broken.", failures);
+
+    let keys = number(engine.keyring().len());
+    samples.gauge("remit_keyring_keys", "HMAC keys in the keyring.", keys);
+    samples.head("remit_certificate_expiry_timestamp_seconds", "End of the service's own certificates.", "gauge");
+    for (role, until) in &condition.certificate_expiries {
+        samples.line(&format!("remit_certificate_expiry_timestamp_seconds{{role=\"{role}\"}}"), until.seconds());
+    }
+
+    let ledger = engine.state().ledger();
+    let (entries, capacity) = ledger.size();
+    samples.gauge("remit_ledger_entries", "Live tokens in the ledger.", number(entries));
+    samples.gauge("remit_ledger_capacity", "Live tokens that the ledger has room for.", number(capacity.entries));
+    let unknown = ledger.unknown_revocations().len();
+    let by_name = engine.state().standing(crate::state::standing::Standing::len);
+    samples.gauge(
+        "remit_revocations",
+        "Revocations by agent, of all, and of unknown ids in force.",
+        number(unknown.saturating_add(by_name)),
+    );
+    let quarantined = policy.agents.keys().filter(|name| engine.is_quarantined(policy, name.as_str())).count();
+    samples.gauge("remit_quarantined_agents", "Agents under the kill switch.", number(quarantined));
+    samples.moment(
+        "remit_fence_timestamp_seconds",
+        "Tokens of other issuers made up to this moment are refused.",
+        ledger.fence(),
+    );
+
+    let events = engine.events().numbers();
+    samples.counter("remit_event_sequence", "Number of the last event.", events.sequence);
+    samples.gauge("remit_subscribers", "Subscribers of the event stream.", number(events.subscribers));
+    samples.counter("remit_event_gaps_total", "Gaps that were reported to slow subscribers.", events.gaps);
+    samples.counter(
+        "remit_audit_failures_total",
+        "Failed writes of the audit log and answers that could not be recorded.",
+        events.audit_failures,
+    );
+    samples.counter(
+        "remit_audit_denials_unrecorded_total",
+        "Denials beyond their share of the audit queue.",
+        events.denials_unrecorded,
+    );
+
+    samples.gauge("remit_connections", "Open gRPC connections.", condition.connections.open);
+    samples.counter("remit_connections_total", "gRPC connections accepted.", condition.connections.accepted);
+    let failures = condition.connections.handshake_failures;
+    samples.counter("remit_handshake_failures_total", "gRPC connections that failed in the handshake.", failures);
+    let ahead = engine.clock().ahead_of_wall().as_secs_f64();
+    samples.gauge(
+        "remit_clock_ahead_seconds",
+        "How far the time, which never goes back, is ahead of the wall clock.",
+        ahead,
+    );
+}
+
+struct Samples<'t>(&'t mut String);
+
+impl Samples<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, help, "gauge");
+        self.line(name, value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, help, "counter");
+        self.line(name, value);
+    }
+
+    fn moment(&mut self, name: &str, help: &str, at: Timestamp) {
+        let millis = at.subsecond_nanos() / 1_000_000;
+        self.gauge(name, help, format_args!("{}.{millis:03}", at.seconds()));
+    }
+
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        // Writing to a string can't fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, series: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{series} {value}");
+    }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
