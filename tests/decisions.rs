@@ -65,4 +65,51 @@ mod tests {
             assert!(seen.insert(case.name.clone()), "there are two cases of this name: {}", case.name);
         }
     }
+
+    fn parse(step: &str) {
+        case::parse("x.yaml", &format!("{{about: x, policy: {{}}, cases: [{{name: x, steps: [{step}]}}]}}"));
+    }
+
+    #[test]
+    #[should_panic(expected = "step 1: a verb states the wanted event")]
+    fn a_verb_without_a_wanted_event_is_refused() {
+        parse("{by: a, reinstate: {agent: b}, want: ALLOWED}");
+    }
+
+    #[test]
+    #[should_panic(expected = "step 1: a verb states the wanted event")]
+    fn an_event_of_which_nothing_is_wanted_is_refused() {
+        parse("{by: a, reinstate: {agent: b}, want: ALLOWED, event: {}}");
+    }
+
+    #[test]
+    #[should_panic(expected = "unknown field `evnt`")]
+    fn a_step_with_an_unknown_key_is_refused() {
+        parse("{by: a, reinstate: {agent: b}, want: ALLOWED, event: none, evnt: none}");
+    }
+
+    #[test]
+    #[should_panic(expected = "unknown field `reinstate`")]
+    fn a_step_with_two_actions_is_refused() {
+        parse("{by: a, reinstate: {agent: b}, want: ALLOWED, event: none, advance: 1s}");
+    }
+
+    #[test]
+    fn a_case_that_does_not_hold_says_where() {
+        let text = "{about: x, policy: {administrators: [a]}, cases: [{name: wrong, steps: [
+            {by: a, reinstate: {agent: b}, want: {reason: TOKEN_EXPIRED, number: 7}, event: {result: denied, note: z}}]}]}";
+        let found = play::play(&case::parse("x.yaml", text)[0]).unwrap_err();
+        for part in [
+            "x.yaml: wrong",
+            "step 1: ",
+            "answer.reason: wanted \"TOKEN_EXPIRED\", found \"ALLOWED\"",
+            "answer.number: wanted 7, found 0",
+            "event.result: wanted \"denied\", found \"accepted\"",
+            "event.note: wanted \"z\", found null",
+            "the answer: {",
+            "the event:  {",
+        ] {
+            assert!(found.contains(part), "{part} is missing in\n{found}");
+        }
+    }
 }

@@ -86,7 +86,7 @@ pub(crate) struct Step {
     pub(crate) want: Option<Value>,
     /// What the event has to have; `none`, or `withheld` while the audit log is stuck.
     pub(crate) event: Option<Value>,
-    /// Several events, for `do: unstick_audit`.
+    /// Several events, for `do: unstick_audit`; for `reload` those beside the one of the load itself.
     pub(crate) events: Option<Vec<Value>>,
 }
 
@@ -308,11 +308,15 @@ pub(crate) fn load() -> Vec<Case> {
 
 fn load_file(path: &Path) -> Vec<Case> {
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
-    let text = std::fs::read_to_string(path).unwrap();
-    let file: CaseFile = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+    parse(&name, &std::fs::read_to_string(path).unwrap())
+}
+
+/// The cases of a file's text.
+pub(crate) fn parse(name: &str, text: &str) -> Vec<Case> {
+    let file: CaseFile = serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(!file.about.is_empty(), "{name} does not say what it is about");
-    let cases = file.cases.into_iter().map(|case| with_given(&name, &file.given, case)).flat_map(each);
-    cases.map(|case| read(&name, &file.policy, case)).collect()
+    let cases = file.cases.into_iter().map(|case| with_given(name, &file.given, case)).flat_map(each);
+    cases.map(|case| read(name, &file.policy, case)).collect()
 }
 
 /// The case with each `given` replaced by its steps.

@@ -76,7 +76,7 @@ impl<'c> Play<'c> {
         }
         match &step.action {
             Action::Advance(by) => self.world.advance(duration(by).map_err(one)?),
-            Action::Reload(change) => return self.reload(change, step.want.as_ref()),
+            Action::Reload(change) => return self.reload(change, step),
             Action::Keys(names) => self.world.change_keys(&keys(names)),
             Action::Do(deed) => self.happen(*deed),
             Action::Metrics(wanted) => {
@@ -230,7 +230,7 @@ impl<'c> Play<'c> {
         Ok(self.world.now().after(patience))
     }
 
-    fn reload(&mut self, change: &Value, want: Option<&Value>) -> Result<(), Vec<String>> {
+    fn reload(&mut self, change: &Value, step: &Step) -> Result<(), Vec<String>> {
         let mut policy = self.policy.clone();
         patch(&mut policy, change);
         let before = self.world.engine.policy().policy.id.clone();
@@ -241,12 +241,19 @@ impl<'c> Play<'c> {
             }
             Err(error) => json!({"reason": "REFUSED", "message": error.to_string()}),
         };
-        let wanted = want.cloned().unwrap_or_else(|| json!({"reason": "LOADED"}));
+        let wanted = step.want.clone().unwrap_or_else(|| json!({"reason": "LOADED"}));
         let mut wrong = differences("reload", &wanted, &answer, &self.names);
         let is_refused = answer.get("reason").is_some_and(|reason| reason == "REFUSED");
-        if is_refused && self.world.engine.policy().policy.id != before {
-            wrong.push("reload: a policy that was refused is in force".to_owned());
+        let id = self.world.engine.policy().policy.id.clone();
+        if is_refused == (id != before) {
+            wrong.push("reload: the policy in force is not the one that was loaded last".to_owned());
         }
+        let loaded = json!({"message_type": "policy", "result": "accepted", "target": &*id.digest,
+            "policy_revision": id.revision, "policy_digest": &*id.digest});
+        let mut events: Vec<Value> = if is_refused { Vec::new() } else { vec![loaded] };
+        events.extend(step.events.iter().flatten().cloned());
+        let found = self.new_events(&mut wrong);
+        wrong.extend(differences("events", &events.into(), &found.into(), &self.names));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 

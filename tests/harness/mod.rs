@@ -152,7 +152,7 @@ impl World {
     /// It can't be compiled; then nothing changes.
     pub(crate) fn reload(&self, text: &str) -> Result<(), PolicyError> {
         let revision = self.engine.policy().policy.id.revision.saturating_add(1);
-        self.engine.install(in_force(text, revision, self.now())?);
+        self.runtime.block_on(self.engine.install(in_force(text, revision, self.now())?));
         Ok(())
     }
 
