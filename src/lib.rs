@@ -1,7 +1,9 @@
 //! Remit, a policy decision point for systems of AI agents.
 pub mod api;
+pub mod cli;
 pub mod condition;
 pub mod config;
+pub mod dev_folder;
 pub mod domain;
 pub mod engine;
 pub mod events;
