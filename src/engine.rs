@@ -36,6 +36,7 @@ use crate::domain::time::Timestamp;
 use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
 use crate::state::rate::RateLimiter;
+use crate::state::standing::Standing;
 use crate::state::{Foreign, Refused, State, TokenRecord};
 
 /// A policy that answers, with what an operator wants to know of it.
@@ -48,6 +49,15 @@ pub struct InForce {
     pub warnings: Vec<String>,
     /// Since when it answers.
     pub loaded_at: Timestamp,
+}
+
+/// What a request begins with and holds on to.
+#[derive(Clone)]
+pub struct Beginning {
+    /// The policy under which it is answered.
+    pub in_force: Arc<InForce>,
+    /// The number of the last revocation, read before the policy: what it mints is dead if one came since.
+    born: u64,
 }
 
 /// The parts that an engine is made of.
@@ -110,7 +120,14 @@ impl Engine {
         engine
     }
 
-    /// The policy in force. A request holds on to the one that it began with.
+    /// Begins a request, or a batch of them.
+    #[must_use]
+    pub fn begin(&self) -> Beginning {
+        let born = self.state.standing(Standing::number);
+        Beginning { born, in_force: self.policy() }
+    }
+
+    /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Arc<InForce> {
         self.policy.load_full()
@@ -263,17 +280,23 @@ impl Engine {
         }
     }
 
-    /// Steps 1 and 3 for a caller that asks for itself.
+    /// The agent is known, not quarantined, and the policy is fresh.
     fn in_good_standing(&self, policy: &Policy, agent: &str, now: Timestamp) -> Result<(), Denial> {
+        self.is_somebody(policy, agent)?;
+        if self.is_policy_stale(now) {
+            let message = "the policy file could not be read and found valid for too long: see the service's log";
+            return Err(Denial::new(Reason::PolicyStale, message));
+        }
+        Ok(())
+    }
+
+    /// The agent is known and not quarantined. Ending and looking need no fresh policy.
+    fn is_somebody(&self, policy: &Policy, agent: &str) -> Result<(), Denial> {
         if policy.agent(agent).is_none() {
             return Err(unknown_agent(policy, agent));
         }
         if self.is_quarantined(policy, agent) {
             return Err(crate::domain::chain::quarantined(agent));
-        }
-        if self.is_policy_stale(now) {
-            let message = "the policy file could not be read and found valid for too long: see the service's log";
-            return Err(Denial::new(Reason::PolicyStale, message));
         }
         Ok(())
     }
@@ -285,7 +308,9 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 fn unknown_agent(policy: &Policy, name: &str) -> Denial {
     let meant = policy.closest_agent(name).map(|known| format!(" (did you mean {known}?)")).unwrap_or_default();
-    let message = format!("policy names no agent {name}{meant}: give it a rule, or name it where it is delegated to");
+    let message = format!(
+        "policy names no agent {name}{meant}: list a service that decides for agents it authenticated in enforcement_points, and give an agent a rule or name it where it is delegated to"
+    );
     Denial::new(Reason::AgentUnknown, message)
 }
 

@@ -2,6 +2,13 @@
 //!
 //! A row is missing for a room that isn't in it, so that a new room has to say where it stands.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::string_slice,
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic: that is how it fails"
+)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -94,7 +101,7 @@ const HOUSE: &[Room] = &[
     Room { name: "shutdown", rooms: &[], crates: &["tokio", "tokio_util", "tracing"] },
     Room {
         name: "config",
-        rooms: &["domain", "events", "identity", "policy_file", "telemetry"],
+        rooms: &["domain", "events", "identity", "keyring", "policy_file", "state", "telemetry", "transport"],
         crates: &["serde", "toml", "strsim"],
     },
     Room {
@@ -287,7 +294,9 @@ fn rooms_import_only_what_stands_below_them() {
             }
         }
         for root in roots(&code) {
-            let is_crate = CRATES.contains(&root.as_str()) && root != room.name;
+            // A room may have a crate's name; whoever imports the room means it.
+            let is_room = root == room.name || room.rooms.contains(&root.as_str());
+            let is_crate = CRATES.contains(&root.as_str()) && !is_room;
             if is_crate && !room.crates.contains(&root.as_str()) {
                 wrong.push(format!("{}: {name} may not name the crate {root}", file.display()));
             }
