@@ -46,12 +46,13 @@ impl Answer {
 /// A line, or several, on standard output.
 pub(super) fn say(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| {
-        match error.kind() == io::ErrorKind::BrokenPipe {
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    written.map_err(|error| {
+        if error.kind() == io::ErrorKind::BrokenPipe {
             // As in `remit watch | head`: whoever read has enough.
-            true => CliError::unspoken(),
-            false => CliError::new("can't write the answer", error),
+            return CliError::unspoken();
         }
+        CliError::new("can't write the answer", error)
     })
 }
 

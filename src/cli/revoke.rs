@@ -32,7 +32,7 @@ pub(super) struct Revoke {
     #[arg(long)]
     all: bool,
     /// With --agent: and nothing more for it until `remit reinstate`
-    #[arg(long, requires = "agent")]
+    #[arg(long, requires = "agent", conflicts_with_all = ["token_file", "token_id", "all"])]
     quarantine: bool,
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT")]
