@@ -8,6 +8,8 @@
     reason = "generated: what it means stands in the proto files"
 )]
 
+pub mod codec;
+
 tonic::include_proto!("remit.v1");
 
 /// The descriptors of `proto/remit/v1` and of what it imports, encoded: for reflection.

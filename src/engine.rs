@@ -13,6 +13,8 @@ mod revoke;
 mod speaker;
 mod tally;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -36,8 +38,9 @@ use crate::domain::time::Timestamp;
 use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
 use crate::state::rate::RateLimiter;
+use crate::state::recent::RecentRequests;
 use crate::state::standing::Standing;
-use crate::state::{Foreign, Refused, State, TokenRecord};
+use crate::state::{Foreign, State, TokenRecord};
 
 /// A policy that answers, with what an operator wants to know of it.
 pub struct InForce {
@@ -94,6 +97,7 @@ pub struct Engine {
     tally: Tally,
     authorize_rate: RateLimiter,
     delegate_rate: RateLimiter,
+    recent: RecentRequests,
 }
 
 impl Engine {
@@ -103,7 +107,7 @@ impl Engine {
         let Parts { clock, chance, keyring, policy, state, events, tally, max_policy_age } = parts;
         tally.know(policy.policy.agents.keys());
         tally.max_depth(policy.policy.max_delegation_depth);
-        let engine = Self {
+        Self {
             policy_valid_at: AtomicU64::new(clock.now().nanos()),
             keyring: ArcSwap::from_pointee(keyring),
             policy: ArcSwap::from_pointee(policy),
@@ -115,9 +119,31 @@ impl Engine {
             tally,
             authorize_rate: RateLimiter::default(),
             delegate_rate: RateLimiter::default(),
-        };
-        engine.enter_quarantines(|_| false);
-        engine
+            recent: RecentRequests::default(),
+        }
+    }
+
+    /// Records the policy that the engine began with, and the quarantines in it. The ledger is empty, and foreign
+    /// tokens of before are fenced, so that there is nothing to end.
+    pub async fn record_start(&self) {
+        let in_force = self.policy();
+        let quarantined = in_force.policy.agents.iter().filter(|(_, agent)| agent.quarantined);
+        self.record_policy(quarantined.map(|(name, _)| name.clone()).collect()).await;
+    }
+
+    /// Every agent under the kill switch, and who put it there: `api`, `file`.
+    #[must_use]
+    pub fn quarantines(&self, policy: &Policy) -> BTreeMap<String, Vec<&'static str>> {
+        let mut sources = BTreeMap::<String, Vec<&'static str>>::new();
+        self.state.standing(|standing| {
+            for (name, _) in standing.quarantined() {
+                sources.entry(name.to_string()).or_default().push("api");
+            }
+        });
+        for (name, _) in policy.agents.iter().filter(|(_, entry)| entry.quarantined) {
+            sources.entry(name.to_string()).or_default().push("file");
+        }
+        sources
     }
 
     /// Begins a request, or a batch of them.
@@ -280,9 +306,21 @@ impl Engine {
         }
     }
 
+    /// Notes the caller's own id of a request that reaches the ledger; whether the same came a moment ago.
+    fn is_retry(&self, caller: &str, request_id: &str, now: Timestamp) -> bool {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        if request_id.is_empty() {
+            return false;
+        }
+        // Two that meet by chance hide one reuse attempt.
+        let mut hasher = DefaultHasher::new();
+        (caller, request_id).hash(&mut hasher);
+        self.recent.saw(hasher.finish(), now)
+    }
+
     /// The agent is known, not quarantined, and the policy is fresh.
     fn in_good_standing(&self, policy: &Policy, agent: &str, now: Timestamp) -> Result<(), Denial> {
-        self.is_somebody(policy, agent)?;
+        self.is_known_and_free(policy, agent)?;
         if self.is_policy_stale(now) {
             let message = "the policy file could not be read and found valid for too long: see the service's log";
             return Err(Denial::new(Reason::PolicyStale, message));
@@ -291,9 +329,9 @@ impl Engine {
     }
 
     /// The agent is known and not quarantined. Ending and looking need no fresh policy.
-    fn is_somebody(&self, policy: &Policy, agent: &str) -> Result<(), Denial> {
+    fn is_known_and_free(&self, policy: &Policy, agent: &str) -> Result<(), Denial> {
         if policy.agent(agent).is_none() {
-            return Err(unknown_agent(policy, agent));
+            return Err(unknown_caller(agent));
         }
         if self.is_quarantined(policy, agent) {
             return Err(crate::domain::chain::quarantined(agent));
@@ -306,10 +344,16 @@ impl Engine {
 const SHARDS_A_SWEEP: usize = 16;
 const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
-fn unknown_agent(policy: &Policy, name: &str) -> Denial {
+/// An agent that somebody named, who is known: it may be told a name that is near.
+fn no_such_agent(policy: &Policy, name: &str) -> Denial {
     let meant = policy.closest_agent(name).map(|known| format!(" (did you mean {known}?)")).unwrap_or_default();
+    Denial::new(Reason::AgentUnknown, format!("policy names no agent {name}{meant}"))
+}
+
+/// A caller that policy doesn't know. It is told no names.
+fn unknown_caller(name: &str) -> Denial {
     let message = format!(
-        "policy names no agent {name}{meant}: list a service that decides for agents it authenticated in enforcement_points, and give an agent a rule or name it where it is delegated to"
+        "policy names no agent {name}: list a service that decides for agents it authenticated in enforcement_points, and give an agent a rule or name it where it is delegated to"
     );
     Denial::new(Reason::AgentUnknown, message)
 }
@@ -317,6 +361,19 @@ fn unknown_agent(policy: &Policy, name: &str) -> Denial {
 /// The agent's shared name where policy knows it.
 fn shared_name(policy: &Policy, name: &str) -> Arc<str> {
     policy.name(name).map_or_else(|| name.into(), AgentName::shared)
+}
+
+/// What the ledger remembers that the root of a foreign token's chain was given: as much of it as policy names, so that
+/// other issuers' names don't pile up here. For a token of ours the ledger knows it.
+fn root_given<'a>(policy: &Policy, token: &'a VerifiedToken<'_>) -> Vec<Cow<'a, str>> {
+    let claims = token.claims();
+    let Some(issuer) = policy.agent(&claims.issuer).filter(|_| claims.is_foreign()) else { return Vec::new() };
+    let is_named = |capability: &str| {
+        let by_rule = issuer.rule.as_ref().is_some_and(|rule| rule.capabilities.contains(capability));
+        by_rule || issuer.grants.iter().any(|grant| grant.capabilities.contains(capability))
+    };
+    let named = claims.capabilities.iter().filter(|capability| is_named(capability));
+    named.map(|capability| Cow::Borrowed(capability.as_ref())).collect()
 }
 
 /// The token as the ledger is asked about it.
@@ -331,20 +388,4 @@ fn record<'a>(token: &'a VerifiedToken<'_>) -> TokenRecord<'a> {
         expires_at: claims.expires_at,
         foreign: claims.is_foreign().then_some(Foreign { issued_at: claims.issued_at }),
     }
-}
-
-/// A number for the caller's own id of its request; 0 for none. Two that meet by chance hide one reuse attempt.
-fn request_number(caller: &str, request_id: &str) -> u64 {
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    if request_id.is_empty() {
-        return 0;
-    }
-    let mut hasher = DefaultHasher::new();
-    (caller, request_id).hash(&mut hasher);
-    hasher.finish().max(1)
-}
-
-/// Whether the ledger refused because every use is spent, and it was not the answered request once more.
-fn is_reuse_attempt(refused: &Refused) -> bool {
-    *refused == Refused::Exhausted { is_retry: false }
 }

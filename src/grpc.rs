@@ -7,6 +7,8 @@ mod status;
 mod watch;
 mod wire;
 
+use std::time::Duration;
+
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
@@ -26,6 +28,8 @@ const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Names of services, as health is asked for them.
 const SERVICES: [&str; 2] = ["remit.v1.PolicyDecisionService", ""];
+/// Time for "not serving" to reach those who watch.
+const LAST_WORD: Duration = Duration::from_millis(100);
 const ADMIN_SERVICE: &str = "remit.v1.AdminService";
 
 /// Whether the services answer, for `grpc.health.v1`.
@@ -39,6 +43,16 @@ impl Answering {
             if is_answering { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
         for name in SERVICES.into_iter().chain([ADMIN_SERVICE]) {
             self.0.set_service_status(name, status).await;
+        }
+    }
+
+    /// Says that nothing answers any more, and then ends the streams of those who watch health: they would hold up
+    /// the drain.
+    pub async fn end(&mut self) {
+        self.set(false).await;
+        tokio::time::sleep(LAST_WORD).await;
+        for name in SERVICES.into_iter().chain([ADMIN_SERVICE]) {
+            self.0.clear_service_status(name).await;
         }
     }
 }

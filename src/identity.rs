@@ -154,7 +154,8 @@ impl Identity {
             claims: Arc::default(),
             verified_at: now,
         };
-        Ok(Caller::new(Arc::new(identity), true))
+        // A name is no evidence, and holds no role.
+        Ok(Caller::new(Arc::new(identity), false))
     }
 }
 

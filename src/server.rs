@@ -88,7 +88,7 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
     let (examine, troubles) = built.examination(&config, drain.clone());
     let reloader = reload::begin(&built, &config, troubles, drain.clone())?;
 
-    let (answering, health) = grpc::health().await;
+    let (mut answering, health) = grpc::health().await;
     let cores = runtimes(&config);
     let door = Door::new(Arc::clone(&built.engine), Arc::clone(&built.identity), cores);
     let decisions = DecisionService::new(door.clone(), drain.clone());
@@ -107,12 +107,13 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
 
     let ports = Ports { grpc: grpc_port, http: http_port, admin: admin_port };
     tracing::info!(target: "server", grpc = %ports.grpc, http = %ports.http, admin = %ports.admin, "listening");
+    built.engine.record_start().await;
     answering.set(true).await;
     tokio::spawn(keep_health(answering.clone(), Arc::clone(&examine), drain.clone()));
     on_ready(ports);
 
     drain.cancelled().await;
-    answering.set(false).await;
+    answering.end().await;
     let cut = workers.join().await;
     let _ = (admin.await, http.await);
     finish(&built.engine, cut).await

@@ -7,6 +7,7 @@ mod book;
 pub mod ledger;
 pub mod locks;
 pub mod rate;
+pub mod recent;
 mod register;
 pub mod standing;
 
@@ -67,10 +68,7 @@ pub enum Refused {
         by: Box<str>,
     },
     /// No use is left.
-    Exhausted {
-        /// The same request took the last use a moment ago.
-        is_retry: bool,
-    },
+    Exhausted,
     /// Fewer uses are left than are to be moved.
     TooManyUses {
         /// How many.
@@ -104,7 +102,7 @@ impl Refused {
                 let message = format!("the tokens of {by} were revoked after this chain began: begin from a new root");
                 Denial::new(Reason::TokenRevoked, message).at_hop(by)
             }
-            Self::Exhausted { .. } => {
+            Self::Exhausted => {
                 Denial::new(Reason::TokenUsesExhausted, "every use of the token is spent: ask for a new one")
             }
             Self::TooManyUses { left } => {

@@ -73,7 +73,7 @@ const HOUSE: &[Room] = &[
         rooms: &["domain", "keyring", "state", "events"],
         crates: &["arc_swap", "parking_lot", "prometheus", "rand", "tokio", "tokio_util", "tracing"],
     },
-    Room { name: "api", rooms: &[], crates: &["tonic"] },
+    Room { name: "api", rooms: &[], crates: &["prost", "tonic", "tonic_prost", "tonic_types"] },
     Room { name: "condition", rooms: &["domain"], crates: &[] },
     Room {
         name: "grpc",

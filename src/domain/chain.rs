@@ -18,15 +18,6 @@ pub struct Asked<'a> {
     pub resources: &'a [Pattern<'a>],
 }
 
-impl<'a> Asked<'a> {
-    fn pairs(self) -> impl Iterator<Item = (&'a str, &'a Pattern<'a>)> {
-        let with = move |capability: &'a Cow<'a, str>| {
-            self.resources.iter().map(move |pattern| (capability.as_ref(), pattern))
-        };
-        self.capabilities.iter().flat_map(with)
-    }
-}
-
 /// A wish for a token. Absent wishes take the policy's or the parent's value.
 #[derive(Clone, Debug)]
 pub struct Wish<'a> {
@@ -199,13 +190,17 @@ fn may_start(policy: &Policy, agent: &str, asked: Asked<'_>) -> Result<(), Denia
     if !policy.has_grants {
         return Ok(());
     }
-    match asked.pairs().find(|(capability, pattern)| entry.is_granted(capability, pattern).is_err()) {
-        Some((capability, pattern)) => Err(Denial::new(
-            Reason::DelegationNotAllowed,
-            format!("{agent} may not start a chain with {capability} on {pattern}: none of its grants has both"),
-        )),
-        None => Ok(()),
+    for capability in asked.capabilities {
+        let grants = entry.grants.iter().filter(|grant| grant.capabilities.contains(capability.as_ref()));
+        let patterns = grants.flat_map(|grant| &grant.resources).collect::<Vec<_>>();
+        let beyond = |wanted: &&Pattern<'_>| !patterns.iter().any(|pattern| pattern.contains(wanted));
+        if let Some(pattern) = asked.resources.iter().find(beyond) {
+            let message =
+                format!("{agent} may not start a chain with {capability} on {pattern}: none of its grants has both");
+            return Err(Denial::new(Reason::DelegationNotAllowed, message));
+        }
     }
+    Ok(())
 }
 
 fn may_delegate(policy: &Policy, from: &str, to: &str) -> Result<(), Denial> {

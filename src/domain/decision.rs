@@ -19,7 +19,7 @@ pub struct Use<'a> {
 
 /// Where the decision is asked for, as a token's audience sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct AskedAt<'a> {
     /// The agent that asks.
     pub caller: &'a str,
     /// The agent that is guarded or called: the caller, or one for which it may speak.
@@ -37,7 +37,7 @@ pub fn decide(
     agent: &str,
     claims: &Claims<'_>,
     wanted: Use<'_>,
-    place: Place<'_>,
+    place: AskedAt<'_>,
 ) -> Result<(), Denial> {
     holds(agent, claims, place.caller)?;
     meant_for(claims, place)?;
@@ -57,7 +57,7 @@ pub fn decide_shown(
     is_quarantined: impl Fn(&str) -> bool,
     agent: &str,
     claims: &Claims<'_>,
-    place: Place<'_>,
+    place: AskedAt<'_>,
 ) -> Result<(), Denial> {
     holds(agent, claims, place.caller)?;
     meant_for(claims, place)?;
@@ -133,7 +133,7 @@ pub fn is_escalation(agent: &str, claims: &Claims<'_>, wanted: Use<'_>) -> bool 
     claims.holder == agent && says(claims, wanted).is_err()
 }
 
-fn meant_for(claims: &Claims<'_>, place: Place<'_>) -> Result<(), Denial> {
+fn meant_for(claims: &Claims<'_>, place: AskedAt<'_>) -> Result<(), Denial> {
     let named = |name: &str| claims.audience.iter().any(|place| place == name);
     if claims.audience.is_empty() || named(place.caller) || named(place.destination) {
         return Ok(());

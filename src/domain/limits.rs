@@ -23,7 +23,7 @@ pub const TOKEN_PATTERNS: usize = 64;
 pub const TOKEN_AUDIENCE: usize = 16;
 /// Free text that a caller attaches: `task`, `request_id`, `note`.
 pub const TEXT_BYTES: usize = 256;
-/// A call's HTTP method and path, as far as they are read.
+/// A call's HTTP method, in bytes.
 pub const METHOD_BYTES: usize = 32;
 /// Items of a batch.
 pub const BATCH_ITEMS: usize = 100;
@@ -45,7 +45,7 @@ pub const CLOCK_SKEW_SECONDS: u64 = 5;
 pub const UNKNOWN_REVOCATION_SECONDS: u64 = TTL_SECONDS + 10;
 /// Ids revoked without being known, at most. Full refuses to mint; nothing is forgotten.
 pub const UNKNOWN_REVOCATIONS: usize = 100_000;
-/// Agents with a revocation of their own, at most. Only names that policy knows can be revoked.
+/// Agents with a revocation of their own, at most. Only names that policy knows are revoked.
 pub const AGENT_REVOCATIONS: usize = 1_000_000;
 /// The same `request_id` by the same caller within this time is a retry and not a reuse attempt.
 pub const RETRY_SECONDS: u64 = 10;
@@ -57,6 +57,14 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 pub const AUDIT_RESERVE: Duration = Duration::from_millis(50);
 /// A log whose oldest unwritten line is older than this does not record.
 pub const AUDIT_STALL: Duration = Duration::from_millis(500);
+/// Agents among which a near name is looked for: more would cost more than a decision.
+pub const SUGGESTION_AGENTS: usize = 500;
+/// The longest name for which a near one is looked for.
+pub const SUGGESTION_BYTES: usize = 48;
+/// What names and patterns of one token may have together, in bytes: with the rest a token of [`TOKEN_BYTES`].
+pub const TOKEN_CONTENT_BYTES: usize = 3072;
+/// Capabilities that one event lists.
+pub const EVENT_CAPABILITIES: usize = 32;
 /// HMAC keys in a keyring. Each is tried for each token.
 pub const KEYS: usize = 4;
 /// An HMAC key's length, in bytes: SHA-256's output (RFC 2104 §3).

@@ -271,10 +271,11 @@ impl Policy {
     /// The known agent whose name is closest to `name`, if one is close enough to be meant.
     #[must_use]
     pub fn closest_agent(&self, name: &str) -> Option<&AgentName> {
-        // Only names of a similar length are measured, so that a long list stays cheap.
-        let near = |known: &&AgentName| {
-            known.as_str().len().abs_diff(name.len()) <= 2 && name.len() <= limits::CAPABILITY_BYTES
-        };
+        // A wrong name must not cost more than a right one: long lists and long names get no suggestion.
+        if self.agents.len() > limits::SUGGESTION_AGENTS || name.len() > limits::SUGGESTION_BYTES {
+            return None;
+        }
+        let near = |known: &&AgentName| known.as_str().len().abs_diff(name.len()) <= 2;
         self.agents
             .keys()
             .filter(near)

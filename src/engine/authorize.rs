@@ -8,19 +8,20 @@ use std::sync::Arc;
 use super::recording::Allowed;
 use super::speaker::Speaker;
 use super::tally::Verb;
-use super::{Beginning, Engine, is_reuse_attempt, record, request_number, shared_name};
+use super::{Beginning, Engine, record, root_given, shared_name};
 use crate::domain::caller::{Caller, VerifiedIdentity};
-use crate::domain::decision::{self, Place, Use};
+use crate::domain::decision::{self, AskedAt, Use};
 use crate::domain::policy::{Call, Policy, PolicyId};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::resource::{InvalidResource, Resource};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
-use crate::events::{DecisionId, Event, MessageType};
+use crate::events::{Brief, DecisionId, Event, Long, MessageType};
 use crate::keyring::VerifiedToken;
+use crate::state::Refused;
 
-/// A question.
-#[derive(Clone, Copy, Debug)]
+/// A question. It has no `Debug`: it holds a token.
+#[derive(Clone, Copy)]
 pub struct AuthorizeRequest<'a> {
     /// What the agent wants to do.
     pub action: Action<'a>,
@@ -112,9 +113,10 @@ struct Findings<'b> {
 }
 
 enum Verdict {
+    /// By a check that comes before the ledger.
     Denied(Denial),
-    /// The ledger decides. If it doesn't refuse, this does.
-    Open(Option<Denial>),
+    /// The ledger has the word; if it doesn't refuse, a check that comes after it may.
+    UpToTheLedger { refused_after: Option<Denial> },
 }
 
 impl Engine {
@@ -136,7 +138,9 @@ impl Engine {
         let Findings { speaker, token, verdict } = self.find_out(policy, caller, request, now, &mut buffer);
         let settled = match verdict {
             Verdict::Denied(denial) => Err(denial),
-            Verdict::Open(later) => self.settle(caller, request, token.as_ref(), later, now).await,
+            Verdict::UpToTheLedger { refused_after } => {
+                self.settle(beginning, caller, request, token.as_ref(), refused_after, now).await
+            }
         };
         let mut decision = Decision {
             outcome: Ok(()),
@@ -152,12 +156,12 @@ impl Engine {
                 if let Some(token) = &mut decision.token {
                     token.left = allowed.left;
                 }
-                allowed.place.commit(event(&decision, policy, caller, request, now));
+                allowed.place.commit(event(&decision, policy, caller, request, token.as_ref(), now));
             }
             Err(denial) => {
                 self.note_attempts(policy, caller, &denial, speaker.as_ref(), token.as_ref(), request);
                 decision.outcome = Err(denial);
-                self.events.deny(event(&decision, policy, caller, request, now));
+                self.events.deny(event(&decision, policy, caller, request, token.as_ref(), now));
             }
         }
         self.note_answer(&decision, speaker.as_ref(), now);
@@ -173,9 +177,10 @@ impl Engine {
         now: Timestamp,
         buffer: &'b mut Vec<u8>,
     ) -> Findings<'b> {
-        let mut findings = Findings { speaker: None, token: None, verdict: Verdict::Open(None) };
+        let undecided = Verdict::UpToTheLedger { refused_after: None };
+        let mut findings = Findings { speaker: None, token: None, verdict: undecided };
         findings.verdict = match self.judge(policy, caller, request, now, buffer, &mut findings) {
-            Ok(later) => Verdict::Open(later),
+            Ok(refused_after) => Verdict::UpToTheLedger { refused_after },
             Err(denial) => Verdict::Denied(denial),
         };
         findings
@@ -208,13 +213,13 @@ impl Engine {
         }
         match (wanted, &findings.token) {
             (Some(wanted), Some(token)) => {
-                let place = Place { caller: caller.agent().as_str(), destination };
+                let place = AskedAt { caller: caller.agent().as_str(), destination };
                 let quarantined = |name: &str| self.is_quarantined(policy, name);
                 decision::decide(policy, quarantined, agent, token.claims(), wanted, place)?;
             }
             (Some(wanted), None) => decision::decide_own(policy, agent, wanted)?,
             (None, Some(token)) => {
-                let place = Place { caller: caller.agent().as_str(), destination };
+                let place = AskedAt { caller: caller.agent().as_str(), destination };
                 let quarantined = |name: &str| self.is_quarantined(policy, name);
                 decision::decide_shown(policy, quarantined, agent, token.claims(), place)?;
             }
@@ -231,13 +236,14 @@ impl Engine {
     /// it is asked once where nothing else refuses.
     async fn settle(
         &self,
+        beginning: &Beginning,
         caller: &Caller,
         request: &AuthorizeRequest<'_>,
         token: Option<&VerifiedToken<'_>>,
-        later: Option<Denial>,
+        refused_after: Option<Denial>,
         now: Timestamp,
     ) -> Result<Allowed<'_>, Denial> {
-        let ready = match later {
+        let ready = match refused_after {
             Some(denial) => Err(denial),
             None => self.ready_to_record(request.deadline, now).await,
         };
@@ -250,15 +256,16 @@ impl Engine {
             let left = ledger.check(&record).map_err(|refused| refused.denial())?;
             let place = ready?;
             if left == 0 {
-                return Err(crate::state::Refused::Exhausted { is_retry: true }.denial());
+                return Err(Refused::Exhausted.denial());
             }
             return Ok(Allowed { place, left: Some(left) });
         }
         let place = ready?;
-        let number = request_number(caller.agent().as_str(), request.request_id);
-        let spent = ledger.spend(&record, &token.claims().capabilities, number, now);
+        let is_retry = self.is_retry(caller.agent().as_str(), request.request_id, now);
+        let given = root_given(&beginning.in_force.policy, token);
+        let spent = ledger.spend(&record, &given, beginning.born);
         spent.map(|left| Allowed { place, left: Some(left) }).map_err(|refused| {
-            if is_reuse_attempt(&refused) {
+            if refused == Refused::Exhausted && !is_retry {
                 self.tally.reuse_attempt(&token.claims().holder);
             }
             refused.denial()
@@ -354,6 +361,7 @@ fn event(
     policy: &Policy,
     caller: &Caller,
     request: &AuthorizeRequest<'_>,
+    token: Option<&VerifiedToken<'_>>,
     now: Timestamp,
 ) -> Event {
     let mut event =
@@ -366,16 +374,20 @@ fn event(
     };
     event.chain.clone_from(&decision.chain);
     if let Some((capability, resource)) = request.action.wanted() {
-        event.capabilities = vec![crate::events::Brief::copied(capability)];
-        event.resource = crate::events::Long::copied(resource);
+        event.capabilities = vec![Brief::copied(capability)];
+        event.resource = Long::copied(resource);
     }
     if let Some(call) = request.action.call() {
-        event.http_method = crate::events::Brief::copied(call.method);
-        event.http_path = crate::events::Long::copied(call.path);
+        event.http_method = Brief::copied(call.method);
+        event.http_path = Long::copied(call.path);
     }
     event.token_id = decision.token.map(|token| token.id);
     event.remaining_uses = decision.token.and_then(|token| token.left);
-    event.request_id = crate::events::Brief::copied(request.request_id);
+    event.request_id = Brief::copied(request.request_id);
     event.dry_run = request.dry_run;
+    if let Some(claims) = token.map(VerifiedToken::claims) {
+        event.task = Brief::copied(claims.task.as_deref().unwrap_or_default());
+        event.obo = Brief::copied(claims.on_behalf_of.as_deref().unwrap_or_default());
+    }
     event
 }

@@ -7,20 +7,21 @@ use std::sync::Arc;
 
 use super::recording::{event, rate_limited};
 use super::tally::Verb;
-use super::{Beginning, Engine, is_reuse_attempt, record, request_number, shared_name};
+use super::{Beginning, Engine, record, root_given, shared_name};
 use crate::domain::caller::Caller;
 use crate::domain::chain::{Parent, Wish, attenuate, is_escalation, stands};
 use crate::domain::decision;
+use crate::domain::limits;
 use crate::domain::policy::{Policy, PolicyId};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
-use crate::domain::token::{Claims, TokenId};
+use crate::domain::token::{Claims, SealTag, TokenId};
 use crate::events::{Brief, DecisionId, Event, Long, MessageType, Place};
 use crate::keyring::VerifiedToken;
 use crate::state::{Refused, TokenRecord};
 
-/// A wish for a token.
-#[derive(Clone, Debug)]
+/// A wish for a token. It has no `Debug`: it may hold one.
+#[derive(Clone)]
 pub struct DelegateRequest<'a> {
     /// What is wished for.
     pub wish: Wish<'a>,
@@ -66,7 +67,7 @@ pub struct Delegation {
 struct Sealed<'a> {
     text: String,
     claims: Claims<'a>,
-    record_tag: crate::domain::token::SealTag,
+    tag: SealTag,
     id: TokenId,
 }
 
@@ -108,7 +109,7 @@ impl Engine {
                 Ok(Delegated { chain: chain.clone(), ..delegated })
             }
             Err(denial) => {
-                self.note_refused(policy, caller, request, parent.as_ref());
+                self.note_refused(policy, caller, request, parent.as_ref(), &denial);
                 self.events.deny(describe(&Err(denial.clone())));
                 Err(denial)
             }
@@ -157,8 +158,8 @@ impl Engine {
             let id = self.chance.token_id();
             let quarantined = |name: &str| self.is_quarantined(policy, name);
             let claims = attenuate(policy, quarantined, caller.agent().as_str(), from, &request.wish, now, id)?;
-            let (text, record_tag) = keyring.seal(claims.clone())?;
-            Sealed { text, claims, record_tag, id }
+            let (text, tag) = keyring.seal(claims.clone())?;
+            Sealed { text, claims, tag, id }
         };
         let place = self.ready_to_record(request.deadline, now).await?;
         let parent_left = self.enter(beginning, caller, request, parent, &sealed, now)?;
@@ -189,7 +190,7 @@ impl Engine {
         let claims = &sealed.claims;
         let child = TokenRecord {
             id: sealed.id,
-            tag: sealed.record_tag,
+            tag: sealed.tag,
             ancestors: &claims.ancestors,
             chain: &claims.chain,
             max_uses: claims.max_uses,
@@ -203,10 +204,11 @@ impl Engine {
                 .map(|()| None)
                 .map_err(|refused| refused.denial());
         };
-        let number = request_number(caller.agent().as_str(), request.request_id);
-        let moved = ledger.mint_child(&record(parent), &child, &parent.claims().capabilities, number, now);
+        let is_retry = self.is_retry(caller.agent().as_str(), request.request_id, now);
+        let given = root_given(&beginning.in_force.policy, parent);
+        let moved = ledger.mint_child(&record(parent), &child, &given, beginning.born);
         moved.map(Some).map_err(|refused: Refused| {
-            if is_reuse_attempt(&refused) {
+            if refused == Refused::Exhausted && !is_retry {
                 self.tally.reuse_attempt(caller.agent().as_str());
             }
             refused.denial()
@@ -219,8 +221,12 @@ impl Engine {
         caller: &Caller,
         request: &DelegateRequest<'_>,
         parent: Option<&VerifiedToken<'_>>,
+        denial: &Denial,
     ) {
         let agent = caller.agent().as_str();
+        if denial.reason() == Reason::CommunicationNotAllowed {
+            self.tally.unauthorized_communication(policy, agent, request.wish.to);
+        }
         let held = parent.map(VerifiedToken::claims).filter(|claims| claims.holder == agent);
         if is_escalation(policy, agent, held, &request.wish) {
             self.tally.escalation_attempt(agent);
@@ -249,7 +255,8 @@ fn describe(
     event.from_agent = Arc::clone(&event.caller);
     event.to_agent = shared_name(policy, wish.to);
     event.chain = chain;
-    event.capabilities = wish.capabilities.iter().map(|name| Brief::copied(name)).collect();
+    event.capabilities =
+        wish.capabilities.iter().take(limits::EVENT_CAPABILITIES).map(|name| Brief::copied(name)).collect();
     event.resource = match wish.resources.as_slice() {
         [only] => Long::copied(only.as_str()),
         several => Long::from(several.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),

@@ -3,7 +3,7 @@
 use super::revoke::is_administrator;
 use super::{Engine, record};
 use crate::domain::caller::Caller;
-use crate::domain::chain::quarantined;
+use crate::domain::chain::{Asked, quarantined, stands};
 use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
@@ -12,7 +12,7 @@ use crate::keyring::VerifiedToken;
 use crate::state::{Known, Refused};
 
 /// Which token.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum TokenTarget<'a> {
     /// By its text.
     Token(&'a str),
@@ -75,7 +75,7 @@ impl Engine {
         let in_force = self.policy();
         let policy = &in_force.policy;
         let now = self.clock.now();
-        self.is_somebody(policy, caller.agent().as_str())?;
+        self.is_known_and_free(policy, caller.agent().as_str())?;
         match target {
             TokenTarget::Token(text) => {
                 let mut buffer = Vec::new();
@@ -102,7 +102,10 @@ impl Engine {
         let checked = self.state.ledger().check(&record(token));
         let active = claims
             .check_times(now, policy.token.max_ttl_seconds)
-            .and_then(|()| self.none_quarantined(policy, claims.chain.iter().map(AsRef::as_ref)))
+            .and_then(|()| {
+                let nothing = Asked { capabilities: &[], resources: &[] };
+                stands(policy, |name| self.is_quarantined(policy, name), claims, nothing)
+            })
             .and_then(|()| usable(checked.clone()));
         let owned = |text: &std::borrow::Cow<'_, str>| text.to_string();
         let token = Introspected {
@@ -180,7 +183,7 @@ impl Engine {
 
 fn usable(checked: Result<u32, Refused>) -> Result<(), Denial> {
     match checked {
-        Ok(0) => Err(Refused::Exhausted { is_retry: true }.denial()),
+        Ok(0) => Err(Refused::Exhausted.denial()),
         Ok(_) => Ok(()),
         Err(refused) => Err(refused.denial()),
     }

@@ -24,10 +24,7 @@ impl Engine {
             return Ok(place);
         }
         let waited = self.events.reserve().await;
-        let place = waited.map_err(|_| {
-            let message = "the decision can't be recorded, so nothing is allowed: see the service's log about [audit]";
-            Denial::new(Reason::AuditUnavailable, message)
-        })?;
+        let place = waited.map_err(|_| unrecordable())?;
         in_time(deadline, self.clock.now())?;
         Ok(place)
     }
@@ -40,6 +37,11 @@ impl Engine {
             tracing::error!(target: "audit", kind = event.message_type.as_str(), "could not be recorded");
         }
     }
+}
+
+pub(super) fn unrecordable() -> Denial {
+    let message = "the decision can't be recorded, so nothing is allowed: see the service's log about [audit]";
+    Denial::new(Reason::AuditUnavailable, message)
 }
 
 fn in_time(deadline: Timestamp, now: Timestamp) -> Result<(), Denial> {

@@ -5,14 +5,18 @@ use super::tally::Verb;
 use super::{Engine, shared_name};
 use crate::domain::agent::AgentName;
 use crate::domain::caller::Caller;
+use crate::domain::limits;
 use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
-use crate::events::{Brief, Event, MessageType};
+use crate::events::{Brief, Event, MessageType, Place};
+use crate::keyring::VerifiedToken;
+use crate::state::Refused;
+use crate::state::ledger::Ledger;
 
-/// What is over.
-#[derive(Clone, Debug)]
+/// What is over. It has no `Debug`: it may hold a token.
+#[derive(Clone)]
 pub struct Revocation<'a> {
     /// What.
     pub target: RevokeTarget<'a>,
@@ -21,7 +25,7 @@ pub struct Revocation<'a> {
 }
 
 /// What a revocation is aimed at.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum RevokeTarget<'a> {
     /// A token's text: it and its descendants.
     Token(&'a str),
@@ -52,6 +56,8 @@ impl Engine {
     pub async fn revoke(&self, caller: &Caller, revocation: &Revocation<'_>) -> Result<Revoked, Denial> {
         let in_force = self.policy();
         let policy = &in_force.policy;
+        // A revocation is not held up by a log that is stuck, and once it is done nothing waits any more.
+        let place = self.events.reserve().await.ok();
         let now = self.clock.now();
         let mut seen = Seen::default();
         let outcome = self.end(policy, caller, &revocation.target, now, &mut seen);
@@ -65,7 +71,7 @@ impl Engine {
         if let RevokeTarget::Agent(agent) | RevokeTarget::Quarantine(agent) = &revocation.target {
             event.to_agent = shared_name(policy, agent.as_str());
         }
-        self.answer(Verb::Revoke, outcome, event, now).await?;
+        self.answer(Verb::Revoke, outcome, event, place, now)?;
         Ok(Revoked { at: now, state_revision: self.state.standing(crate::state::standing::Standing::number) })
     }
 
@@ -76,12 +82,14 @@ impl Engine {
     pub async fn reinstate(&self, caller: &Caller, agent: &AgentName, note: &str) -> Result<u64, NotReinstated> {
         let in_force = self.policy();
         let policy = &in_force.policy;
+        let place = self.events.reserve().await;
         let now = self.clock.now();
         let allowed = self.in_good_standing(policy, caller.agent().as_str(), now).and_then(|()| {
             if is_administrator(policy, caller) { Ok(()) } else { Err(only_administrators("reinstate an agent")) }
         });
         let by_file = allowed.is_ok() && policy.is_quarantined(agent.as_str());
-        let outcome = if by_file { Err(named_by_file(agent)) } else { allowed };
+        let recordable = || place.as_ref().map(|_| ()).map_err(|_| super::recording::unrecordable());
+        let outcome = if by_file { Err(named_by_file(agent)) } else { allowed.and_then(|()| recordable()) };
         let mut event = event(MessageType::Reinstate, &outcome, self.events.decision_id(), policy, caller, now);
         event.from_agent = caller.agent().shared();
         event.to_agent = shared_name(policy, agent.as_str());
@@ -90,23 +98,29 @@ impl Engine {
         if outcome.is_ok() {
             self.state.ledger().reinstate(agent.as_str());
         }
-        let answered = self.answer(Verb::Reinstate, outcome, event, now).await;
+        let answered = self.answer(Verb::Reinstate, outcome, event, place.ok(), now);
         answered
             .map_err(|denial| if by_file { NotReinstated::ByFile(denial) } else { NotReinstated::Denied(denial) })?;
         Ok(self.state.standing(crate::state::standing::Standing::number))
     }
 
-    async fn answer(
+    fn answer(
         &self,
         verb: Verb,
         outcome: Result<(), Denial>,
         event: Event,
+        place: Option<Place<'_>>,
         began: Timestamp,
     ) -> Result<(), Denial> {
         let reason = event.reason;
-        match &outcome {
-            Ok(()) => self.record_done(event).await,
-            Err(_) => self.events.deny(event),
+        match (&outcome, place) {
+            (Ok(()), Some(place)) => {
+                place.commit(event);
+            }
+            (Ok(()), None) => {
+                tracing::error!(target: "audit", kind = event.message_type.as_str(), "done, and could not be recorded");
+            }
+            (Err(_), _) => self.events.deny(event),
         }
         self.tally.decided(verb, reason, self.clock.now().since(began));
         outcome
@@ -120,9 +134,9 @@ impl Engine {
         now: Timestamp,
         seen: &mut Seen,
     ) -> Result<(), Denial> {
-        self.is_somebody(policy, caller.agent().as_str())?;
+        self.is_known_and_free(policy, caller.agent().as_str())?;
         let ledger = self.state.ledger();
-        let refused = |refused: crate::state::Refused| refused.denial();
+        let refused = |refused: Refused| refused.denial();
         match target {
             RevokeTarget::Token(text) => {
                 let mut buffer = Vec::new();
@@ -130,25 +144,31 @@ impl Engine {
                 seen.token = Some(token.id());
                 let chain = token.claims().chain.iter().map(AsRef::as_ref);
                 may_end_token(policy, caller, Some(chain))?;
-                ledger.revoke_token(token.id(), Some(token.root()), now).map_err(refused)
+                end_token(ledger, &token, now).map_err(refused)
             }
             RevokeTarget::TokenId(id) => {
                 seen.token = Some(*id);
                 let known = ledger.look_up(*id);
                 may_end_token(policy, caller, known.as_ref().map(|known| known.chain.iter().map(String::as_str)))?;
                 let root = known.map(|known| known.ancestors.first().copied().unwrap_or(*id));
-                ledger.revoke_token(*id, root, now).map_err(refused)
+                if ledger.revoke_held(*id, root) {
+                    return Ok(());
+                }
+                let keep_until = now.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS);
+                ledger.revoke_unknown(*id, keep_until).map_err(refused)
             }
             RevokeTarget::Agent(agent) => {
                 if !is_administrator(policy, caller) && agent != caller.agent() {
                     return Err(only_administrators("revoke another agent's tokens"));
                 }
+                is_named(policy, agent)?;
                 ledger.revoke_agent(agent.as_str(), now).map(|_| ()).map_err(refused)
             }
             RevokeTarget::Quarantine(agent) => {
                 if !is_administrator(policy, caller) {
                     return Err(only_administrators("put an agent under quarantine"));
                 }
+                is_named(policy, agent)?;
                 ledger.quarantine(agent.as_str(), now).map(|_| ()).map_err(refused)
             }
             RevokeTarget::All => {
@@ -159,6 +179,25 @@ impl Engine {
                 Ok(())
             }
         }
+    }
+}
+
+/// Ends a token that opened. One of ours that the ledger doesn't hold is over already, and so is one that expired.
+fn end_token(ledger: &Ledger, token: &VerifiedToken<'_>, now: Timestamp) -> Result<(), Refused> {
+    let expires_at = token.claims().expires_at;
+    let is_over = !token.claims().is_foreign() || expires_at <= now.seconds();
+    if ledger.revoke_held(token.id(), Some(token.root())) || is_over {
+        return Ok(());
+    }
+    let kept = now.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS);
+    ledger.revoke_unknown(token.id(), kept.max(expires_at.saturating_add(limits::RETRY_SECONDS)))
+}
+
+/// A mistyped name must not look like a kill switch that was pulled.
+fn is_named(policy: &Policy, agent: &AgentName) -> Result<(), Denial> {
+    match policy.agent(agent.as_str()) {
+        Some(_) => Ok(()),
+        None => Err(super::no_such_agent(policy, agent.as_str())),
     }
 }
 

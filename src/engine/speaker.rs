@@ -50,7 +50,7 @@ impl Speaker {
                         format!("{}'s entry in enforcement_points does not list the agent {name}", caller.agent());
                     return Err(Denial::new(Reason::CallerNotEnforcementPoint, message));
                 }
-                let Some(agent) = policy.name(name) else { return Err(super::unknown_agent(policy, name)) };
+                let Some(agent) = policy.name(name) else { return Err(super::no_such_agent(policy, name)) };
                 Ok(Self { agent: agent.clone(), caller: Arc::clone(caller.identity()), is_stated: true })
             }
         }

@@ -142,6 +142,12 @@ impl Tally {
         })
     }
 
+    /// A request was not of its form, and refused before it was decided.
+    pub fn malformed(&self, verb: Verb) {
+        let reason = Reason::RequestMalformed;
+        self.decisions.with_label_values(&[verb.as_str(), outcome_of(reason).as_str(), reason.as_str()]).inc();
+    }
+
     /// A request came without a verified identity; `method` is what was tried.
     pub fn unauthenticated(&self, method: &str) {
         self.unauthenticated.with_label_values(&[method]).inc();

@@ -112,6 +112,10 @@ fn revocations(door: &Door, policy: &Policy) -> pb::ListRevocationsResponse {
     };
     let ledger = door.engine().state().ledger();
     let unknown = ledger.unknown_revocations();
+    let owned = |sources: Vec<&str>| sources.into_iter().map(ToOwned::to_owned).collect();
+    let quarantines = door.engine().quarantines(policy).into_iter();
+    let quarantines =
+        quarantines.map(|(agent, sources)| Quarantine { agent, sources: owned(sources) }).collect::<Vec<_>>();
     ledger.standing(|standing| {
         let all = standing.all().map(|cutoff| revocation("all", String::new(), cutoff.number, cutoff.at));
         let agents =
@@ -120,16 +124,9 @@ fn revocations(door: &Door, policy: &Policy) -> pb::ListRevocationsResponse {
         let tokens = unknown.iter().map(|(id, until)| {
             revocation("token", id.to_string(), 0, Timestamp::from_seconds(until.saturating_sub(kept)))
         });
-        let mut sources = std::collections::BTreeMap::<String, Vec<String>>::new();
-        for (name, _) in standing.quarantined() {
-            sources.entry(name.to_string()).or_default().push("api".to_owned());
-        }
-        for (name, _) in policy.agents.iter().filter(|(_, entry)| entry.quarantined) {
-            sources.entry(name.to_string()).or_default().push("file".to_owned());
-        }
         pb::ListRevocationsResponse {
             revocations: all.into_iter().chain(agents).chain(tokens).collect(),
-            quarantines: sources.into_iter().map(|(agent, sources)| Quarantine { agent, sources }).collect(),
+            quarantines: quarantines.clone(),
             state_revision: standing.number(),
         }
     })
@@ -169,8 +166,7 @@ fn service_status(door: &Door, policy: &Policy, condition: Condition) -> pb::Get
     let (entries, capacity) = state.ledger().size();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let numbers = engine.events().numbers();
-    let (revision, quarantined) = state.standing(|standing| (standing.number(), standing.quarantined().count()));
-    let by_file = policy.agents.values().filter(|entry| entry.quarantined).count();
+    let revision = state.standing(crate::state::standing::Standing::number);
     let ready = condition.is_ready();
     pb::GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -187,7 +183,7 @@ fn service_status(door: &Door, policy: &Policy, condition: Condition) -> pb::Get
         ledger_capacity: count(capacity.entries),
         fence: Some(wire::timestamp(state.ledger().fence())),
         state_revision: revision,
-        quarantined_agents: count(quarantined.max(by_file)),
+        quarantined_agents: count(engine.quarantines(policy).len()),
         stream_id: engine.events().stream_id().to_string(),
         event_sequence: numbers.sequence,
         subscribers: count(numbers.subscribers),

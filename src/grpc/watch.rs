@@ -62,9 +62,53 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(mut self) {
-        let stream_id = Arc::clone(self.door.engine().events().stream_id());
-        let mut look = tokio::time::interval(LOOK_AT_RIGHT);
+    async fn run(self) {
+        let Self { door, peer, headers, mut subscription, sender } = self;
+        let stream_id = Arc::clone(door.engine().events().stream_id());
+        let mut right = Right { look: tokio::time::interval(LOOK_AT_RIGHT), peer: peer.clone() };
+        let still_may = || still_may(&door, peer.as_ref(), &headers);
+        loop {
+            let message = tokio::select! {
+                ended = right.ended(still_may) => Err(ended),
+                () = sender.closed() => return,
+                item = subscription.next() => match item {
+                    Some(Item::Event(event)) => Ok(wire::decision_event(&event, &stream_id)),
+                    Some(Item::Gap { from, to }) => Ok(wire::gap(from, to, &stream_id)),
+                    Some(Item::Heartbeat { sequence }) => Ok(wire::heartbeat(sequence, &stream_id)),
+                    None => return,
+                },
+            };
+            if let Err(Some(ended)) = message {
+                // A subscriber that doesn't read is not told, either.
+                let _ = sender.try_send(Err(ended));
+                return;
+            }
+            let Ok(message) = message else { return };
+            // A slow subscriber is waited for, but not longer than its right lasts.
+            tokio::select! {
+                sent = sender.send(Ok(message)) => if sent.is_err() { return },
+                _ = right.ended(still_may) => return,
+            }
+        }
+    }
+}
+
+fn still_may(door: &Door, peer: Option<&Arc<Peer>>, headers: &http::HeaderMap) -> Result<(), Status> {
+    let engine = door.engine();
+    let policy = engine.policy();
+    let caller = door.identify(peer, headers, &policy, engine.clock().now())?;
+    may_watch(engine, &policy.policy, &caller)
+}
+
+/// The right to watch, looked at from time to time.
+struct Right {
+    look: tokio::time::Interval,
+    peer: Option<Arc<Peer>>,
+}
+
+impl Right {
+    /// Waits until the right ends: with a status, or with the connection.
+    async fn ended(&mut self, still_may: impl Fn() -> Result<(), Status>) -> Option<Status> {
         let peer = self.peer.clone();
         let closing = async move {
             match peer {
@@ -72,48 +116,18 @@ impl Watcher {
                 None => std::future::pending().await,
             }
         };
-        tokio::pin!(closing);
-        loop {
-            let message = tokio::select! {
-                () = &mut closing => return,
-                () = self.sender.closed() => return,
-                _ = look.tick() => match self.still_may() {
-                    Ok(()) => continue,
-                    Err(ended) => Err(ended),
-                },
-                item = self.subscription.next() => match item {
-                    Some(Item::Event(event)) => Ok(wire::decision_event(&event, &stream_id)),
-                    Some(Item::Gap { from, to }) => Ok(wire::gap(from, to, &stream_id)),
-                    Some(Item::Heartbeat { sequence }) => Ok(wire::heartbeat(sequence, &stream_id)),
-                    None => return,
-                },
-            };
-            let is_end = message.is_err();
-            if !self.deliver(message, &mut closing).await || is_end {
-                return;
+        let looking = async {
+            loop {
+                self.look.tick().await;
+                if let Err(ended) = still_may() {
+                    return ended;
+                }
             }
+        };
+        tokio::select! {
+            () = closing => None,
+            ended = looking => Some(ended),
         }
-    }
-
-    /// Waits for the subscriber, but not for one whose connection or right ends meanwhile.
-    async fn deliver(&self, message: Message, closing: &mut (impl Future<Output = ()> + Unpin)) -> bool {
-        let mut look = tokio::time::interval(LOOK_AT_RIGHT);
-        let sending = self.sender.send(message);
-        tokio::pin!(sending);
-        loop {
-            tokio::select! {
-                sent = &mut sending => return sent.is_ok(),
-                () = &mut *closing => return false,
-                _ = look.tick() => if self.still_may().is_err() { return false },
-            }
-        }
-    }
-
-    fn still_may(&self) -> Result<(), Status> {
-        let engine = self.door.engine();
-        let policy = engine.policy();
-        let caller = self.door.identify(self.peer.as_ref(), &self.headers, &policy, engine.clock().now())?;
-        may_watch(engine, &policy.policy, &caller)
     }
 }
 

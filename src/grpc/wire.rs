@@ -4,6 +4,7 @@ mod answer;
 mod event;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use prost::Message as _;
 use prost_types::value::Kind;
@@ -104,6 +105,11 @@ pub(super) fn delegate(request: &pb::DelegateRequest, deadline: Timestamp) -> Re
         task,
         request_id,
     } = request;
+    let content = capabilities.iter().chain(resources).map(String::len).fold(0, usize::saturating_add);
+    if content > limits::TOKEN_CONTENT_BYTES {
+        let why = format!("with the resources {content} bytes, which no token of {} bytes holds", limits::TOKEN_BYTES);
+        return Err(Malformed::new("capabilities", why));
+    }
     let wish = Wish {
         to: agent_name("to_agent", to_agent)?,
         capabilities: wanted_capabilities(capabilities)?,
@@ -218,6 +224,7 @@ fn wanted_capabilities(names: &[String]) -> Result<Vec<Cow<'_, str>>, Malformed>
         let why = format!("1 to {} capabilities; there is no default", limits::TOKEN_CAPABILITIES);
         return Err(Malformed::new("capabilities", why));
     }
+    no_repetition("capabilities", names)?;
     let one = |(index, name): (usize, &'_ String)| {
         Capability::check(name).map_err(|invalid| Malformed::new(format!("capabilities[{index}]"), invalid.to_string()))
     };
@@ -230,6 +237,7 @@ fn wanted_resources(patterns: &[String]) -> Result<Vec<Pattern<'_>>, Malformed> 
         let why = format!("1 to {} patterns; there is no default", limits::TOKEN_PATTERNS);
         return Err(Malformed::new("resources", why));
     }
+    no_repetition("resources", patterns)?;
     let mut wanted = Vec::with_capacity(patterns.len());
     for (index, text) in patterns.iter().enumerate() {
         let pattern = Pattern::parse(text.as_str());
@@ -237,6 +245,15 @@ fn wanted_resources(patterns: &[String]) -> Result<Vec<Pattern<'_>>, Malformed> 
         wanted.push(pattern.map_err(malformed)?);
     }
     Ok(wanted)
+}
+
+/// What stands twice is asked twice, for nothing.
+fn no_repetition(field: &'static str, texts: &[String]) -> Result<(), Malformed> {
+    let mut seen = HashSet::with_capacity(texts.len());
+    match texts.iter().position(|text| !seen.insert(text)) {
+        Some(index) => Err(Malformed::new(format!("{field}[{index}]"), "it is in the list already")),
+        None => Ok(()),
+    }
 }
 
 fn places(names: &[String]) -> Result<Vec<Cow<'_, str>>, Malformed> {

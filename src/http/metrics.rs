@@ -43,14 +43,14 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
     let (entries, capacity) = ledger.size();
     samples.gauge("remit_ledger_entries", "Live tokens in the ledger.", number(entries));
     samples.gauge("remit_ledger_capacity", "Live tokens that the ledger has room for.", number(capacity.entries));
-    let unknown = ledger.unknown_revocations().len();
+    let unknown = ledger.unknown_revocation_count();
     let by_name = engine.state().standing(crate::state::standing::Standing::len);
     samples.gauge(
         "remit_revocations",
         "Revocations by agent, of all, and of unknown ids in force.",
         number(unknown.saturating_add(by_name)),
     );
-    let quarantined = policy.agents.keys().filter(|name| engine.is_quarantined(policy, name.as_str())).count();
+    let quarantined = engine.quarantines(policy).len();
     samples.gauge("remit_quarantined_agents", "Agents under the kill switch.", number(quarantined));
     samples.moment(
         "remit_fence_timestamp_seconds",
@@ -59,7 +59,7 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
     );
 
     let events = engine.events().numbers();
-    samples.counter("remit_event_sequence", "Number of the last event.", events.sequence);
+    samples.gauge("remit_event_sequence", "Number of the last event.", events.sequence);
     samples.gauge("remit_subscribers", "Subscribers of the event stream.", number(events.subscribers));
     samples.counter("remit_event_gaps_total", "Gaps that were reported to slow subscribers.", events.gaps);
     samples.counter(

@@ -26,6 +26,12 @@ pub struct Key {
     foreign: bool,
 }
 
+/// The state of a keyed hash is as good as the key. It is two states of SHA-256, which are wiped when they are dropped.
+const _: fn() = || {
+    fn is_wiped<T: zeroize::ZeroizeOnDrop>() {}
+    is_wiped::<Sha256>();
+};
+
 impl Key {
     /// A key of these bytes, at least 32; `foreign`: other issuers hold it too.
     #[must_use]

@@ -141,8 +141,8 @@ impl Watch {
         (watch, Reloader { requests: sender }, status)
     }
 
-    /// Runs until `shutdown`. `install` puts a policy in force: first what entering quarantine needs, then the
-    /// swap. When it fails, the policy before stays in force, and it is asked again at the next poll.
+    /// Runs until `shutdown`. `install` puts a policy in force: the swap, then what entering quarantine
+    /// needs. When it fails, the policy before stays in force, and it is asked again at the next poll.
     pub async fn run<I, F, E>(
         mut self,
         mut install: I,

@@ -15,6 +15,20 @@ use crate::transport::{Gate, Security, listen, serve};
 /// The threads that answer gRPC.
 pub(super) struct Workers(Vec<JoinHandle<usize>>);
 
+/// A worker that ends before the drain takes the service with it: half a service that says it serves is worse.
+struct Guard {
+    drain: CancellationToken,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.drain.is_cancelled() {
+            tracing::error!(target: "server", "a thread that answers requests ended by itself: stopping");
+            self.drain.cancel();
+        }
+    }
+}
+
 impl Workers {
     pub(super) fn start(
         config: &Config,
@@ -37,7 +51,9 @@ impl Workers {
                 .build()
                 .map_err(|error| ServerError::new("a runtime can't be started", error))?;
             let (security, routes, gate, drain) = (security.clone(), routes.clone(), Arc::clone(gate), drain.clone());
+            let guard = Guard { drain: drain.clone() };
             let work = move || {
+                let _guard = guard;
                 runtime.block_on(async move {
                     match TcpListener::from_std(listener) {
                         Ok(listener) => serve(listener, security, routes, gate, drain).await,

@@ -8,7 +8,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::standing::{Birth, Standing};
 use super::{Refused, TokenRecord};
-use crate::domain::limits;
 use crate::domain::time::Timestamp;
 use crate::domain::token::{SealTag, TokenId};
 
@@ -44,8 +43,6 @@ pub(super) struct Entry {
     /// The number of the last revocation when the root was minted.
     number: u64,
     revoked: bool,
-    /// Whose request took the last use, and in which second.
-    emptied: (u64, u64),
     pub(super) ancestors: Box<[TokenId]>,
     /// The agents of the chain, from the root.
     pub(super) chain: Box<[Symbol]>,
@@ -65,6 +62,8 @@ pub(super) struct Book {
     entries: ById<Entry>,
     /// Ids revoked without being known, each with the second up to which it is kept.
     revoked_unknown: ById<u64>,
+    /// What expires up to this second has been forgotten, so that it must not be entered again.
+    swept_at: u64,
 }
 
 impl Book {
@@ -78,7 +77,7 @@ impl Book {
 
     /// Enters a root token or a foreign one.
     pub(super) fn enter(&mut self, token: &TokenRecord<'_>, symbols: Symbols, number: u64) -> Result<(), Refused> {
-        if self.entries.contains_key(&token.id) {
+        if self.entries.contains_key(&token.id) || token.expires_at <= self.swept_at {
             return Err(Refused::Fenced);
         }
         self.entries.insert(token.id, entry(token, symbols, number));
@@ -87,13 +86,17 @@ impl Book {
 
     /// The uses that are left, if the ledger lets the token be used.
     pub(super) fn check(&self, token: &TokenRecord<'_>, standing: &Standing, fence: u64) -> Result<u32, Refused> {
+        if token.expires_at <= self.swept_at {
+            return Err(Refused::Fenced);
+        }
         let held = self.entries.get(&token.id);
         let (born, left) = match (held, token.foreign) {
-            (Some(entry), None) if entry.tag == token.tag => (Birth::Number(entry.number), entry.left),
+            (Some(entry), None) if entry.tag == token.tag => (Birth::numbered(entry.number), entry.left),
             (_, None) => return Err(Refused::Fenced),
             (_, Some(foreign)) if foreign.issued_at <= fence => return Err(Refused::Fenced),
             (held, Some(foreign)) => {
-                (Birth::Second(foreign.issued_at), held.map_or(token.max_uses, |entry| entry.left))
+                let born = Birth { number: held.map(|entry| entry.number), second: Some(foreign.issued_at) };
+                (born, held.map_or(token.max_uses, |entry| entry.left))
             }
         };
         if held.is_some_and(|entry| entry.revoked) || (held.is_none() && self.is_revoked_unknown(token.id)) {
@@ -114,20 +117,15 @@ impl Book {
     }
 
     /// Takes uses from an entry that [`Book::check`] has just passed. Returns what is left.
-    pub(super) fn take(&mut self, id: TokenId, uses: u32, request: u64, now: Timestamp) -> Result<u32, Refused> {
+    pub(super) fn take(&mut self, id: TokenId, uses: u32) -> Result<u32, Refused> {
         let Some(entry) = self.entries.get_mut(&id) else { return Err(Refused::Fenced) };
         let Some(left) = entry.left.checked_sub(uses) else {
-            let (emptied_by, second) = entry.emptied;
-            let recent = now.seconds().saturating_sub(second) <= limits::RETRY_SECONDS;
             return Err(match entry.left {
-                0 => Refused::Exhausted { is_retry: request != 0 && request == emptied_by && recent },
+                0 => Refused::Exhausted,
                 left => Refused::TooManyUses { left },
             });
         };
         entry.left = left;
-        if left == 0 {
-            entry.emptied = (request, now.seconds());
-        }
         Ok(left)
     }
 
@@ -167,6 +165,7 @@ impl Book {
     pub(super) fn sweep(&mut self, now: Timestamp) -> Swept {
         let mut swept = Swept::default();
         let now = now.seconds();
+        self.swept_at = self.swept_at.max(now);
         self.entries.retain(|_, entry| {
             let lives = entry.expires_at > now;
             if !lives && let Some(issuer) = entry.chain.first() {
@@ -184,9 +183,34 @@ impl Book {
         swept
     }
 
+    /// What an operator is told of an id.
+    pub(super) fn held(&self, id: TokenId) -> Option<Held> {
+        let entry = self.entries.get(&id)?;
+        let ends = |id: &TokenId| self.entries.get(id).is_none_or(|entry| entry.revoked);
+        Some(Held {
+            left: entry.left,
+            expires_at: entry.expires_at,
+            ancestors: entry.ancestors.to_vec(),
+            is_revoked: entry.revoked || entry.ancestors.iter().any(ends),
+            born: Birth::numbered(entry.number),
+            chain: entry.chain.clone(),
+        })
+    }
+
     pub(super) fn revoked_unknown(&self) -> impl Iterator<Item = (&TokenId, &u64)> {
         self.revoked_unknown.iter()
     }
+}
+
+/// What the book knows of a token by its id alone.
+pub(super) struct Held {
+    pub(super) left: u32,
+    pub(super) expires_at: u64,
+    pub(super) ancestors: Vec<TokenId>,
+    /// It, or one above it.
+    pub(super) is_revoked: bool,
+    pub(super) born: Birth,
+    pub(super) chain: Box<[Symbol]>,
 }
 
 /// What a sweep found.
@@ -196,17 +220,6 @@ pub(super) struct Swept {
     pub(super) unknown: usize,
 }
 
-impl Entry {
-    pub(super) fn is_revoked(&self) -> bool {
-        self.revoked
-    }
-
-    /// Whether a revocation by agent or of all ends it; for entries of ours.
-    pub(super) fn is_ended<'a>(&self, standing: &Standing, chain: impl Iterator<Item = &'a str>) -> bool {
-        standing.ended_by(Birth::Number(self.number), chain).is_some()
-    }
-}
-
 fn entry(token: &TokenRecord<'_>, symbols: Symbols, number: u64) -> Entry {
     Entry {
         tag: token.tag,
@@ -214,7 +227,6 @@ fn entry(token: &TokenRecord<'_>, symbols: Symbols, number: u64) -> Entry {
         expires_at: token.expires_at,
         number,
         revoked: false,
-        emptied: (0, 0),
         ancestors: token.ancestors.into(),
         chain: symbols.chain,
         capabilities: symbols.capabilities,

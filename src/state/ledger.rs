@@ -1,14 +1,14 @@
 //! The counting core: synchronous, without input or output, generic over its locks, told the time.
 //!
-//! Locks are taken one at a time: the register's, then a shard's. What revocations say is read inside
-//! the shard's lock, so that a spend that begins after a revocation returned sees it.
+//! Locks are taken one at a time: the register's, or a shard's. What revocations say is read inside the
+//! shard's lock, so that a spend that begins after a revocation returned sees it.
 
 use std::borrow::Cow;
 
-use super::book::{Book, Symbols};
+use super::book::{Book, Held, Symbols};
 use super::locks::{Locks, Mutex, Snapshot, SystemLocks};
 use super::register::{Capacity, Register};
-use super::standing::Standing;
+use super::standing::{Birth, Standing};
 use super::{Known, Refused, TokenRecord};
 use crate::domain::limits;
 use crate::domain::time::Timestamp;
@@ -54,11 +54,17 @@ impl<K: Locks> Ledger<K> {
     /// began, before it looked at the policy: a revocation that came since then ends the token.
     ///
     /// # Errors
-    /// The ledger or the issuer's share of it is full.
+    /// The ledger or the issuer's share of it is full, or the token would be born dead.
     pub fn mint(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>], born: u64) -> Result<(), Refused> {
         let symbols = self.admit(token, capabilities)?;
         let issuer = symbols.chain.first().copied();
-        let entered = self.shard(token).with(|book| book.enter(token, symbols, born));
+        let entered = self.shard(token).with(|book| {
+            let chain = token.chain.iter().map(AsRef::as_ref);
+            if let Some(by) = self.standing.read(|standing| standing.ended_by(Birth::numbered(born), chain)) {
+                return Err(Refused::Revoked { by: by.into() });
+            }
+            book.enter(token, symbols, born)
+        });
         self.or_release(entered, issuer)
     }
 
@@ -71,18 +77,17 @@ impl<K: Locks> Ledger<K> {
         parent: &TokenRecord<'_>,
         child: &TokenRecord<'_>,
         parent_capabilities: &[Cow<'_, str>],
-        request: u64,
-        now: Timestamp,
+        born: u64,
     ) -> Result<u32, Refused> {
         let symbols = self.admit(child, &[])?;
         let issuer = symbols.chain.first().copied();
-        let moved = self.ensure_entered(parent, parent_capabilities).and_then(|()| {
+        let moved = self.ensure_entered(parent, parent_capabilities, born).and_then(|()| {
             self.shard(parent).with(|book| {
                 self.standing.read(|standing| {
                     book.check(parent, standing, self.fence)?;
                     not_born_dead(book, parent.id, child, standing)
                 })?;
-                let left = book.take(parent.id, child.max_uses, request, now)?;
+                let left = book.take(parent.id, child.max_uses)?;
                 book.enter_child(parent.id, child, symbols)?;
                 Ok(left)
             })
@@ -98,37 +103,33 @@ impl<K: Locks> Ledger<K> {
         self.shard(token).with(|book| self.standing.read(|standing| book.check(token, standing, self.fence)))
     }
 
-    /// Spends one use: one step whose result is the answer. Returns what is left.
+    /// Spends one use: one step whose result is the answer. Returns what is left. `born` is as for [`Ledger::mint`],
+    /// for a foreign token that is entered now.
     ///
     /// # Errors
     /// Why nothing was spent.
-    pub fn spend(
-        &self,
-        token: &TokenRecord<'_>,
-        capabilities: &[Cow<'_, str>],
-        request: u64,
-        now: Timestamp,
-    ) -> Result<u32, Refused> {
-        self.ensure_entered(token, capabilities)?;
+    pub fn spend(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>], born: u64) -> Result<u32, Refused> {
+        self.ensure_entered(token, capabilities, born)?;
         self.shard(token).with(|book| {
             self.standing.read(|standing| book.check(token, standing, self.fence))?;
-            book.take(token.id, 1, request, now)
+            book.take(token.id, 1)
         })
     }
 
-    /// Ends a token and its descendants. One that the ledger doesn't hold is remembered for as long as any token lives.
+    /// Ends a token that the ledger holds, and its descendants. Whether it holds it; `root` says where to look.
+    pub fn revoke_held(&self, id: TokenId, root: Option<TokenId>) -> bool {
+        match root {
+            Some(root) => self.shard_of(root).with(|book| book.revoke(id)),
+            None => self.shards.iter().any(|shard| shard.with(|book| book.revoke(id))),
+        }
+    }
+
+    /// Ends a token that the ledger does not hold: only a foreign one can still be used. It is remembered up to this
+    /// second.
     ///
     /// # Errors
     /// No more unknown ids can be remembered.
-    pub fn revoke_token(&self, id: TokenId, root: Option<TokenId>, now: Timestamp) -> Result<(), Refused> {
-        let shard = root.map(|root| self.shard_of(root));
-        let known = match shard {
-            Some(shard) => shard.with(|book| book.revoke(id)),
-            None => self.shards.iter().any(|shard| shard.with(|book| book.revoke(id))),
-        };
-        if known {
-            return Ok(());
-        }
+    pub fn revoke_unknown(&self, id: TokenId, keep_until: u64) -> Result<(), Refused> {
         let fits = self.register.with(|register| {
             let count = register.unknown_revocations();
             let fits = *count < limits::UNKNOWN_REVOCATIONS;
@@ -138,8 +139,7 @@ impl<K: Locks> Ledger<K> {
         if !fits {
             return Err(Refused::Full { capacity: limits::UNKNOWN_REVOCATIONS });
         }
-        let keep_until = now.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS);
-        // An unknown id can only be a foreign token's, whose root is itself. It may have been entered since.
+        // A foreign token is its own root. It may have been entered since.
         let is_new = self.shard_of(id).with(|book| !book.revoke(id) && book.revoke_unknown(id, keep_until));
         if !is_new {
             self.register.with(|register| {
@@ -196,7 +196,12 @@ impl<K: Locks> Ledger<K> {
     /// What the ledger knows of an id.
     #[must_use]
     pub fn look_up(&self, id: TokenId) -> Option<Known> {
-        self.shards.iter().find_map(|shard| shard.with(|book| self.known(book, id)))
+        let held = self.shards.iter().find_map(|shard| shard.with(|book| book.held(id)))?;
+        let Held { left, expires_at, ancestors, is_revoked, born, chain } = held;
+        let chain = self.names(&chain);
+        let names = chain.iter().map(String::as_str);
+        let is_ended = self.standing.read(|standing| standing.ended_by(born, names).is_some());
+        Some(Known { id, left, expires_at, ancestors, is_revoked: is_revoked || is_ended, chain })
     }
 
     /// What the root of this token's chain was given.
@@ -213,6 +218,12 @@ impl<K: Locks> Ledger<K> {
             shard.with(|book| book.revoked_unknown().map(|(id, until)| (*id, *until)).collect::<Vec<_>>())
         };
         self.shards.iter().flat_map(of).collect()
+    }
+
+    /// How many ids were revoked without being known.
+    #[must_use]
+    pub fn unknown_revocation_count(&self) -> usize {
+        self.register.with(|register| *register.unknown_revocations())
     }
 
     /// How many shards there are to sweep.
@@ -264,7 +275,7 @@ impl<K: Locks> Ledger<K> {
     }
 
     /// Only a foreign token is entered when it is first used.
-    fn ensure_entered(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>]) -> Result<(), Refused> {
+    fn ensure_entered(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>], born: u64) -> Result<(), Refused> {
         if token.foreign.is_none() || self.shard(token).with(|book| book.get(token.id).is_some()) {
             return Ok(());
         }
@@ -279,8 +290,7 @@ impl<K: Locks> Ledger<K> {
             if book.is_revoked_unknown(token.id) {
                 return Err(Refused::Revoked { by: Box::from("") });
             }
-            let number = self.standing.read(Standing::number);
-            book.enter(token, symbols, number).map(|()| true)
+            book.enter(token, symbols, born).map(|()| true)
         });
         if !matches!(entered, Ok(true)) {
             self.release(issuer);
@@ -314,21 +324,6 @@ impl<K: Locks> Ledger<K> {
         }
     }
 
-    fn known(&self, book: &Book, id: TokenId) -> Option<Known> {
-        let entry = book.get(id)?;
-        let chain = self.names(&entry.chain);
-        let ended = self.standing.read(|standing| entry.is_ended(standing, chain.iter().map(String::as_str)));
-        let above = entry.ancestors.iter().any(|id| book.get(*id).is_none_or(super::book::Entry::is_revoked));
-        Some(Known {
-            id,
-            left: entry.left,
-            expires_at: entry.expires_at,
-            ancestors: entry.ancestors.to_vec(),
-            is_revoked: entry.is_revoked() || above || ended,
-            chain,
-        })
-    }
-
     fn names(&self, symbols: &[u32]) -> Vec<String> {
         let name = |register: &mut Register| {
             symbols.iter().filter_map(|symbol| register.name(*symbol).map(ToString::to_string)).collect()
@@ -351,8 +346,7 @@ impl<K: Locks> Ledger<K> {
 /// A child for an agent whose tokens were revoked after the chain began would be dead at birth.
 fn not_born_dead(book: &Book, parent: TokenId, child: &TokenRecord<'_>, standing: &Standing) -> Result<(), Refused> {
     let Some(number) = book.number(parent) else { return Err(Refused::Fenced) };
-    let born = super::standing::Birth::Number(number);
-    match standing.ended_by(born, child.chain.iter().map(AsRef::as_ref)) {
+    match standing.ended_by(Birth::numbered(number), child.chain.iter().map(AsRef::as_ref)) {
         Some(by) => Err(Refused::Revoked { by: by.into() }),
         None => Ok(()),
     }

@@ -19,20 +19,25 @@ impl Cutoff {
     /// Whether it ends a token that was entered under this number, or made at this second by another issuer.
     #[must_use]
     pub(super) fn ends(self, born: Birth) -> bool {
-        match born {
-            Birth::Number(number) => number < self.number,
-            Birth::Second(second) => second <= self.at.seconds(),
-        }
+        let by_number = born.number.is_some_and(|number| number < self.number);
+        let by_second = born.second.is_some_and(|second| second <= self.at.seconds());
+        by_number || by_second
     }
 }
 
-/// By what a token is compared with a revocation.
+/// By what a token is compared with a revocation; either is enough to end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Birth {
-    /// One of ours: the counter's value when its root was minted.
-    Number(u64),
-    /// A foreign one: its `iat`.
-    Second(u64),
+pub(super) struct Birth {
+    /// The counter's value when the token's root was minted or entered.
+    pub(super) number: Option<u64>,
+    /// A foreign token's `iat`.
+    pub(super) second: Option<u64>,
+}
+
+impl Birth {
+    pub(super) fn numbered(number: u64) -> Self {
+        Self { number: Some(number), second: None }
+    }
 }
 
 /// Who put an agent under quarantine, beside the policy file.
@@ -86,7 +91,7 @@ impl Standing {
         self.quarantined.iter().map(|(name, sources)| (name, *sources))
     }
 
-    /// How many revocations and quarantines there are.
+    /// How many revocations there are, by agent and of all.
     #[must_use]
     pub fn len(&self) -> usize {
         self.agents.len().saturating_add(usize::from(self.all.is_some()))

@@ -9,6 +9,7 @@ use crate::domain::policy::PolicyId;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::engine::{Decision, Delegated, Delegation, Introspected, Introspection};
+use crate::events::DecisionId;
 
 pub(in crate::grpc) fn authorize_response(decision: Decision) -> pb::AuthorizeResponse {
     let Decision { outcome, id, agent, chain, token, policy, dry_run } = decision;
@@ -39,6 +40,7 @@ pub(in crate::grpc) fn authorize_response(decision: Decision) -> pb::AuthorizeRe
 /// A question of a batch that is not of its form, refused in its place.
 pub(in crate::grpc) fn malformed_response(
     malformed: &Malformed,
+    id: DecisionId,
     policy: &PolicyId,
     dry_run: bool,
 ) -> pb::AuthorizeResponse {
@@ -46,6 +48,7 @@ pub(in crate::grpc) fn malformed_response(
         decision: pb::Decision::Deny.into(),
         reason: pb::Reason::RequestMalformed.into(),
         message: malformed.to_string(),
+        decision_id: id.to_string(),
         policy_revision: policy.revision,
         policy_digest: policy.digest.to_string(),
         dry_run,
