@@ -1,6 +1,15 @@
 //! What an Authorize costs over gRPC with mTLS, beside a no-op call of the same sizes, in one run: ratios of
 //! interleaved rounds. The service runs on one thread, the load on another.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "a bench may panic: that is how it fails"
+)]
+
 mod fixture;
 
 use std::sync::Arc;

@@ -121,7 +121,7 @@ impl std::fmt::Display for ConfigError {
             Self::Setting { place, why } => write!(f, "{place}: {why}"),
             Self::Missing(missing) => {
                 let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
-                write!(f, "the configuration lacks {}; write in remit.toml:\n", names.join(", "))?;
+                writeln!(f, "the configuration lacks {}; write in remit.toml:", names.join(", "))?;
                 write_missing(f, missing)?;
                 f.write_str("\nor run `remit serve --dev`, which makes all of it for trying out")
             }

@@ -263,17 +263,23 @@ impl Engine {
         }
     }
 
-    /// Steps 1 and 3 for a caller that asks for itself.
+    /// The agent is known, not quarantined, and the policy is fresh.
     fn in_good_standing(&self, policy: &Policy, agent: &str, now: Timestamp) -> Result<(), Denial> {
+        self.is_somebody(policy, agent)?;
+        if self.is_policy_stale(now) {
+            let message = "the policy file could not be read and found valid for too long: see the service's log";
+            return Err(Denial::new(Reason::PolicyStale, message));
+        }
+        Ok(())
+    }
+
+    /// The agent is known and not quarantined. Ending and looking need no fresh policy.
+    fn is_somebody(&self, policy: &Policy, agent: &str) -> Result<(), Denial> {
         if policy.agent(agent).is_none() {
             return Err(unknown_agent(policy, agent));
         }
         if self.is_quarantined(policy, agent) {
             return Err(crate::domain::chain::quarantined(agent));
-        }
-        if self.is_policy_stale(now) {
-            let message = "the policy file could not be read and found valid for too long: see the service's log";
-            return Err(Denial::new(Reason::PolicyStale, message));
         }
         Ok(())
     }
@@ -285,7 +291,9 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 fn unknown_agent(policy: &Policy, name: &str) -> Denial {
     let meant = policy.closest_agent(name).map(|known| format!(" (did you mean {known}?)")).unwrap_or_default();
-    let message = format!("policy names no agent {name}{meant}: give it a rule, or name it where it is delegated to");
+    let message = format!(
+        "policy names no agent {name}{meant}: list a service that decides for agents it authenticated in enforcement_points, and give an agent a rule or name it where it is delegated to"
+    );
     Denial::new(Reason::AgentUnknown, message)
 }
 

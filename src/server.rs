@@ -6,6 +6,7 @@
 
 mod build;
 mod reload;
+mod troubles;
 mod workers;
 
 use std::net::SocketAddr;

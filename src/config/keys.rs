@@ -85,16 +85,16 @@ impl Key {
     /// # Errors
     /// What the text should have been.
     pub(super) fn table(&self, text: &str) -> Result<Table, &'static str> {
-        let (key, value) = match self.value(text)? {
-            Value::Array(files) if self.kind == Kind::KeyFiles => return Ok(key_entries(files)),
-            value => (self.name, value),
-        };
-        let section = Table::from_iter([(key.to_owned(), value)]);
+        let value = self.value(text)?;
+        if self.kind == Kind::KeyFiles {
+            return Ok(key_entries(&value));
+        }
+        let section = Table::from_iter([(self.name.to_owned(), value)]);
         Ok(Table::from_iter([(self.section.to_owned(), Value::Table(section))]))
     }
 
     fn value(&self, text: &str) -> Result<Value, &'static str> {
-        let list = || text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| item.into()).collect();
+        let list = || text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect();
         if text.is_empty() && self.kind != Kind::List {
             return Err("it is empty: give it a value, or don't set it");
         }
@@ -109,7 +109,8 @@ impl Key {
 }
 
 /// `[[key]]` entries with these files.
-fn key_entries(files: Vec<Value>) -> Table {
-    let entry = |file| Value::Table(Table::from_iter([("file".to_owned(), file)]));
-    Table::from_iter([("key".to_owned(), Value::Array(files.into_iter().map(entry).collect()))])
+fn key_entries(files: &Value) -> Table {
+    let entry = |file: &Value| Value::Table(Table::from_iter([("file".to_owned(), file.clone())]));
+    let entries = files.as_array().into_iter().flatten().map(entry).collect();
+    Table::from_iter([("key".to_owned(), Value::Array(entries))])
 }

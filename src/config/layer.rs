@@ -115,7 +115,7 @@ fn make_absolute(table: &mut Table, key: &Key, folder: &Path) {
             && !(path.is_empty() || key.kind == Kind::PathOrDash && path == "-")
             && let Some(joined) = folder.join(&*path).to_str()
         {
-            *path = joined.to_owned();
+            joined.clone_into(path);
         }
     };
     let Some(section) = table.get_mut(key.section) else { return };

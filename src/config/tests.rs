@@ -116,7 +116,7 @@ fn every_key_arrives_in_its_place() {
     assert_eq!((keys[1].path.clone(), keys[1].foreign), (at("b.key"), false));
     assert_eq!(config.state.capacity(), crate::state::Capacity { entries: 1000, per_agent: 500 });
     assert_eq!(config.audit.file, Some(at("audit.jsonl")));
-    assert_eq!(config.telemetry.format, LogFormat::Text);
+    assert_eq!(config.telemetry.format, crate::telemetry::Format::Text);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((config.policy.poll_seconds, config.policy.max_age()), (2, None));
     assert_eq!(config.state.capacity(), crate::state::Capacity { entries: 2_000_000, per_agent: 500_000 });
     assert!(!config.keys[0].foreign && config.http.files().is_none());
-    assert_eq!((config.telemetry.log.as_str(), config.telemetry.format), ("info", LogFormat::Json));
+    assert_eq!((config.telemetry.log.as_str(), config.telemetry.format), ("info", crate::telemetry::Format::Json));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn the_environment_speaks_every_kind() {
         .variable("REMIT_POLICY_AUDITORS", "")
         .variable("HOME", "/root")
         .config();
-    let names: Vec<&str> = config.policy.administrators.iter().map(|name| name.as_str()).collect();
+    let names: Vec<&str> = config.policy.administrators.iter().map(crate::domain::agent::AgentName::as_str).collect();
     assert_eq!(names, ["ops-a", "ops-b"]);
     let keys: Vec<&Path> = config.keys.iter().map(|key| key.file.as_path()).collect();
     assert_eq!(keys, [Path::new("new.key"), Path::new("/run/old.key")], "relative to the working directory");

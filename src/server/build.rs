@@ -7,7 +7,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::ServerError;
-use super::reload::Troubles;
+use super::troubles::Troubles;
 use crate::condition::{Condition, Connections, Examine};
 use crate::config::Config;
 use crate::engine::chance::Chance;

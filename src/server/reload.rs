@@ -1,15 +1,14 @@
 //! What changes while we run: the policy, keys and certificates; and what is forgotten.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::build::{self, Built};
+use super::troubles::Troubles;
 use super::{ServerError, tls_stores};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -20,31 +19,6 @@ use crate::transport::TlsStore;
 
 /// How often the time of the policy file's last good reading is passed on.
 const PASS_ON: Duration = Duration::from_millis(500);
-
-/// What is wrong in the background, by what it concerns; the last word on each.
-#[derive(Clone, Default)]
-pub(super) struct Troubles(Arc<Mutex<BTreeMap<String, String>>>);
-
-impl Troubles {
-    pub(super) fn list(&self) -> Vec<String> {
-        self.0.lock().values().cloned().collect()
-    }
-
-    /// Notes trouble or its end; a new trouble is logged once.
-    fn note(&self, concern: &str, trouble: Option<String>) {
-        let mut troubles = self.0.lock();
-        match trouble {
-            Some(text) if troubles.get(concern) != Some(&text) => {
-                tracing::error!(target: "reload", concern, "{text}");
-                troubles.insert(concern.to_owned(), text);
-            }
-            Some(_) => {}
-            None => {
-                troubles.remove(concern);
-            }
-        }
-    }
-}
 
 /// Begins to watch everything that may change; the answer asks for the policy's reload.
 pub(super) fn begin(
