@@ -206,16 +206,14 @@ def authorize_request(capability, resource, token="", **more):
 def delegate_request(to, capabilities, resources, parent="", ttl=None, **more):
     if ttl is not None:
         more["ttl"] = duration_pb2.Duration(seconds=ttl)
-    return pb.DelegateRequest(
-        to_agent=to, capabilities=capabilities, resources=resources, parent_token=parent, **more
-    )
+    return pb.DelegateRequest(to_agent=to, capabilities=capabilities, resources=resources, parent_token=parent, **more)
 
 
 def certificate_credentials(folder, name):
     """An agent's credentials from a dev folder."""
     folder = Path(folder)
     return grpc.ssl_channel_credentials(
-        root_certificates=(folder / "server-ca.pem" if (folder / "server-ca.pem").exists() else folder / "ca.pem").read_bytes(),
+        root_certificates=(folder / "ca.pem").read_bytes(),
         private_key=(folder / "agents" / f"{name}.key").read_bytes(),
         certificate_chain=(folder / "agents" / f"{name}.pem").read_bytes(),
     )

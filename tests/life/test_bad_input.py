@@ -2,12 +2,13 @@
 
 import re
 import secrets
+from functools import partial
 
 import grpc
 import pytest
 import seed_token
 from google.protobuf import struct_pb2
-from remit_client import authorize_request, delegate_request, fails_with, malformed, reason
+from remit_client import Refused, authorize_request, delegate_request, fails_with, malformed, reason
 from seed_policy import COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
 from waiting import wait_until
 
@@ -274,21 +275,20 @@ def test_no_token_is_written_anywhere(serve):
     tokens += [planted, f"{planted}.{planted}", planted * 500]
     tokens += [seed_token.issue(key, COORDINATOR, DEPLOYER, ["kubectl_get"], ["prod/*"], **{planted: planted})]
     tokens += [seed_token.seal_bytes(key, planted.encode()), seed_token.seal_bytes(key, f'{{"{planted}'.encode())]
-    last = None
     for token in tokens:
-        for agent in (DEPLOYER, VALIDATOR):
-            last = world[agent].authorize("kubectl_get", "prod/web", token)
-            assert planted not in str(last), "not even to the caller"
-        for ask in (
-            lambda: deployer.delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=token),
-            lambda: deployer.introspect(token=token),
-            lambda: deployer.revoke(token=token),
-        ):
+        questions = [
+            (world[VALIDATOR].authorize, ("kubectl_get", "prod/web", token)),
+            (deployer.authorize, ("kubectl_get", "prod/web", token)),
+            (deployer.delegate, (VALIDATOR, ["kubectl_get"], ["prod/web"], token)),
+            (partial(deployer.introspect, token=token), ()),
+            (partial(deployer.revoke, token=token), ()),
+        ]
+        for ask, arguments in questions:
             try:
-                assert planted not in str(ask())
-            except Exception as error:  # noqa: BLE001  What it is refused with is other tests' business.
-                assert planted not in str(error), "not even to the caller"
-    del last
+                said = str(ask(*arguments))
+            except Refused as error:
+                said = str(error)
+            assert planted not in said, "not even to the caller"
 
     final = world.administrator().status().event_sequence
     wait_until(lambda: len(world.remit.audit_lines()) >= final, "the audit file has all events")
@@ -303,7 +303,7 @@ def test_no_token_is_written_anywhere(serve):
         "events": "\n".join(map(str, events)),
         "metrics": world.remit.http("/metrics")[2],
     }
-    assert len(written["log"]) > 1000 and len(events) >= 10, "there was something to find it in"
+    assert '"level":"TRACE"' in written["log"] and len(events) >= 10, "there was something to find it in"
     secrets_of_tokens = [planted] + [part for token in tokens[:3] for part in token.split(".")]
     secrets_of_tokens += [re.sub("=+$", "", token.split(".")[0])[-40:] for token in tokens[:3]]
     secrets_of_tokens += [key.decode(errors="replace")]

@@ -9,8 +9,10 @@ import time
 
 import pytest
 import seed_token
+from cryptography import x509
 from remit_process import binary, environment
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
+from waiting import wait_until
 
 SECONDS = 20
 
@@ -90,7 +92,7 @@ def first_lines(process, count):
                     break
                 *whole, rest = (rest + more).split(b"\n")
                 lines += [line.decode() for line in whole]
-        return lines
+        return lines[:count]
     finally:
         process.terminate()
         process.wait()
@@ -153,7 +155,14 @@ def test_a_token_is_never_an_argument():
 
 
 def test_wrong_usage_is_2():
-    for arguments in [[], ["nothing"], ["authorize"], ["serve", "--nothing"], ["policy", "check"], ["delegate", "--to"]]:
+    for arguments in [
+        [],
+        ["nothing"],
+        ["authorize"],
+        ["serve", "--nothing"],
+        ["policy", "check"],
+        ["delegate", "--to"],
+    ]:
         ran = remit(*arguments)
         assert ran.returncode == 2 and ran.stderr and not ran.stdout, arguments
 
@@ -273,7 +282,15 @@ def test_an_explicit_server_and_certificate(console, shared):
     who = ["--cert", path / f"agents/{DEPLOYER}.pem", "--key", path / f"agents/{DEPLOYER}.key", "--ca", path / "ca.pem"]
     token = deployer_token(shared).token
     ran = remit(
-        "authorize", "kubectl_get", "prod/web", "--server", shared.address(), *who, "--output", "json", REMIT_TOKEN=token
+        "authorize",
+        "kubectl_get",
+        "prod/web",
+        "--server",
+        shared.address(),
+        *who,
+        "--output",
+        "json",
+        REMIT_TOKEN=token,
     )
     assert ran.returncode == 0 and json.loads(ran.stdout)["decision"] == "allow", ran.stderr
 
@@ -308,11 +325,11 @@ def test_dev_certs(tmp_path):
     made = remit("dev-certs", "--dir", tmp_path / "certs", "--agent", "agent-a", "--output", "json")
     assert made.returncode == 0, made.stderr
     json.loads(made.stdout)
-    from cryptography import x509
-
     certificate = x509.load_pem_x509_certificate((tmp_path / "certs/agents/agent-a.pem").read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://cluster.local/ns/ai-agents/sa/agent-a-sa"]
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
+        "spiffe://cluster.local/ns/ai-agents/sa/agent-a-sa"
+    ]
     for key in (tmp_path / "certs").rglob("*.key"):
         assert key.stat().st_mode & 0o077 == 0, key
 
@@ -362,8 +379,6 @@ def test_what_the_console_did_is_on_record(console, shared):
     """Each command was made by the agent it said, and no token went into the file."""
     path, given = console.token("recorded")
     answer = console("authorize", "kubectl_get", "prod/web", "--as", DEPLOYER, "--token-file", path)
-    from waiting import wait_until
-
     line = wait_until(
         lambda: next((line for line in shared.remit.audit() if line["decision_id"] == answer["decision_id"]), None),
         "the audit line",

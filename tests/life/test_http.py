@@ -1,6 +1,8 @@
 """What operators look at: metrics, health, readiness, reflection; and how the process ends."""
 
 import shutil
+import signal
+import socket
 import subprocess
 import threading
 import time
@@ -53,7 +55,9 @@ def test_the_seeds_alerts_would_fire(serve):
     assert reason(world[VALIDATOR].authorize("kubectl_get", "prod/web", child.token)) == "TOKEN_USES_EXHAUSTED"
     token = deployer_token(world).token
     assert reason(world[DEPLOYER].authorize("kubectl_apply", "prod/web", token)) == "CAPABILITY_NOT_GRANTED"
-    assert reason(world[DEPLOYER].authorize("kubectl_apply", "prod/web", token, dry_run=True)) == "CAPABILITY_NOT_GRANTED"
+    assert (
+        reason(world[DEPLOYER].authorize("kubectl_apply", "prod/web", token, dry_run=True)) == "CAPABILITY_NOT_GRANTED"
+    )
     with refused("DELEGATION_DEPTH_EXCEEDED"):
         world[VALIDATOR].delegate(ANALYST, ["kubectl_get"], ["prod/web"], parent=child.token)
     assert reason(world[ANALYST].authorize("kubectl_get", "prod/web", token)) == "TOKEN_WRONG_HOLDER"
@@ -193,8 +197,6 @@ def test_sigterm_drains(serve):
 def test_a_second_signal_stops_at_once(serve):
     world = serve()
     # A connection that never says anything keeps a drain waiting, if anything does.
-    import socket
-
     with socket.create_connection(("127.0.0.1", world.remit.ports["grpc"])):
         world.remit.terminate()
         wait_until(lambda: "draining" in world.remit.log(), "it drains")
@@ -204,8 +206,6 @@ def test_a_second_signal_stops_at_once(serve):
 
 
 def test_sigint_is_a_signal_to_drain_too(serve):
-    import signal
-
     world = serve()
     deployer_token(world)
     world.remit.process.send_signal(signal.SIGINT)

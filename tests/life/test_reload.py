@@ -3,11 +3,16 @@
 import hashlib
 import json
 import os
+import ssl
 import threading
 import time
+import urllib.request
 
+import grpc
 import pytest
-from remit_client import reason
+import seed_token
+from remit_client import admin, fails_with, reason
+from remit_process import Remit
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, deployer_token
 from test_identity import put
 from waiting import wait_until
@@ -16,7 +21,10 @@ CHANGE_SECONDS = 3
 SEED = {
     "max_delegation_depth": 2,
     "delegation_rules": {
-        "agent-coordinator": {"can_delegate_to": ["agent-deployer"], "max_capability_set": ["read_file", "kubectl_get"]},
+        "agent-coordinator": {
+            "can_delegate_to": ["agent-deployer"],
+            "max_capability_set": ["read_file", "kubectl_get"],
+        },
         "agent-analyst": {"max_capability_set": ["read_file"]},
     },
 }
@@ -164,7 +172,9 @@ BROKEN = {
     "nothing": b"",
     "half of it": policy(0, True)[:150],
     "an unknown key": policy(0, True).replace(b"max_capability_set", b"max_capabilty_set", 1),
-    "a key twice": policy(0, True).replace(b'"max_delegation_depth": 2', b'"max_delegation_depth": 2, "max_delegation_depth": 9'),
+    "a key twice": policy(0, True).replace(
+        b'"max_delegation_depth": 2', b'"max_delegation_depth": 2, "max_delegation_depth": 9'
+    ),
     "NULs": b"\0" * 4096,
     "no UTF-8": policy(0, True).replace(b"read_file", b"read\xff", 1),
     "a depth that no policy may have": policy(0, True).replace(b'depth": 2', b'depth": 17'),
@@ -186,9 +196,6 @@ def watched(serve, folder):
 
 
 def ready(world, agent=None):
-    import ssl
-    import urllib.request
-
     folder = world.remit.folder
     context = ssl.create_default_context(cafile=folder / "ca.pem")
     if agent:
@@ -203,21 +210,25 @@ def failures(world):
     return world.administrator().status().policy_reload_failures
 
 
+def put_and_count(world, content, what):
+    before = failures(world)
+    put(world.remit.policy_file, content)
+    wait_until(lambda: failures(world) > before, f"{what}: it is counted", CHANGE_SECONDS)
+
+
 def test_a_broken_file_changes_nothing_and_shows(watched):
     world, good = watched, policy(0, True)
     expected = answer_under(good, True)
     with Questions(world) as questions:
         questions.until(expected, "the policy answers")
-        for count, (what, content) in enumerate(BROKEN.items(), start=1):
-            before = failures(world)
-            put(world.remit.policy_file, content)
-            wait_until(lambda: failures(world) > before, f"{what}: it is counted", CHANGE_SECONDS)
+        for what, content in BROKEN.items():
+            put_and_count(world, content, what)
             status = world.administrator().status()
             assert status.policy_digest == digest(good) and status.ready
             assert "policy" in " ".join(status.details), (what, status)
             questions.some_more()
         code, detail = ready(world, "ops-admin")
-        assert code == 200 and json.loads(detail)["policy_reload_failures"] >= count
+        assert code == 200 and json.loads(detail)["policy_reload_failures"] >= len(BROKEN)
         assert "policy" in " ".join(json.loads(detail)["attention"]), detail
         assert ready(world) == (200, "ready\n") and ready(world, DEPLOYER) == (200, "ready\n"), "strangers see no more"
 
@@ -230,7 +241,9 @@ def test_a_broken_file_changes_nothing_and_shows(watched):
     logged = [json.loads(line) for line in world.remit.log().splitlines()]
     errors = [entry for entry in logged if entry["level"] in ("ERROR", "WARN") and "policy" in json.dumps(entry)]
     assert len(errors) >= len(BROKEN), "each stands in the log"
-    assert any("max_capabilty_set" in json.dumps(entry) and "max_capability_set" in json.dumps(entry) for entry in errors)
+    assert any(
+        "max_capabilty_set" in json.dumps(entry) and "max_capability_set" in json.dumps(entry) for entry in errors
+    )
 
 
 def test_a_missing_file_changes_nothing(serve):
@@ -242,10 +255,6 @@ def test_a_missing_file_changes_nothing(serve):
 
 
 def test_a_reload_on_demand(serve):
-    from remit_client import admin
-    from remit_client import fails_with
-    import grpc
-
     world = serve()
     administrator = world.administrator()
 
@@ -284,7 +293,6 @@ def test_sighup_reads_everything_again(serve, folder, tmp_path):
         assert questions.answers[-1] == answer_under(first, True), "nobody has told it yet"
         world.remit.hang_up()
         questions.until(answer_under(second, False), "the signal reads the policy")
-    import seed_token
 
     def seals_anew():
         given = world[COORDINATOR].delegate(DEPLOYER, ["kubectl_get"], ["prod/web"])
@@ -322,8 +330,6 @@ def test_a_rotation_with_two_keys_ends_nothing(serve, folder):
     fresh = os.urandom(32).hex().encode()
     put(folder / "hmac.key", fresh)
 
-    import seed_token
-
     def seals_anew():
         given = deployer_token(world)
         try:
@@ -349,8 +355,6 @@ def test_a_broken_key_changes_nothing(serve):
 
 
 def test_no_start_on_a_broken_policy(folder):
-    from remit_process import Remit
-
     (folder / "policy.json").write_text('{"max_delegation_dept": 2}')
     remit = Remit(folder)
     with pytest.raises(AssertionError, match="did you mean"):

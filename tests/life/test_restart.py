@@ -1,8 +1,10 @@
 """What a crash and a second start leave as it was, and what they end."""
 
 import hashlib
+import json
 
-from remit_client import reason, refused
+from remit_client import World, reason, refused
+from remit_process import Remit
 from seed_policy import COORDINATOR, DEPLOYER, VALIDATOR, deployer_token, validator_token
 
 
@@ -70,16 +72,11 @@ def test_half_a_line_of_a_crash_does_not_spoil_the_next(serve):
     made = deployer_token(world)
     world.close()
     assert world.remit.stop() == 0
-    import json
-
     whole = [json.loads(line) for line in world.remit.audit_lines() if line.endswith("}")]
     assert any(line["token_id"] == made.token_id for line in whole), "the new lines stand on their own"
 
 
 def test_a_second_start_keeps_everything(tmp_path):
-    from remit_client import World
-    from remit_process import Remit
-
     remit = Remit(tmp_path / "new" / "dev")
     with remit, World(remit) as world:
         deployer_token(world)
@@ -112,12 +109,11 @@ def test_secrets_are_for_their_owner_alone(template):
 
 
 def test_a_policy_laid_there_before_the_first_start(tmp_path):
-    from remit_client import World
-    from remit_process import Remit
-
     folder = tmp_path / "dev"
     folder.mkdir()
-    (folder / "policy.json").write_text('{"delegation_rules": {"boss": {"can_delegate_to": ["worker"], "max_capability_set": ["x"]}}}')
+    (folder / "policy.json").write_text(
+        '{"delegation_rules": {"boss": {"can_delegate_to": ["worker"], "max_capability_set": ["x"]}}}'
+    )
     remit = Remit(folder)
     with remit, World(remit) as world:
         token = world["boss"].delegate("worker", ["x"], ["y"]).token

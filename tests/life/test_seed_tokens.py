@@ -120,7 +120,9 @@ def test_a_malformed_token_with_a_good_seal(shared, key, what):
 
 
 def test_a_claim_that_is_there_twice(shared, key):
-    claims = json.dumps({"iss": COORDINATOR, "sub": DEPLOYER, "cap": ["kubectl_get"], "max_uses": 1, "delegatable": False})
+    claims = json.dumps(
+        {"iss": COORDINATOR, "sub": DEPLOYER, "cap": ["kubectl_get"], "max_uses": 1, "delegatable": False}
+    )
     times = f'"iat": {NOW}, "exp": {NOW + 60}, "res": ["prod/web"], "res": ["*"]'
     token = seed_token.seal_bytes(key, f"{claims[:-1]}, {times}}}".encode())
     assert reason(shared[DEPLOYER].authorize("kubectl_get", "prod/web", token)) == "TOKEN_MALFORMED"
