@@ -8,6 +8,7 @@
 mod check;
 mod keys;
 mod layer;
+pub mod process;
 mod sections;
 
 use std::ffi::OsString;

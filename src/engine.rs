@@ -36,6 +36,7 @@ use crate::domain::time::Timestamp;
 use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
 use crate::state::rate::RateLimiter;
+use crate::state::standing::Standing;
 use crate::state::{Foreign, Refused, State, TokenRecord};
 
 /// A policy that answers, with what an operator wants to know of it.
@@ -48,6 +49,15 @@ pub struct InForce {
     pub warnings: Vec<String>,
     /// Since when it answers.
     pub loaded_at: Timestamp,
+}
+
+/// What a request begins with and holds on to.
+#[derive(Clone)]
+pub struct Beginning {
+    /// The policy under which it is answered.
+    pub in_force: Arc<InForce>,
+    /// The number of the last revocation, read before the policy: what it mints is dead if one came since.
+    born: u64,
 }
 
 /// The parts that an engine is made of.
@@ -110,7 +120,14 @@ impl Engine {
         engine
     }
 
-    /// The policy in force. A request holds on to the one that it began with.
+    /// Begins a request, or a batch of them.
+    #[must_use]
+    pub fn begin(&self) -> Beginning {
+        let born = self.state.standing(Standing::number);
+        Beginning { born, in_force: self.policy() }
+    }
+
+    /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Arc<InForce> {
         self.policy.load_full()

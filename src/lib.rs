@@ -24,8 +24,10 @@
 //! | [`server`] | Builds every room, joins them, and runs. |
 
 pub mod api;
+pub mod cli;
 pub mod condition;
 pub mod config;
+pub mod dev_folder;
 pub mod domain;
 pub mod engine;
 pub mod events;
