@@ -165,7 +165,8 @@ class Client:
         return self.call(self.administration.GetStatus, admin.GetStatusRequest())
 
     def watch(self, seconds=30, **request):
-        return Watching(self.decisions.WatchDecisions(pb.WatchDecisionsRequest(**request), timeout=seconds))
+        message = pb.WatchDecisionsRequest(**request)
+        return Watching(self.decisions.WatchDecisions(message, timeout=seconds, metadata=self.metadata))
 
 
 class Watching:
