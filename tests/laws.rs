@@ -6,6 +6,9 @@
 #![expect(clippy::arithmetic_side_effects, reason = "the sums of these tests are small")]
 
 #[cfg(test)]
+#[path = "laws/families.rs"]
+mod families;
+#[cfg(test)]
 #[path = "laws/generate.rs"]
 mod generate;
 #[cfg(test)]
@@ -13,6 +16,12 @@ mod generate;
 mod histories;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+#[path = "laws/races.rs"]
+mod races;
+#[cfg(test)]
+#[path = "laws/single.rs"]
+mod single;
 #[cfg(test)]
 #[path = "laws/story.rs"]
 mod story;

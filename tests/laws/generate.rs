@@ -106,7 +106,16 @@ pub fn policies() -> impl Strategy<Value = Policy> {
     let token = (prop_oneof![1..=300u64, 60..=300u64], prop_oneof![1..=300u64, 100..=300u64], 1..=3u64, 1..=5u64);
     let whom = prop::option::weighted(0.5, any::<u8>());
     let quarantined = prop_oneof![7 => Just(None), 1 => (0..7usize).prop_map(Some)];
-    (4..=7usize, vec(rule(), 7), prop_oneof![1..=4u64, 2..=4u64], grants, calls, token, whom, (quarantined, prop::bool::weighted(0.08)))
+    (
+        4..=7usize,
+        vec(rule(), 7),
+        prop_oneof![1..=4u64, 2..=4u64],
+        grants,
+        calls,
+        token,
+        whom,
+        (quarantined, prop::bool::weighted(0.08)),
+    )
         .prop_map(|(count, rules, max_depth, grants, calls, token, whom, (quarantined, back))| {
             let mut policy = Policy {
                 max_depth,
@@ -143,7 +152,12 @@ fn rules_of(dice: &[RuleDice], back: bool) -> BTreeMap<String, Rule> {
             let capabilities = if at == 0 { 15 } else { dice.capabilities.0 | dice.capabilities.1 };
             let rule = Rule {
                 can_delegate_to,
-                cap: CAPABILITIES.iter().enumerate().filter(|(bit, _)| capabilities >> bit & 1 == 1).map(|(_, name)| (*name).to_owned()).collect(),
+                cap: CAPABILITIES
+                    .iter()
+                    .enumerate()
+                    .filter(|(bit, _)| capabilities >> bit & 1 == 1)
+                    .map(|(_, name)| (*name).to_owned())
+                    .collect(),
                 res: dice.resources.iter().map(|at| PATTERNS[*at].to_owned()).collect(),
                 trusted: chosen(dice.trusted, at),
             };

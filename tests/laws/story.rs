@@ -4,7 +4,7 @@ use proptest::test_runner::TestCaseError;
 use proptest::{prop_assert, prop_assert_eq};
 use remit::domain::reason::Denial;
 use remit::domain::token::TokenId;
-use remit::engine::{Delegated, NotReinstated, Revocation, RevokeTarget, TokenTarget};
+use remit::engine::{Delegated, NotReinstated, Revocation, RevokeTarget};
 use serde_json::{Value, json};
 
 use crate::generate::{self, Dice, Op};
@@ -61,12 +61,7 @@ impl Story {
     pub async fn tell(&mut self, op: &Op) -> Told {
         match op.clone() {
             Op::Delegate(mut dice) => {
-                let (rounds, from_parent) = (if dice.in_256(60) { 1 } else { TRIES }, dice.in_256(170));
-                let mut wishes = (0..rounds).map(|_| self.wish(&mut dice, from_parent));
-                let mut wish = wishes.next().unwrap();
-                while let (false, Some(next)) = (self.oracle.delegate(&wish).allowed, wishes.next()) {
-                    wish = next;
-                }
+                let wish = self.likely_wish(&mut dice);
                 self.delegate(&wish).await?;
             }
             Op::Authorize(mut dice) => {
@@ -78,7 +73,7 @@ impl Story {
                 }
                 self.authorize(&ask).await?;
             }
-            Op::Revoke(mut dice) => self.revoke(&mut dice).await?,
+            Op::Revoke(mut dice) => self.revoke_something(&mut dice).await?,
             Op::Reinstate(mut dice) => self.reinstate(&mut dice).await?,
             Op::Tick(millis) => self.tick(millis),
             Op::Reload(mut dice) => self.reload(generate::changed(&self.oracle.policy, &self.first, &mut dice)),
@@ -210,6 +205,45 @@ impl Story {
 
     // ---- Delegate ----
 
+    fn likely_wish(&self, dice: &mut Dice) -> Wish {
+        let (rounds, from_parent) = (if dice.in_256(60) { 1 } else { TRIES }, dice.in_256(170));
+        let mut wishes = (0..rounds).map(|_| self.wish(dice, from_parent));
+        let mut wish = wishes.next().unwrap();
+        while let (false, Some(next)) = (self.oracle.delegate(&wish).allowed, wishes.next()) {
+            wish = next;
+        }
+        wish
+    }
+
+    /// A token that may be used anywhere, if one is granted.
+    pub async fn grow(&mut self, dice: &mut Dice) -> Told {
+        let wish = self.likely_wish(dice);
+        self.delegate(&Wish { aud: vec![], late: false, ..wish }).await.map(drop)
+    }
+
+    /// What the token is good for: its holder asks through an enforcement point.
+    pub fn proper_ask(&self, id: usize) -> Ask {
+        let token = &self.oracle.tokens[id];
+        let pattern = token.res.first().unwrap();
+        let resource =
+            if pattern.ends_with('*') { format!("{}x", &pattern[..pattern.len() - 1]) } else { pattern.clone() };
+        Ask {
+            caller: generate::GUARD.to_owned(),
+            agent: token.chain.last().cloned(),
+            destination: None,
+            wanted: Some((token.cap[0].clone(), resource)),
+            call: None,
+            token: Some(Shown::Token(id)),
+            dry_run: false,
+            late: false,
+        }
+    }
+
+    /// What the engine alone says.
+    pub async fn outcome(&self, ask: &Ask) -> Result<(), Denial> {
+        self.world.authorize(ask, self.shown(ask.token, "")).await.outcome
+    }
+
     fn wish(&self, dice: &mut Dice, from_parent: bool) -> Wish {
         let policy = &self.oracle.policy;
         let id = dice.token(&self.oracle).filter(|_| from_parent);
@@ -217,12 +251,15 @@ impl Story {
         let agents = generate::AGENTS.map(str::to_owned);
         let starters: Vec<String> = agents
             .iter()
-            .filter(|agent| policy.starts(agent) && policy.rules.get(*agent).is_some_and(|rule| !rule.can_delegate_to.is_empty()))
+            .filter(|agent| {
+                policy.starts(agent) && policy.rules.get(*agent).is_some_and(|rule| !rule.can_delegate_to.is_empty())
+            })
             .cloned()
             .collect();
         let proper = parent.map_or_else(|| dice.pick(&starters).cloned(), |parent| parent.chain.last().cloned());
         let caller = proper.filter(|_| !dice.in_256(16)).unwrap_or_else(|| dice.anybody());
-        let targets: Vec<String> = policy.rules.get(&caller).into_iter().flat_map(|rule| rule.can_delegate_to.clone()).collect();
+        let targets: Vec<String> =
+            policy.rules.get(&caller).into_iter().flat_map(|rule| rule.can_delegate_to.clone()).collect();
         let to = dice.pick(&targets).cloned().filter(|_| !dice.in_256(16)).unwrap_or_else(|| dice.anybody());
         let rules: Vec<_> = [&caller, &to].into_iter().filter_map(|agent| policy.rules.get(agent)).collect();
         let holds = |cap: &str| {
@@ -237,7 +274,9 @@ impl Story {
             let held = parent.is_none_or(|parent| within_any(res, &parent.res));
             held && rules.iter().all(|rule| within_any(res, &rule.res))
         };
-        let some = (0..8).map(|_| if dice.in_256(150) { dice.pick_name(&generate::PATTERNS) } else { dice.pick_name(&generate::RESOURCES) });
+        let some = (0..8).map(|_| {
+            if dice.in_256(150) { dice.pick_name(&generate::PATTERNS) } else { dice.pick_name(&generate::RESOURCES) }
+        });
         let all: Vec<String> = some.collect();
         let fitting: Vec<String> = all.iter().filter(|res| covers(res)).cloned().collect();
         let wild = fitting.is_empty() || dice.in_256(16);
@@ -248,7 +287,9 @@ impl Story {
             Some(parent) => parent.left.clamp(1, policy.max_uses_trusted),
             None => policy.max_uses_trusted,
         };
-        let life = parent.map_or(u64::MAX, |parent| parent.exp.saturating_sub(self.oracle.now / 1000)).clamp(1, policy.max_ttl);
+        let life = parent
+            .map_or(u64::MAX, |parent| parent.exp.saturating_sub(self.oracle.now / 1000))
+            .clamp(1, policy.max_ttl);
         let depth = if dice.in_256(32) { 6 } else { policy.max_depth };
         let aud: &[&str] = if dice.in_256(60) { &[generate::GUARD, "svc-store", "agent-b"] } else { &[] };
         Wish {
@@ -295,7 +336,10 @@ impl Story {
     fn same_token(&self, wanted: &Token, found: &Delegated) -> Told {
         prop_assert!(found.chain.iter().map(AsRef::as_ref).eq(wanted.chain.iter()));
         prop_assert_eq!((&found.capabilities, &found.resources), (&wanted.cap, &wanted.res));
-        prop_assert_eq!((u64::from(found.max_uses), found.expires_at.nanos()), (wanted.max_uses, wanted.exp * 1_000_000_000));
+        prop_assert_eq!(
+            (u64::from(found.max_uses), found.expires_at.nanos()),
+            (wanted.max_uses, wanted.exp * 1_000_000_000)
+        );
         let claims = world::claims(&found.token);
         let ids: Vec<String> = wanted.ancestors.iter().map(|id| self.issued[*id].id.to_string()).collect();
         let issuer = &wanted.chain[wanted.chain.len() - 2];
@@ -325,7 +369,7 @@ impl Story {
 
     // ---- the others ----
 
-    async fn revoke(&mut self, dice: &mut Dice) -> Told {
+    async fn revoke_something(&mut self, dice: &mut Dice) -> Told {
         let id = dice.token(&self.oracle);
         let kind = dice.next() % 16;
         let agent = dice.pick_name(&generate::AGENTS);
@@ -348,9 +392,13 @@ impl Story {
             100..200 => generate::ADMINISTRATOR.to_owned(),
             _ => dice.anybody(),
         };
-        let expected = self.oracle.revoke(&by, &target);
+        self.revoke(&by, &target).await.map(drop)
+    }
+
+    pub async fn revoke(&mut self, by: &str, target: &Target) -> Result<bool, TestCaseError> {
+        let expected = self.oracle.revoke(by, target);
         let garbage = self.garbage();
-        let aimed = match &target {
+        let aimed = match target {
             Target::Token(shown) => RevokeTarget::Token(self.shown(Some(*shown), &garbage).unwrap()),
             Target::Id(id) => RevokeTarget::TokenId(self.issued[*id].id),
             Target::UnknownId => RevokeTarget::TokenId(TokenId::from_bytes([9; 16])),
@@ -358,18 +406,21 @@ impl Story {
             Target::Quarantine(agent) => RevokeTarget::Quarantine(name_of(agent)),
             Target::All => RevokeTarget::All,
         };
-        let outcome = self.world.engine.revoke(&caller(&by), &Revocation { target: aimed, note: "" }).await;
+        let outcome = self.world.engine.revoke(&caller(by), &Revocation { target: aimed, note: "" }).await;
         self.compare(&expected, &outcome, &format!("{by} revokes {target:?}"))?;
         if outcome.is_ok() {
             self.counts.revoked += 1;
-            self.oracle.end(&target);
+            self.oracle.end(target);
         }
-        Ok(())
+        Ok(outcome.is_ok())
     }
 
     async fn reinstate(&mut self, dice: &mut Dice) -> Told {
-        let agents: Vec<String> =
-            generate::AGENTS.iter().filter(|agent| self.oracle.is_quarantined(agent)).map(|agent| (*agent).to_owned()).collect();
+        let agents: Vec<String> = generate::AGENTS
+            .iter()
+            .filter(|agent| self.oracle.is_quarantined(agent))
+            .map(|agent| (*agent).to_owned())
+            .collect();
         let agent = dice.pick(&agents).cloned().unwrap_or_else(|| dice.anybody());
         let by = if dice.in_256(60) { dice.anybody() } else { generate::ADMINISTRATOR.to_owned() };
         let expected = self.oracle.reinstate(&by, &agent);
@@ -405,7 +456,8 @@ impl Story {
     /// Another issuer seals a token with the key that it shares, now or a little earlier or later.
     fn foreign(&mut self, dice: &mut Dice) {
         let [iss, sub] = [dice.pick_name(&generate::AGENTS), dice.pick_name(&generate::AGENTS)];
-        let starters: Vec<&str> = generate::AGENTS.into_iter().filter(|agent| self.oracle.policy.starts(agent)).collect();
+        let starters: Vec<&str> =
+            generate::AGENTS.into_iter().filter(|agent| self.oracle.policy.starts(agent)).collect();
         let iss = dice.pick(&starters).map_or(iss, |starter| (*starter).to_owned());
         let targets: Vec<String> =
             self.oracle.policy.rules.get(&iss).into_iter().flat_map(|rule| rule.can_delegate_to.clone()).collect();
@@ -424,7 +476,8 @@ impl Story {
             "delegatable": delegatable,
         });
         let text = world::seal(world::FOREIGN_KEY, &payload.to_string());
-        let id = self.world.engine.keyring().open(&text, &mut Vec::new()).unwrap_or_else(|denial| panic!("{denial:?}")).id();
+        let id =
+            self.world.engine.keyring().open(&text, &mut Vec::new()).unwrap_or_else(|denial| panic!("{denial:?}")).id();
         if self.issued.iter().any(|issued| issued.id == id) {
             return;
         }
@@ -444,12 +497,5 @@ impl Story {
             foreign: true,
             born: None,
         });
-    }
-
-    /// The engine's own word on a token, for its administrator.
-    pub fn is_active(&self, id: usize) -> bool {
-        let target = TokenTarget::Token(&self.issued[id].text);
-        let seen = self.world.engine.introspect(&caller(generate::ADMINISTRATOR), target).unwrap();
-        seen.active.is_ok()
     }
 }

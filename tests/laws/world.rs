@@ -186,7 +186,8 @@ pub fn policy_text(policy: &Policy) -> String {
         "quarantined": policy.quarantined,
     });
     if let Some(grants) = &policy.grants {
-        let grants = grants.iter().map(|grant| json!({"agent": grant.agent, "capabilities": grant.cap, "resources": grant.res}));
+        let grants =
+            grants.iter().map(|grant| json!({"agent": grant.agent, "capabilities": grant.cap, "resources": grant.res}));
         file["grants"] = grants.collect();
     }
     if let Some(rules) = &policy.communication {

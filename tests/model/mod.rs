@@ -15,6 +15,9 @@ pub use words::{Ask, Communication, Grant, Point, Policy, Rule, Shown, Target, T
 /// The reasons' names, as the outside sees them.
 pub type Reason = &'static str;
 
+/// What a ledger may find out only when it is to move uses.
+const AT_THE_MOVE: [Reason; 3] = ["TOKEN_USES_EXHAUSTED", "USES_NOT_ALLOWED", "TOKEN_REVOKED"];
+
 /// Whether yes is right, and which refusals are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -282,8 +285,8 @@ impl Oracle {
                 }
             }
         }
-        // The time is looked at before the uses are moved.
-        if wish.late && faults.iter().all(|fault| ["TOKEN_USES_EXHAUSTED", "USES_NOT_ALLOWED"].contains(fault)) {
+        // The time is looked at before the ledger moves the uses.
+        if wish.late && faults.iter().all(|fault| AT_THE_MOVE.contains(fault)) {
             faults.push("DEADLINE_EXCEEDED");
         }
         Verdict::unless(faults)
@@ -358,7 +361,8 @@ impl Oracle {
         let left = parent.map_or(u64::MAX, |(_, parent)| parent.exp.saturating_sub(iat));
         let uses = self.uses(wish);
         let chain = parent.map_or_else(|| vec![wish.caller.clone()], |(_, parent)| parent.chain.clone());
-        let ancestors = parent.map_or_else(Vec::new, |(id, token)| token.ancestors.iter().copied().chain([id]).collect());
+        let ancestors =
+            parent.map_or_else(Vec::new, |(id, token)| token.ancestors.iter().copied().chain([id]).collect());
         Token {
             chain: chain.into_iter().chain([wish.to.clone()]).collect(),
             cap: wish.cap.clone(),
@@ -369,8 +373,15 @@ impl Oracle {
             exp: iat.saturating_add(wish.ttl.unwrap_or(self.policy.default_ttl.min(left))),
             delegatable: wish.delegatable,
             ancestors,
-            max_depth: wish.max_depth.or(parent.and_then(|(_, parent)| parent.max_depth)).or(Some(self.policy.max_depth)),
-            aud: if wish.aud.is_empty() { parent.map_or(vec![], |(_, parent)| parent.aud.clone()) } else { wish.aud.clone() },
+            max_depth: wish
+                .max_depth
+                .or(parent.and_then(|(_, parent)| parent.max_depth))
+                .or(Some(self.policy.max_depth)),
+            aud: if wish.aud.is_empty() {
+                parent.map_or(vec![], |(_, parent)| parent.aud.clone())
+            } else {
+                wish.aud.clone()
+            },
             foreign: false,
             born: Some(parent.and_then(|(_, parent)| parent.born).unwrap_or(self.counter)),
         }

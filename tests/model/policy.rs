@@ -8,10 +8,9 @@ impl Policy {
         let rules = self.rules.values().flat_map(|rule| rule.can_delegate_to.iter().chain(&rule.trusted));
         let grants = self.grants.iter().flatten().map(|grant| &grant.agent);
         let calls = self.communication.iter().flatten().flat_map(|call| [&call.from, &call.to]);
-        let points = self
-            .points
-            .iter()
-            .flat_map(|point| [&point.agent].into_iter().chain(&point.destinations).chain(point.agents.iter().flatten()));
+        let points = self.points.iter().flat_map(|point| {
+            [&point.agent].into_iter().chain(&point.destinations).chain(point.agents.iter().flatten())
+        });
         let roles = self.administrators.iter().chain(&self.quarantined);
         let mut named = self.rules.keys().chain(rules).chain(grants).chain(calls).chain(points).chain(roles);
         agent != "*" && named.any(|name| name == agent)
