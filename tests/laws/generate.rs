@@ -211,7 +211,7 @@ fn make_valid(policy: &mut Policy) {
             grant.res.retain(|res| within_any(res, &rule.res));
         }
     }
-    for grants in policy.grants.iter_mut() {
+    if let Some(grants) = &mut policy.grants {
         grants.retain(|grant| !grant.cap.is_empty() && !grant.res.is_empty());
     }
 }

@@ -49,7 +49,7 @@ impl Story {
         let text = world::policy_text(policy);
         Self {
             world: World::new(&text),
-            oracle: Oracle::start(policy.clone(), START * 1000),
+            oracle: Oracle::start(policy, START * 1000),
             issued: Vec::new(),
             counts: Counts::default(),
             first: policy.clone(),
@@ -225,8 +225,7 @@ impl Story {
     pub fn proper_ask(&self, id: usize) -> Ask {
         let token = &self.oracle.tokens[id];
         let pattern = token.res.first().unwrap();
-        let resource =
-            if pattern.ends_with('*') { format!("{}x", &pattern[..pattern.len() - 1]) } else { pattern.clone() };
+        let resource = pattern.strip_suffix('*').map_or_else(|| pattern.clone(), |point| format!("{point}x"));
         Ask {
             caller: generate::GUARD.to_owned(),
             agent: token.chain.last().cloned(),

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 mod policy;
+mod revoke;
 mod words;
 
 pub use policy::{is_resource, lies_within, within_any};
@@ -28,17 +29,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn allow() -> Self {
-        Self { allowed: true, reasons: BTreeSet::new(), hop: None }
-    }
-
     fn deny(reasons: impl IntoIterator<Item = Reason>) -> Self {
         Self { allowed: false, reasons: reasons.into_iter().collect(), hop: None }
     }
 
     /// Yes if nothing speaks against it.
     fn unless(reasons: Vec<Reason>) -> Self {
-        if reasons.is_empty() { Self::allow() } else { Self::deny(reasons) }
+        Self { allowed: reasons.is_empty(), ..Self::deny(reasons) }
     }
 }
 
@@ -59,7 +56,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn start(policy: Policy, now: u64) -> Self {
+    pub fn start(policy: &Policy, now: u64) -> Self {
         let mut oracle = Self {
             policy: policy.clone(),
             now,
@@ -73,8 +70,6 @@ impl Oracle {
         policy.quarantined.iter().for_each(|agent| oracle.revoke_numbered(Some(agent)));
         oracle
     }
-
-    // ---- Authorize ----
 
     pub fn authorize(&self, ask: &Ask) -> Verdict {
         // What is wrong with the question itself may be said at any step, and nothing is allowed with it.
@@ -114,7 +109,7 @@ impl Oracle {
         }
         match (ask.token, &ask.wanted) {
             (Some(Shown::Token(id)), Some(_)) if self.tokens[id].left == 0 => Verdict::deny(["TOKEN_USES_EXHAUSTED"]),
-            _ => Verdict::allow(),
+            _ => Verdict::unless(vec![]),
         }
     }
 
@@ -401,84 +396,5 @@ impl Oracle {
     fn enter(&mut self, id: usize) {
         let counter = self.counter;
         self.tokens[id].born.get_or_insert(counter);
-    }
-
-    // ---- Revoke ----
-
-    pub fn revoke(&self, caller: &str, target: &Target) -> Verdict {
-        let mut faults = self.standing_faults(&[caller]);
-        if !faults.is_empty() {
-            return Verdict::deny(faults);
-        }
-        let administrator = self.policy.administrators.contains(caller);
-        let theirs = |id: usize| administrator || self.tokens[id].chain.iter().any(|agent| agent == caller);
-        let may = match target {
-            Target::Token(shown) => {
-                faults = self.opening_faults(*shown);
-                match shown {
-                    Shown::Token(id) => theirs(*id),
-                    Shown::Garbage => true,
-                }
-            }
-            Target::Id(id) => administrator || (theirs(*id) && self.tokens[*id].born.is_some()),
-            Target::UnknownId | Target::Quarantine(_) | Target::All => administrator,
-            Target::Agent(agent) => administrator || agent == caller,
-        };
-        // A token whose time is over may be forgotten, and needs no revoking: its own agents hear either.
-        let over = match target {
-            Target::Token(Shown::Token(_)) => may && !faults.is_empty(),
-            Target::Id(id) => may && self.tokens[*id].exp * 1000 <= self.now,
-            _ => false,
-        };
-        if !may || (over && faults.is_empty()) {
-            faults.push("CALLER_NOT_AUTHORIZED");
-        }
-        Verdict { allowed: may && (over || faults.is_empty()), ..Verdict::deny(faults) }
-    }
-
-    /// What follows a granted revocation.
-    pub fn end(&mut self, target: &Target) {
-        match target {
-            Target::Token(Shown::Token(id)) | Target::Id(id) => {
-                self.revoked.insert(*id);
-            }
-            Target::Token(Shown::Garbage) | Target::UnknownId => {}
-            Target::Agent(agent) => self.revoke_numbered(Some(agent)),
-            Target::Quarantine(agent) => {
-                self.revoke_numbered(Some(agent));
-                self.quarantined.insert(agent.clone());
-            }
-            Target::All => self.revoke_numbered(None),
-        }
-    }
-
-    fn revoke_numbered(&mut self, agent: Option<&String>) {
-        self.counter += 1;
-        self.numbered.push((agent.cloned(), self.counter, self.now / 1000));
-    }
-
-    pub fn reinstate(&self, caller: &str, agent: &str) -> Verdict {
-        let faults = self.standing_faults(&[caller]);
-        if !faults.is_empty() {
-            return Verdict::deny(faults);
-        }
-        if !self.policy.administrators.contains(caller) {
-            return Verdict::deny(["CALLER_NOT_AUTHORIZED"]);
-        }
-        // The file's word is lifted in the file.
-        Verdict::unless(if self.policy.quarantined.contains(agent) { vec!["AGENT_QUARANTINED"] } else { vec![] })
-    }
-
-    /// What follows a granted Reinstate.
-    pub fn lift(&mut self, agent: &str) {
-        self.quarantined.remove(agent);
-    }
-
-    /// Another policy comes in force.
-    pub fn reload(&mut self, policy: Policy) {
-        let before = std::mem::replace(&mut self.policy, policy);
-        for agent in self.policy.quarantined.difference(&before.quarantined).cloned().collect::<Vec<_>>() {
-            self.revoke_numbered(Some(&agent));
-        }
     }
 }

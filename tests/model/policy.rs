@@ -11,8 +11,8 @@ impl Policy {
         let points = self.points.iter().flat_map(|point| {
             [&point.agent].into_iter().chain(&point.destinations).chain(point.agents.iter().flatten())
         });
-        let roles = self.administrators.iter().chain(&self.quarantined);
-        let mut named = self.rules.keys().chain(rules).chain(grants).chain(calls).chain(points).chain(roles);
+        let more = self.administrators.iter().chain(&self.quarantined);
+        let mut named = self.rules.keys().chain(rules).chain(grants).chain(calls).chain(points).chain(more);
         agent != "*" && named.any(|name| name == agent)
     }
 
@@ -30,13 +30,11 @@ impl Policy {
 
     /// Whether the agent may start chains at all.
     pub fn starts(&self, agent: &str) -> bool {
-        match &self.grants {
-            Some(grants) => grants.iter().any(|grant| grant.agent == agent),
-            None => {
-                let named = self.rules.values().any(|rule| rule.can_delegate_to.contains(agent));
-                self.rules.contains_key(agent) && !named
-            }
+        if let Some(grants) = &self.grants {
+            return grants.iter().any(|grant| grant.agent == agent);
         }
+        let named = self.rules.values().any(|rule| rule.can_delegate_to.contains(agent));
+        self.rules.contains_key(agent) && !named
     }
 
     /// Whether the agent may start a chain with this capability on this pattern.
