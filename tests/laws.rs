@@ -17,6 +17,9 @@ mod histories;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+#[path = "laws/patterns.rs"]
+mod patterns;
+#[cfg(test)]
 #[path = "laws/races.rs"]
 mod races;
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub const PATTERNS: [&str; 14] = [
     "/data/reports-secret",
 ];
 
-pub const RESOURCES: [&str; 14] = [
+pub const RESOURCES: [&str; 16] = [
     "db:orders",
     "/data/reports/q3.pdf",
     "prod/web",
@@ -49,6 +49,8 @@ pub const RESOURCES: [&str; 14] = [
     "k8s://prod",
     "DB:orders",
     "prod",
+    "db:/orders",
+    "db://orders",
 ];
 
 /// None of these is a resource.

@@ -11,12 +11,12 @@ use remit::domain::caller::Caller;
 use remit::domain::chain;
 use remit::domain::reason::{Denial, Reason};
 use remit::domain::resource::Pattern;
-use remit::engine::{Decision, DelegateRequest, Delegated, Delegation};
+use remit::engine::{Decision, DelegateRequest, Delegated, Delegation, Revocation, RevokeTarget};
 use serde_json::{Map, Value};
 
 use crate::histories::runtime;
 use crate::model::Ask;
-use crate::world::{FOREIGN_KEY, OWN_KEY, START, World, caller, claims, seal};
+use crate::world::{FOREIGN_KEY, OWN_KEY, START, World, caller, claims, name_of, seal};
 
 const EXAMPLE: &str = include_str!("../../examples/policy.json");
 
@@ -219,11 +219,11 @@ fn l2_every_field_swapped_between_two_tokens_is_refused() {
     });
 }
 
-/// A token of another issuer: from the coordinator to the deployer, with these claims more.
-fn foreign(more: &str) -> String {
+/// A token of another issuer: from the coordinator to the deployer, made at this second, with these claims more.
+fn foreign(iat: u64, more: &str) -> String {
     format!(
-        r#"{{"iss":"agent-coordinator","sub":"agent-deployer","cap":["kubectl_get"],"res":["prod/*"],"max_uses":1,"iat":{START},"exp":{},"delegatable":false{more}}}"#,
-        START + 60
+        r#"{{"iss":"agent-coordinator","sub":"agent-deployer","cap":["kubectl_get"],"res":["prod/*"],"max_uses":1,"iat":{iat},"exp":{},"delegatable":false{more}}}"#,
+        iat + 60
     )
 }
 
@@ -231,7 +231,7 @@ fn foreign(more: &str) -> String {
 #[test]
 fn l12_a_token_of_another_issuer_counts_under_a_shared_key_only() {
     let world = World::new(EXAMPLE);
-    let opens = |key| world.engine.keyring().open(&seal(key, &foreign("")), &mut Vec::new()).is_ok();
+    let opens = |key| world.engine.keyring().open(&seal(key, &foreign(START, "")), &mut Vec::new()).is_ok();
     assert!(opens(FOREIGN_KEY) && !opens(OWN_KEY) && !opens(b"0123456789abcdef0123456789abcdef none"));
 }
 
@@ -256,11 +256,11 @@ fn l12_another_issuer_can_not_write_itself_into_a_chain() {
             r#","max_uses":5"#.to_owned(),
         ] {
             // Later than the fence, so that nothing but what is added can be wrong.
-            let payload = foreign(&more).replace(&format!("\"iat\":{START}"), &format!("\"iat\":{}", START + 1));
+            let payload = foreign(START + 1, &more);
             let token = seal(FOREIGN_KEY, &payload);
             assert!(gets(&world, &token).await.is_err(), "{more}");
         }
-        let plain = foreign("").replace(&format!("\"iat\":{START}"), &format!("\"iat\":{}", START + 1));
+        let plain = foreign(START + 1, "");
         assert_eq!(gets(&world, &seal(FOREIGN_KEY, &plain)).await, Ok(()));
         assert_eq!(gets(&world, &ours.token).await, Ok(()));
     });
@@ -278,6 +278,23 @@ async fn gets(world: &World, token: &str) -> Result<(), Reason> {
         late: false,
     };
     world.authorize(&ask, Some(token)).await.outcome.map_err(|denial| denial.reason())
+}
+
+/// Their tokens are not numbered: what was made up to the second of a revocation ends with it.
+#[test]
+fn l7_another_issuers_token_of_the_revocations_own_second_is_dead() {
+    runtime().block_on(async {
+        let world = World::new(EXAMPLE);
+        world.clock.advance(Duration::from_millis(2_500));
+        let [before, same] = [1, 2].map(|second| seal(FOREIGN_KEY, &foreign(START + second, "")));
+        let target = RevokeTarget::Agent(name_of("agent-deployer"));
+        world.engine.revoke(&caller("agent-deployer"), &Revocation { target, note: "" }).await.unwrap();
+        for token in [&before, &same] {
+            assert_eq!(gets(&world, token).await, Err(Reason::TokenRevoked));
+        }
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!(gets(&world, &seal(FOREIGN_KEY, &foreign(START + 3, ""))).await, Ok(()));
+    });
 }
 
 /// A call is decided by the communication rules alone: a token that is shown with one, by whomever, is not spent.

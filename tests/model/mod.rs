@@ -10,7 +10,7 @@ mod policy;
 mod revoke;
 mod words;
 
-pub use policy::{is_resource, lies_within, within_any};
+pub use policy::{is_pattern, is_resource, lies_within, within_any};
 pub use words::{Ask, Communication, Grant, Point, Policy, Rule, Shown, Target, Token, Wish};
 
 /// The reasons' names, as the outside sees them.

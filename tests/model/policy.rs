@@ -132,6 +132,10 @@ fn split(text: &str) -> Option<(String, &'static str, Vec<String>)> {
     (text.len() <= 1024).then_some((scheme, slashes, segments))
 }
 
+pub fn is_pattern(text: &str) -> bool {
+    split(text).is_some()
+}
+
 pub fn is_resource(text: &str) -> bool {
     split(text).is_some_and(|(_, _, segments)| segments.last().unwrap() != "*")
 }
