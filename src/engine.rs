@@ -30,12 +30,13 @@ pub use tally::{Tally, Verb};
 
 use crate::domain::agent::AgentName;
 use crate::domain::caller::Caller;
-use crate::domain::policy::Policy;
+use crate::domain::policy::{AgentPolicy, Policy};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
-use crate::events::Events;
+use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
 use crate::state::rate::RateLimiter;
+use crate::state::standing::Standing;
 use crate::state::{Foreign, Refused, State, TokenRecord};
 
 /// A policy that answers, with what an operator wants to know of it.
@@ -48,6 +49,15 @@ pub struct InForce {
     pub warnings: Vec<String>,
     /// Since when it answers.
     pub loaded_at: Timestamp,
+}
+
+/// What a request begins with and holds on to.
+#[derive(Clone)]
+pub struct Beginning {
+    /// The policy under which it is answered.
+    pub in_force: Arc<InForce>,
+    /// The number of the last revocation, read before the policy: what it mints is dead if one came since.
+    born: u64,
 }
 
 /// The parts that an engine is made of.
@@ -110,18 +120,26 @@ impl Engine {
         engine
     }
 
-    /// The policy in force. A request holds on to the one that it began with.
+    /// Begins a request, or a batch of them.
+    #[must_use]
+    pub fn begin(&self) -> Beginning {
+        let born = self.state.standing(Standing::number);
+        Beginning { born, in_force: self.policy() }
+    }
+
+    /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Arc<InForce> {
         self.policy.load_full()
     }
 
-    /// Puts a policy in force. Entering quarantine by the file ends the agent's tokens first.
-    pub fn install(&self, policy: InForce) {
+    /// Puts a policy in force, and records it. Entering quarantine by the file also ends the agent's tokens.
+    pub async fn install(&self, policy: InForce) {
         self.tally.know(policy.policy.agents.keys());
         self.tally.max_depth(policy.policy.max_delegation_depth);
         let before = self.policy.swap(Arc::new(policy));
-        self.enter_quarantines(|name| before.policy.is_quarantined(name));
+        let entered = self.enter_quarantines(|name| before.policy.is_quarantined(name));
+        self.record_policy(entered).await;
     }
 
     /// Notes that the policy file was read and found valid.
@@ -227,31 +245,58 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends the tokens of every agent that the file has newly put under quarantine.
-    fn enter_quarantines(&self, was_quarantined: impl Fn(&str) -> bool) {
+    /// Ends the tokens of every agent that the file has newly put under quarantine; these are returned.
+    fn enter_quarantines(&self, was_quarantined: impl Fn(&str) -> bool) -> Vec<AgentName> {
         let now = self.clock.now();
         let policy = self.policy.load();
         let entering =
-            policy.policy.agents.iter().filter(|(name, agent)| agent.quarantined && !was_quarantined(name.as_str()));
-        for (name, _) in entering {
+            |(name, agent): &(&AgentName, &AgentPolicy)| agent.quarantined && !was_quarantined(name.as_str());
+        let entered = policy.policy.agents.iter().filter(entering).map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        for name in &entered {
             if self.state.ledger().revoke_agent(name.as_str(), now).is_err() {
                 // No room to remember one agent: ending everything is the safe way to end its tokens.
                 self.state.ledger().revoke_all(now);
             }
         }
+        entered
     }
 
-    /// Steps 1 and 3 for a caller that asks for itself.
+    /// One event for the policy, and one for each agent that it put under quarantine.
+    async fn record_policy(&self, entered: Vec<AgentName>) {
+        let in_force = self.policy();
+        let now = self.clock.now();
+        let event = |kind, target: &str| {
+            let mut event = Event::new(kind, Outcome::Accepted, Reason::Allowed, self.events.decision_id(), now);
+            event.target = Brief::copied(target);
+            event.policy = Some(in_force.policy.id.clone());
+            event
+        };
+        self.record_done(event(MessageType::Policy, &in_force.policy.id.digest)).await;
+        for name in entered {
+            let mut event = event(MessageType::Quarantine, name.as_str());
+            event.to_agent = name.shared();
+            event.note = Brief::copied("by the policy file");
+            self.record_done(event).await;
+        }
+    }
+
+    /// The agent is known, not quarantined, and the policy is fresh.
     fn in_good_standing(&self, policy: &Policy, agent: &str, now: Timestamp) -> Result<(), Denial> {
+        self.is_somebody(policy, agent)?;
+        if self.is_policy_stale(now) {
+            let message = "the policy file could not be read and found valid for too long: see the service's log";
+            return Err(Denial::new(Reason::PolicyStale, message));
+        }
+        Ok(())
+    }
+
+    /// The agent is known and not quarantined. Ending and looking need no fresh policy.
+    fn is_somebody(&self, policy: &Policy, agent: &str) -> Result<(), Denial> {
         if policy.agent(agent).is_none() {
             return Err(unknown_agent(policy, agent));
         }
         if self.is_quarantined(policy, agent) {
             return Err(crate::domain::chain::quarantined(agent));
-        }
-        if self.is_policy_stale(now) {
-            let message = "the policy file could not be read and found valid for too long: see the service's log";
-            return Err(Denial::new(Reason::PolicyStale, message));
         }
         Ok(())
     }
@@ -263,7 +308,9 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 fn unknown_agent(policy: &Policy, name: &str) -> Denial {
     let meant = policy.closest_agent(name).map(|known| format!(" (did you mean {known}?)")).unwrap_or_default();
-    let message = format!("policy names no agent {name}{meant}: give it a rule, or name it where it is delegated to");
+    let message = format!(
+        "policy names no agent {name}{meant}: list a service that decides for agents it authenticated in enforcement_points, and give an agent a rule or name it where it is delegated to"
+    );
     Denial::new(Reason::AgentUnknown, message)
 }
 

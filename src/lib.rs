@@ -1,6 +1,33 @@
-//! Remit, a policy decision point for systems of AI agents.
+//! Remit, a policy decision point for systems of AI agents. This is the map: one sentence a room, from the ground up.
+//!
+//! An Authorize comes in through [`transport`] (who is on the other end), [`identity`] makes a caller of it, [`grpc`] takes
+//! the message apart, [`engine`] asks [`keyring`], [`state`] and the pure functions of [`domain`], and leaves the answer
+//! with [`events`]. `tests/architecture.rs` holds which room may import which.
+//!
+//! | room | |
+//! |---|---|
+//! | [`domain`] | What the words mean, and the two pure functions that decide. |
+//! | [`keyring`] | Seals and opens tokens; the only room that knows a key. |
+//! | [`state`] | Counts uses, and knows what is revoked. |
+//! | [`events`] | Numbers, records and streams what was decided. |
+//! | [`policy_file`] | Reads, checks and watches the policy; the last good one stays. |
+//! | [`transport`] | Sockets, TLS, HTTP/2 with its limits. |
+//! | [`identity`] | From evidence to a caller. |
+//! | [`engine`] | The verbs, one file each. |
+//! | [`api`] | The messages that `proto/` generates. |
+//! | [`condition`] | How the process is doing. |
+//! | [`grpc`] | The services, on the wire. |
+//! | [`http`] | Metrics, liveness, readiness. |
+//! | [`telemetry`] | The log. |
+//! | [`shutdown`] | The first signal drains, the second stops. |
+//! | [`config`] | The only reader of settings and environment. |
+//! | [`server`] | Builds every room, joins them, and runs. |
+
 pub mod api;
+pub mod cli;
 pub mod condition;
+pub mod config;
+pub mod dev_folder;
 pub mod domain;
 pub mod engine;
 pub mod events;
@@ -9,6 +36,7 @@ pub mod http;
 pub mod identity;
 pub mod keyring;
 pub mod policy_file;
+pub mod server;
 pub mod shutdown;
 pub mod state;
 pub mod telemetry;

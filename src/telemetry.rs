@@ -20,10 +20,11 @@ impl Default for Config {
 }
 
 /// How a line of the log looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// One JSON object.
+    #[default]
     Json,
     /// Text.
     Text,
@@ -47,7 +48,8 @@ impl std::error::Error for TelemetryError {}
 /// The filter can't be read.
 pub fn start(config: &Config) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(&config.log).map_err(|error| TelemetryError(error.to_string()))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
     let started = match config.format {
         Format::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
         Format::Text => builder.with_target(false).try_init(),

@@ -12,9 +12,9 @@ use super::token::{Claims, TokenId};
 /// Capabilities and resources that are asked for, each with each.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// At least one.
+    /// None for a call that needs no capability.
     pub capabilities: &'a [Cow<'a, str>],
-    /// At least one.
+    /// None for a call that needs no capability.
     pub resources: &'a [Pattern<'a>],
 }
 

@@ -48,6 +48,22 @@ pub fn decide(
     stands(policy, is_quarantined, claims, asked)
 }
 
+/// Whether this token, in this agent's hands, at this place, is good for a call that needs no capability.
+///
+/// # Errors
+/// The first check that fails.
+pub fn decide_shown(
+    policy: &Policy,
+    is_quarantined: impl Fn(&str) -> bool,
+    agent: &str,
+    claims: &Claims<'_>,
+    place: Place<'_>,
+) -> Result<(), Denial> {
+    holds(agent, claims, place.caller)?;
+    meant_for(claims, place)?;
+    stands(policy, is_quarantined, claims, Asked { capabilities: &[], resources: &[] })
+}
+
 /// Whether the agent has this authority of its own.
 ///
 /// # Errors

@@ -63,10 +63,16 @@ impl<'de> Deserialize<'de> for TokenId {
     }
 }
 
-/// What the ledger knows a token's seal by: 128 bits of the seal's digest.
+/// What the ledger knows a token's seal by: 128 bits of it. It is never shown.
 /// The same id under another seal is another token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SealTag([u8; 16]);
+
+impl std::fmt::Debug for SealTag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealTag(withheld)")
+    }
+}
 
 impl SealTag {
     /// From its bytes.

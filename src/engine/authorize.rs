@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::recording::Allowed;
 use super::speaker::Speaker;
 use super::tally::Verb;
-use super::{Engine, InForce, is_reuse_attempt, record, request_number, shared_name};
+use super::{Beginning, Engine, is_reuse_attempt, record, request_number, shared_name};
 use crate::domain::caller::{Caller, VerifiedIdentity};
 use crate::domain::decision::{self, Place, Use};
 use crate::domain::policy::{Call, Policy, PolicyId};
@@ -120,12 +120,17 @@ enum Verdict {
 impl Engine {
     /// Decides, spends and records.
     pub async fn authorize(&self, caller: &Caller, request: &AuthorizeRequest<'_>) -> Decision {
-        self.authorize_under(&self.policy(), caller, request).await
+        self.authorize_under(&self.begin(), caller, request).await
     }
 
-    /// The same under a policy that the caller holds on to, for a batch.
-    pub async fn authorize_under(&self, policy: &InForce, caller: &Caller, request: &AuthorizeRequest<'_>) -> Decision {
-        let policy = &policy.policy;
+    /// The same for a request that has begun, or is one of a batch.
+    pub async fn authorize_under(
+        &self,
+        beginning: &Beginning,
+        caller: &Caller,
+        request: &AuthorizeRequest<'_>,
+    ) -> Decision {
+        let policy = &beginning.in_force.policy;
         let now = self.clock.now();
         let mut buffer = Vec::new();
         let Findings { speaker, token, verdict } = self.find_out(policy, caller, request, now, &mut buffer);
@@ -208,7 +213,12 @@ impl Engine {
                 decision::decide(policy, quarantined, agent, token.claims(), wanted, place)?;
             }
             (Some(wanted), None) => decision::decide_own(policy, agent, wanted)?,
-            (None, _) => {}
+            (None, Some(token)) => {
+                let place = Place { caller: caller.agent().as_str(), destination };
+                let quarantined = |name: &str| self.is_quarantined(policy, name);
+                decision::decide_shown(policy, quarantined, agent, token.claims(), place)?;
+            }
+            (None, None) => {}
         }
         Ok(match (wanted, call) {
             (Some(_), Some(call)) => decision::decide_call(policy, &call).err(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::recording::{event, rate_limited};
 use super::tally::Verb;
-use super::{Engine, InForce, is_reuse_attempt, record, request_number, shared_name};
+use super::{Beginning, Engine, is_reuse_attempt, record, request_number, shared_name};
 use crate::domain::caller::Caller;
 use crate::domain::chain::{Parent, Wish, attenuate, is_escalation, stands};
 use crate::domain::decision;
@@ -73,18 +73,23 @@ struct Sealed<'a> {
 impl Engine {
     /// Decides, mints and records.
     pub async fn delegate(&self, caller: &Caller, request: &DelegateRequest<'_>) -> Delegation {
-        self.delegate_under(&self.policy(), caller, request).await
+        self.delegate_under(&self.begin(), caller, request).await
     }
 
-    /// The same under a policy that the caller holds on to, for a batch.
-    pub async fn delegate_under(&self, policy: &InForce, caller: &Caller, request: &DelegateRequest<'_>) -> Delegation {
-        let policy = &policy.policy;
+    /// The same for a request that has begun, or is one of a batch.
+    pub async fn delegate_under(
+        &self,
+        beginning: &Beginning,
+        caller: &Caller,
+        request: &DelegateRequest<'_>,
+    ) -> Delegation {
+        let policy = &beginning.in_force.policy;
         let now = self.clock.now();
         let id = self.events.decision_id();
         let mut buffer = Vec::new();
         let mut parent = None;
         let outcome = match self.open_parent(policy, caller, request, now, &mut buffer, &mut parent) {
-            Ok(()) => self.mint(policy, caller, request, parent.as_ref(), now).await,
+            Ok(()) => self.mint(beginning, caller, request, parent.as_ref(), now).await,
             Err(denial) => Err(denial),
         };
         let chain = asked_chain(policy, caller, parent.as_ref(), request.wish.to);
@@ -139,12 +144,13 @@ impl Engine {
 
     async fn mint(
         &self,
-        policy: &Policy,
+        beginning: &Beginning,
         caller: &Caller,
         request: &DelegateRequest<'_>,
         parent: Option<&VerifiedToken<'_>>,
         now: Timestamp,
     ) -> Result<(Place<'_>, Delegated), Denial> {
+        let policy = &beginning.in_force.policy;
         let keyring = self.keyring.load_full();
         let sealed = {
             let from = parent.map(|parent| Parent { id: parent.id(), claims: parent.claims() });
@@ -155,7 +161,7 @@ impl Engine {
             Sealed { text, claims, record_tag, id }
         };
         let place = self.ready_to_record(request.deadline, now).await?;
-        let parent_left = self.enter(caller, request, parent, &sealed, now)?;
+        let parent_left = self.enter(beginning, caller, request, parent, &sealed, now)?;
         let Sealed { text, claims, id, .. } = sealed;
         let delegated = Delegated {
             token: text,
@@ -173,6 +179,7 @@ impl Engine {
     /// Enters the token in the ledger; what the parent has left.
     fn enter(
         &self,
+        beginning: &Beginning,
         caller: &Caller,
         request: &DelegateRequest<'_>,
         parent: Option<&VerifiedToken<'_>>,
@@ -191,7 +198,10 @@ impl Engine {
         };
         let ledger = self.state.ledger();
         let Some(parent) = parent else {
-            return ledger.mint(&child, &claims.capabilities).map(|()| None).map_err(|refused| refused.denial());
+            return ledger
+                .mint(&child, &claims.capabilities, beginning.born)
+                .map(|()| None)
+                .map_err(|refused| refused.denial());
         };
         let number = request_number(caller.agent().as_str(), request.request_id);
         let moved = ledger.mint_child(&record(parent), &child, &parent.claims().capabilities, number, now);

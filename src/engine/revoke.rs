@@ -120,7 +120,7 @@ impl Engine {
         now: Timestamp,
         seen: &mut Seen,
     ) -> Result<(), Denial> {
-        self.in_good_standing(policy, caller.agent().as_str(), now)?;
+        self.is_somebody(policy, caller.agent().as_str())?;
         let ledger = self.state.ledger();
         let refused = |refused: crate::state::Refused| refused.denial();
         match target {

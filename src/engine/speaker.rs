@@ -21,10 +21,17 @@ impl Speaker {
     /// Who acts when this caller asks: an enforcement point must name the agent, any other caller names itself or nobody.
     pub(super) fn of(policy: &Policy, caller: &Caller, named: Option<&str>) -> Result<Self, Denial> {
         let itself = || Self { agent: caller.agent().clone(), caller: Arc::clone(caller.identity()), is_stated: false };
-        let scope = policy.enforcement_point(caller.agent().as_str()).filter(|_| caller.is_privileged());
-        match (scope, named) {
+        let listed = policy.enforcement_point(caller.agent().as_str());
+        match (listed, named) {
             (None, None) => Ok(itself()),
             (_, Some(name)) if name == caller.agent().as_str() => Ok(itself()),
+            (Some(_), Some(name)) if !caller.is_privileged() => {
+                let message = format!(
+                    "{} may not say that {name} acts by this kind of evidence: connect with a client certificate",
+                    caller.agent()
+                );
+                Err(Denial::new(Reason::CallerNotEnforcementPoint, message))
+            }
             (None, Some(name)) => {
                 let message = format!(
                     "{} may not say that {name} acts: to decide for agents it authenticated, list it in enforcement_points",

@@ -141,3 +141,95 @@ fn repeat(repeats: &mut Option<Box<Event>>, event: Event) {
         None => *repeats = Some(Box::new(Event { repeated: 1, ..event })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::trial::Trial;
+    use super::*;
+
+    const EXPIRED: Reason = Reason::TokenExpired;
+
+    fn shown(trial: &mut Trial) -> Vec<(u64, String, u64)> {
+        trial.recorder.turn();
+        let shown = |event: &Arc<Event>| (event.sequence(), event.from_agent.to_string(), event.repeated());
+        trial.events.shared.stream.kept().iter().map(shown).collect()
+    }
+
+    #[test]
+    fn the_same_denial_within_a_second_makes_one_event_more() {
+        let mut trial = Trial::unwritten(64);
+        for _ in 0..5 {
+            trial.events.deny(trial.event("agent-a", EXPIRED));
+            trial.recorder.turn();
+            trial.pass(Duration::from_millis(100));
+        }
+        trial.events.deny(trial.event("agent-b", EXPIRED));
+        trial.events.deny(trial.event("agent-a", Reason::TokenRevoked));
+        let three = vec![(1, "agent-a".into(), 0), (2, "agent-b".into(), 0), (3, "agent-a".into(), 0)];
+        assert_eq!(shown(&mut trial), three);
+        trial.pass(Duration::from_millis(499));
+        assert_eq!(shown(&mut trial), three);
+        trial.pass(Duration::from_millis(1));
+        let four = [three, vec![(4, "agent-a".into(), 4)]].concat();
+        assert_eq!(shown(&mut trial), four, "when its second is over");
+        trial.pass(Duration::from_secs(5));
+        assert_eq!(shown(&mut trial), four, "nothing repeated itself since");
+        trial.events.deny(trial.event("agent-a", EXPIRED));
+        assert_eq!(shown(&mut trial).last(), Some(&(5, "agent-a".into(), 0)), "at once again");
+    }
+
+    #[test]
+    fn the_event_of_the_repeats_has_the_time_of_the_last() {
+        let mut trial = Trial::unwritten(64);
+        trial.events.deny(trial.event("agent-a", EXPIRED));
+        trial.pass(Duration::from_millis(100));
+        trial.events.deny(trial.event("agent-a", EXPIRED));
+        trial.pass(Duration::from_millis(200));
+        let last = trial.event("agent-a", EXPIRED);
+        let at = last.at;
+        trial.events.deny(last);
+        trial.recorder.turn();
+        trial.pass(Duration::from_secs(1));
+        trial.recorder.turn();
+        let kept = trial.events.shared.stream.kept();
+        assert_eq!((kept[1].at, kept[1].repeated()), (at, 2));
+    }
+
+    #[test]
+    fn every_denial_is_in_an_event_or_counted() {
+        let mut trial = Trial::unwritten(64);
+        let total = 3 * 6000;
+        for round in 0..3 {
+            for agent in 0..6000 {
+                trial.events.deny(trial.event(&format!("agent-{agent}"), EXPIRED));
+            }
+            assert!(trial.events.shared.denials.windows.lock().open.len() <= WINDOWS, "{round}");
+        }
+        let (mut told, mut last) = (0, 0);
+        for _ in 0..600 {
+            trial.recorder.turn();
+            for event in trial.events.shared.stream.kept().iter().filter(|event| event.sequence() > last) {
+                told += event.repeated().max(1);
+            }
+            last = trial.events.numbers().sequence;
+            trial.pass(Duration::from_millis(100));
+        }
+        assert_eq!(told + trial.events.numbers().denials_unrecorded, total);
+        assert!(told >= 3 * 4096, "{told}");
+        assert!(trial.events.shared.denials.windows.lock().open.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_end_does_not_swallow_repeats() {
+        let trial = Trial::unwritten(64);
+        for _ in 0..3 {
+            trial.events.deny(trial.event("agent-a", EXPIRED));
+        }
+        let events = trial.events.clone();
+        let recorder = std::thread::spawn(move || trial.recorder.run());
+        events.shutdown(Duration::from_secs(5)).await.unwrap();
+        recorder.join().unwrap();
+        let repeated: Vec<u64> = events.shared.stream.kept().iter().map(|event| event.repeated()).collect();
+        assert_eq!(repeated, [0, 2]);
+    }
+}

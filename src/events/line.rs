@@ -158,8 +158,8 @@ struct Names<'a>(&'a [Arc<str>]);
 
 impl Serialize for Names<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
-        for name in self.0 {
+        let mut list = serializer.serialize_seq(None)?;
+        for name in self.0.iter().take(limits::CHAIN_AGENTS) {
             list.serialize_element(&Name(name))?;
         }
         list.end()
@@ -170,7 +170,7 @@ struct Texts<'a>(&'a [Brief]);
 
 impl Serialize for Texts<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(Brief::as_str))
+        serializer.collect_seq(self.0.iter().take(limits::TOKEN_CAPABILITIES).map(Brief::as_str))
     }
 }
 
@@ -194,4 +194,120 @@ fn is_false(flag: &bool) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands the field by reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::caller::IdentityMethod;
+    use crate::domain::policy::PolicyId;
+    use crate::domain::reason::Reason;
+    use crate::domain::token::TokenId;
+    use crate::events::event::{DecisionIds, MessageType, Outcome};
+
+    fn least() -> Event {
+        let decision_id = DecisionIds::new(0x00ff).next();
+        let at = Timestamp::from_nanos(1_795_297_903_999_999_999);
+        Event::new(MessageType::CapabilityRequest, Outcome::Accepted, Reason::Allowed, decision_id, at)
+    }
+
+    fn most() -> Event {
+        let names = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
+        Event {
+            sequence: 42,
+            repeated: 3,
+            from_agent: "agent-deployer".into(),
+            to_agent: "svc-demo".into(),
+            chain: names(&["agent-coordinator", "agent-deployer"]),
+            capabilities: vec!["kubectl_get".into(), "kubectl_apply".into()],
+            token_id: Some(TokenId::from_bytes([0xab; 16])),
+            message: "say \"why\"".into(),
+            caller: "svc-demo".into(),
+            identity_method: Some(IdentityMethod::Spiffe),
+            issuer: "spiffe://cluster.local".into(),
+            is_self_asserted: true,
+            resource: "prod/web".into(),
+            http_method: "POST".into(),
+            http_path: "/v1/delegate".into(),
+            remaining_uses: Some(0),
+            target: "agent-validator".into(),
+            note: "incident 7".into(),
+            obo: "user:alice".into(),
+            policy: Some(PolicyId { revision: 5, digest: "d1".into() }),
+            request_id: "r-1".into(),
+            task: "t-1".into(),
+            trace_id: "0af7651916cd43dd8448eb211c80319c".into(),
+            dry_run: true,
+            ..least()
+        }
+    }
+
+    fn line(event: &Event) -> String {
+        let mut out = b"before\n".to_vec();
+        event.to_json_line(&mut out, "00000000000000ff");
+        String::from_utf8(out).unwrap().strip_prefix("before\n").unwrap().to_owned()
+    }
+
+    #[test]
+    fn an_event_with_everything() {
+        let wanted = concat!(
+            r#"{"timestamp":"2026-11-21T21:51:43Z","event":"agent.communication","#,
+            r#""from_agent":"agent-deployer","to_agent":"svc-demo","message_type":"capability_request","#,
+            r#""delegation_chain":["agent-coordinator","agent-deployer"],"delegation_depth":1,"#,
+            r#""capabilities_used":["kubectl_get","kubectl_apply"],"token_id":"abababababababababababababababab","#,
+            r#""result":"accepted","stream_id":"00000000000000ff","sequence":42,"#,
+            r#""decision_id":"00000000000000ff0000000000000001","reason":"ALLOWED","message":"say \"why\"","#,
+            r#""caller":"svc-demo","identity_method":"SPIFFE","issuer":"spiffe://cluster.local","#,
+            r#""is_self_asserted":true,"resource":"prod/web","http_method":"POST","http_path":"/v1/delegate","#,
+            r#""remaining_uses":0,"target":"agent-validator","note":"incident 7","obo":"user:alice","#,
+            r#""policy_revision":5,"policy_digest":"d1","request_id":"r-1","task":"t-1","#,
+            r#""trace_id":"0af7651916cd43dd8448eb211c80319c","dry_run":true,"repeated":3}"#,
+            "\n"
+        );
+        assert_eq!(line(&most()), wanted);
+    }
+
+    #[test]
+    fn an_event_with_nothing_has_the_ten_keys_and_its_number() {
+        let wanted = concat!(
+            r#"{"timestamp":"2026-11-21T21:51:43Z","event":"agent.communication","from_agent":"","to_agent":"","#,
+            r#""message_type":"capability_request","delegation_chain":[],"delegation_depth":0,"#,
+            r#""capabilities_used":[],"token_id":"","result":"accepted","stream_id":"00000000000000ff","#,
+            r#""sequence":0,"decision_id":"00000000000000ff0000000000000001","reason":"ALLOWED"}"#,
+            "\n"
+        );
+        assert_eq!(line(&least()), wanted);
+    }
+
+    #[test]
+    fn no_text_breaks_out_of_its_line_or_grows_without_bound() {
+        let hostile = format!("a\n\r\0\u{1b}[2J\u{2028}\u{202e}\"\\}}{{{}", "\u{85}".repeat(5000));
+        let shared: Arc<str> = hostile.as_str().into();
+        let event = Event {
+            from_agent: Arc::clone(&shared),
+            to_agent: Arc::clone(&shared),
+            chain: vec![Arc::clone(&shared)],
+            capabilities: vec![hostile.clone().into()],
+            message: hostile.clone().into(),
+            caller: Arc::clone(&shared),
+            issuer: shared,
+            resource: hostile.clone().into(),
+            note: hostile.into(),
+            ..least()
+        };
+        let line = line(&event);
+        assert!(line.len() < 6 * 256 + 2 * 1024 + 1000, "{}", line.len());
+        assert_eq!(line.find(|c: char| c.is_control()), Some(line.len() - 1), "{line:?}");
+        assert!(!line.contains(['\u{2028}', '\u{202e}']));
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert!(read["message"].as_str().unwrap().starts_with("a\u{fffd}\u{fffd}\u{fffd}\u{fffd}[2J"));
+        assert!(read["note"].as_str().unwrap().ends_with('…'));
+    }
+
+    #[test]
+    fn times_are_whole_seconds_of_utc() {
+        assert_eq!(stamp(Timestamp::default()), "1970-01-01T00:00:00Z");
+        assert_eq!(stamp(Timestamp::from_seconds(1_709_164_800)), "2024-02-29T00:00:00Z");
+        assert_eq!(stamp(Timestamp::from_nanos(u64::MAX)), "2554-07-21T23:34:33Z");
+    }
 }

@@ -3,17 +3,20 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::config::AuditConfig;
-use super::line::stamp;
+use super::rotation::{forget_oldest, free_name};
 use crate::domain::time::Timestamp;
 
 /// The owner writes, the group reads.
 const MODE: u32 = 0o640;
 /// No line is longer: an event's parts are bounded, and together they stay below.
 const LINE_BYTES: u64 = 256 * 1024;
+/// How often the file's name is looked up: somebody may have moved or deleted it.
+const LOOK_UP: Duration = Duration::from_secs(1);
 /// A file that could not be renamed is tried again after this many bytes more.
 const AFTER_FAILED_ROTATION: u64 = 1024 * 1024;
 
@@ -58,6 +61,7 @@ pub(super) struct Log {
     rotate_at: u64,
     rotate_bytes: u64,
     keep: usize,
+    looked_up: Timestamp,
 }
 
 impl Log {
@@ -81,6 +85,7 @@ impl Log {
             rotate_at: rotate_bytes,
             rotate_bytes,
             keep: config.keep,
+            looked_up: Timestamp::default(),
         }))
     }
 
@@ -88,6 +93,7 @@ impl Log {
     /// what was written of them is taken back, or, where that isn't possible, continued.
     pub(super) fn write(&mut self, lines: &[u8], (first, last): (u64, u64), now: Timestamp) -> io::Result<()> {
         self.take_back()?;
+        self.follow(now)?;
         let length = u64::try_from(lines.len()).unwrap_or(u64::MAX);
         if self.written == 0 && self.size > 0 && self.size.saturating_add(length) > self.rotate_at {
             self.rotate(now);
@@ -122,12 +128,33 @@ impl Log {
         Ok(())
     }
 
+    /// Begins the file anew where somebody moved or deleted it: lines that nobody can find are not recorded.
+    fn follow(&mut self, now: Timestamp) -> io::Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        if now.since(self.looked_up) < LOOK_UP {
+            return Ok(());
+        }
+        let own = self.file.metadata()?;
+        let is_there = std::fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino()));
+        if is_there {
+            self.size = own.len();
+        } else {
+            self.file = append(path)?;
+            self.size = self.file.metadata()?.len();
+            self.numbers = None;
+            tracing::warn!(file = %path.display(), "the audit file was moved or deleted, and is begun anew");
+        }
+        self.looked_up = now;
+        Ok(())
+    }
+
     /// Renames the file and begins a new one. A log that can't be renamed grows on: every line is kept.
     fn rotate(&mut self, now: Timestamp) {
         let Some(path) = self.path.clone() else { return };
         let rotated = free_name(&path, now, self.numbers);
         let begun = std::fs::rename(&path, &rotated).and_then(|()| {
             append(&path).inspect_err(|_| {
+                // If this fails too, the next look-up says so.
                 let _ = std::fs::rename(&rotated, &path);
             })
         });
@@ -182,56 +209,129 @@ fn mend(path: &Path, file: &File, size: u64) -> Result<u64, LogError> {
     Ok(size)
 }
 
-/// `audit.jsonl.20261121T215143Z.00000000000000000001-00000000000000065536`: by name is by age. The numbers
-/// begin with the first event that this process wrote into it.
-fn free_name(path: &Path, now: Timestamp, numbers: Option<(u64, u64)>) -> PathBuf {
-    let (first, last) = numbers.unwrap_or_default();
-    let time = stamp(now).replace(['-', ':'], "");
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{time}.{first:020}-{last:020}"));
-    // The same name again takes two processes or a clock that was set back; nothing is overwritten.
-    while Path::new(&name).exists() {
-        name.push("+");
-    }
-    PathBuf::from(name)
-}
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
 
-/// Deletes rotated files beyond the newest `keep`; 0 keeps all.
-fn forget_oldest(path: &Path, keep: usize) {
-    if keep == 0 {
-        return;
-    }
-    let mut rotated = rotated_files(path).unwrap_or_else(|error| {
-        tracing::warn!(file = %path.display(), %error, "the rotated audit files can't be listed, so none is deleted");
-        Vec::new()
-    });
-    rotated.sort();
-    let surplus = rotated.len().saturating_sub(keep);
-    for old in rotated.iter().take(surplus) {
-        if let Err(error) = std::fs::remove_file(old) {
-            tracing::warn!(file = %old.display(), %error, "an old audit file can't be deleted");
-        }
-    }
-}
+    use super::*;
 
-/// The files beside `path` that have a name of [`free_name`]'s form.
-fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let own = path.file_name().unwrap_or_default().to_string_lossy();
-    let is_rotated = |name: &str| {
-        let ending = name.strip_prefix(&*own).and_then(|rest| rest.strip_prefix('.'));
-        ending.is_some_and(|ending| {
-            let shape = |byte: u8| if byte.is_ascii_digit() { b'0' } else { byte };
-            let ending: Vec<u8> = ending.trim_end_matches('+').bytes().map(shape).collect();
-            ending == b"00000000T000000Z.00000000000000000000-00000000000000000000"
-        })
-    };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if is_rotated(&entry.file_name().to_string_lossy()) {
-            found.push(entry.path());
-        }
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_seconds(1_795_297_903).after(Duration::from_secs(seconds))
     }
-    Ok(found)
+
+    fn config(file: &Path) -> AuditConfig {
+        AuditConfig { file: Some(file.to_owned()), ..AuditConfig::default() }
+    }
+
+    fn open(config: &AuditConfig) -> Log {
+        Log::open(config).unwrap().unwrap()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_file_is_appended_to_and_not_for_everybody() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        open(&config(&file)).write(b"one\n", (1, 1), at(0)).unwrap();
+        open(&config(&file)).write(b"two\n", (1, 1), at(0)).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\n");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777 & !0o640, 0);
+        let missing = folder.path().join("missing/audit.jsonl");
+        assert!(matches!(Log::open(&config(&missing)), Err(LogError::Unopened(path, _)) if path == missing));
+    }
+
+    #[test]
+    fn a_full_file_is_renamed_and_only_the_newest_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        std::fs::write(folder.path().join("audit.jsonl.bak"), "mine").unwrap();
+        let mut log = open(&AuditConfig { rotate_bytes: 20, keep: 2, ..config(&file) });
+        for number in 1..=8_u64 {
+            log.write(format!("line {number:04}\n").as_bytes(), (number, number), at(number)).unwrap();
+        }
+        let rotated = |first, last, time| format!("audit.jsonl.20261121T{time}Z.{first:020}-{last:020}");
+        let wanted = ["audit.jsonl".into(), rotated(3, 4, "215148"), rotated(5, 6, "215150"), "audit.jsonl.bak".into()];
+        assert_eq!(names(folder.path()), wanted);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "line 0007\nline 0008\n");
+        let oldest = folder.path().join(&wanted[1]);
+        assert_eq!(std::fs::read_to_string(oldest).unwrap(), "line 0003\nline 0004\n");
+    }
+
+    #[test]
+    fn a_rotated_file_is_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        for _ in 0..3 {
+            let mut log = open(&AuditConfig { rotate_bytes: 5, ..config(&file) });
+            log.write(b"one\n", (1, 1), at(0)).unwrap();
+            log.write(b"two\n", (2, 2), at(0)).unwrap();
+        }
+        let lines: usize = names(folder.path())
+            .iter()
+            .map(|name| std::fs::read_to_string(folder.path().join(name)).unwrap().lines().count())
+            .sum();
+        assert_eq!((lines, names(folder.path()).len()), (6, 6));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_renamed_grows_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        let mut log = open(&AuditConfig { rotate_bytes: 5, ..config(&file) });
+        log.write(b"one\n", (1, 1), at(0)).unwrap();
+        std::fs::rename(folder.path(), folder.path().with_extension("away")).unwrap();
+        log.write(b"two\n", (2, 2), at(0)).unwrap();
+        let away = folder.path().with_extension("away");
+        assert_eq!(std::fs::read_to_string(away.join("audit.jsonl")).unwrap(), "one\ntwo\n");
+        assert!(log.write(b"three\n", (3, 3), at(2)).is_err(), "nobody would find it");
+        std::fs::rename(&away, folder.path()).unwrap();
+        log.write(b"three\n", (3, 3), at(2)).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\nthree\n");
+    }
+
+    #[test]
+    fn a_file_that_was_deleted_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        let mut log = open(&config(&file));
+        log.write(b"one\n", (1, 1), at(0)).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        log.write(b"two\n", (2, 2), at(2)).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
+    }
+
+    #[test]
+    fn half_a_line_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        for (before, after) in [("one\ntw", "one\nnext\n"), ("{\"timestamp\":\"20", "next\n"), ("one\n", "one\nnext\n")]
+        {
+            std::fs::write(&file, before).unwrap();
+            open(&config(&file)).write(b"next\n", (1, 1), at(0)).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), after);
+        }
+        std::fs::write(&file, "root:x:0:0").unwrap();
+        assert!(matches!(Log::open(&config(&file)), Err(LogError::NotALog(_))));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "root:x:0:0");
+    }
+
+    #[test]
+    fn after_a_torn_write_the_same_lines_come_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        let mut log = open(&config(&file));
+        log.write(b"one\n", (1, 1), at(0)).unwrap();
+        // What a disk that is full leaves: a part is written, the rest is an error.
+        log.file.write_all(b"tw").unwrap();
+        log.written = 2;
+        log.write(b"two\nthree\n", (2, 3), at(1)).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\nthree\n");
+        assert_eq!(log.size, 14);
+    }
 }

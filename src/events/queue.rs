@@ -243,3 +243,148 @@ impl Drop for Place<'_> {
         self.queue.release(self.share, 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use super::super::trial::Trial;
+    use super::super::{AuditConfig, AuditUnavailable, EventsConfig, OnFailure, Share};
+    use crate::domain::reason::Reason;
+
+    #[test]
+    fn racing_decisions_get_each_number_once() {
+        let trial = Trial::unwritten(16_384);
+        let events = &trial.events;
+        let numbers: Vec<Vec<u64>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| (0..1000).map(|_| trial.allow("agent-a")).collect::<Vec<u64>>()))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for own in &numbers {
+            assert!(own.is_sorted_by(|before, after| before < after));
+        }
+        let all: HashSet<u64> = numbers.into_iter().flatten().collect();
+        assert_eq!(all, (1..=8000).collect());
+        assert_eq!((events.numbers().sequence, events.numbers().waiting), (8000, 8000));
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_it_is_dropped_or_written() {
+        let mut trial = Trial::unwritten(64);
+        let places: Vec<_> = (0..32).map(|_| trial.place()).collect();
+        assert!(trial.events.try_reserve(Share::Answer).is_none(), "half of the ring");
+        assert_eq!(trial.events.numbers().waiting, 32);
+        drop(places);
+        assert_eq!(trial.events.numbers().waiting, 0);
+
+        for _ in 0..32 {
+            trial.allow("agent-a");
+        }
+        assert!(trial.events.try_reserve(Share::Answer).is_none());
+        trial.recorder.turn();
+        assert_eq!(trial.events.numbers().waiting, 0);
+        trial.allow("agent-a");
+        assert_eq!(trial.events.numbers().sequence, 33);
+    }
+
+    #[test]
+    fn denials_do_not_take_the_places_of_answers() {
+        let trial = Trial::unwritten(64);
+        for agent in 0..100 {
+            trial.events.deny(trial.event(&format!("agent-{agent}"), Reason::TokenExpired));
+        }
+        assert_eq!(trial.events.numbers().waiting, 16);
+        let answers: Vec<_> = std::iter::from_fn(|| trial.events.try_reserve(Share::Answer)).collect();
+        assert_eq!(answers.len(), 32);
+    }
+
+    #[test]
+    fn what_waits_for_too_long_is_a_refusal_until_it_is_written() {
+        let mut trial = Trial::unwritten(64);
+        trial.pass(Duration::from_mins(1));
+        trial.allow("agent-a");
+        trial.pass(Duration::from_millis(499));
+        trial.allow("agent-a");
+        trial.pass(Duration::from_millis(1));
+        assert!(trial.events.try_reserve(Share::Answer).is_none());
+        assert!(trial.events.try_reserve(Share::Denial).is_none());
+        assert!(!trial.events.numbers().is_well);
+        trial.recorder.turn();
+        assert!(trial.events.numbers().is_well);
+        trial.pass(Duration::from_mins(1));
+        trial.allow("agent-a");
+    }
+
+    #[test]
+    fn what_comes_while_the_recorder_writes_waits_from_then_on() {
+        let trial = Trial::unwritten(64);
+        let queue = &trial.events.shared.queue;
+        let mut taken = std::collections::VecDeque::new();
+        trial.allow("agent-a");
+        queue.take(&mut taken);
+        trial.pass(Duration::from_millis(400));
+        trial.allow("agent-b");
+        trial.pass(Duration::from_millis(99));
+        assert_eq!(queue.health(), Ok(()));
+        trial.pass(Duration::from_millis(1));
+        assert_eq!(queue.health(), Err(AuditUnavailable::Stalled), "the first one waits for 500 ms");
+        queue.settle();
+        assert_eq!(queue.health(), Ok(()), "the second one for 100 ms");
+        trial.pass(Duration::from_millis(400));
+        assert_eq!(queue.health(), Err(AuditUnavailable::Stalled));
+    }
+
+    #[test]
+    fn where_failures_only_count_the_numbers_show_what_is_missing() {
+        let audit = AuditConfig { on_failure: OnFailure::Count, ..AuditConfig::default() };
+        let mut trial =
+            Trial::new(&audit, &EventsConfig { ring: 64, subscriber_buffer: 64, ..EventsConfig::default() });
+        for _ in 0..100 {
+            trial.allow("agent-a");
+        }
+        assert_eq!(trial.events.numbers().audit_failures, 100 - 32);
+        trial.recorder.turn();
+        trial.allow("agent-a");
+        trial.recorder.turn();
+        let kept = trial.events.shared.stream.sequences();
+        assert_eq!(kept.last_chunk(), Some(&[63, 64, 101]));
+        assert_eq!(trial.events.numbers().waiting, 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_waits_fifty_milliseconds_for_a_place() {
+        let mut trial = Trial::unwritten(64);
+        for _ in 0..32 {
+            trial.allow("agent-a");
+        }
+        let before = tokio::time::Instant::now();
+        assert_eq!(trial.events.reserve().await.err(), Some(AuditUnavailable::Full));
+        assert!(before.elapsed() >= Duration::from_millis(50));
+        assert_eq!(trial.events.numbers().audit_failures, 1);
+
+        let Trial { events, recorder, .. } = &mut trial;
+        let written_meanwhile = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            recorder.turn();
+        };
+        let (place, ()) = tokio::join!(events.reserve(), written_meanwhile);
+        assert!(place.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_closed_log_gives_no_place_and_loses_none() {
+        let trial = Trial::unwritten(64);
+        let place = trial.place();
+        trial.events.running.close();
+        assert_eq!(trial.events.reserve().await.err(), Some(AuditUnavailable::Closed));
+        assert_eq!(place.commit(trial.event("agent-a", Reason::Allowed)), 1);
+        let events = trial.events.clone();
+        let recorder = std::thread::spawn(move || trial.recorder.run());
+        assert_eq!(events.shutdown(Duration::from_secs(5)).await, Ok(()));
+        recorder.join().unwrap();
+        assert_eq!(events.shared.stream.sequences(), [1]);
+    }
+}

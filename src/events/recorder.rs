@@ -108,7 +108,7 @@ impl Recorder {
                 self.shared.queue.count_failure();
                 self.shared.queue.set_failing(true);
                 if self.retry_at.replace(now.after(RETRY)).is_none() {
-                    tracing::error!(%error, "the audit log can't be written; what can't be recorded is not allowed");
+                    tracing::error!(%error, "the audit log can't be written, and is tried again");
                 }
                 false
             }
@@ -123,5 +123,12 @@ impl Recorder {
         self.shared.queue.release(Share::Answer, self.encoded.saturating_sub(denials));
         self.encoded = 0;
         self.lines.clear();
+    }
+}
+
+#[cfg(test)]
+impl Recorder {
+    pub(super) fn now(&self) -> Timestamp {
+        self.shared.queue.now()
     }
 }

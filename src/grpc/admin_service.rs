@@ -33,7 +33,7 @@ impl AdminService {
 
     fn enter<T>(&self, request: &Request<T>) -> Result<Visit, Status> {
         let visit = self.door.enter(request)?;
-        let may = self.door.engine().may_administer(&visit.policy.policy, &visit.caller);
+        let may = self.door.engine().may_administer(visit.policy(), &visit.caller);
         may.map_err(|denial| status::refusal(&denial))?;
         Ok(visit)
     }
@@ -45,7 +45,7 @@ impl pb::admin_service_server::AdminService for AdminService {
         &self,
         request: Request<pb::GetPolicyRequest>,
     ) -> Result<Response<pb::GetPolicyResponse>, Status> {
-        let policy = self.enter(&request)?.policy;
+        let policy = self.enter(&request)?.beginning.in_force;
         Ok(Response::new(pb::GetPolicyResponse {
             policy_revision: policy.policy.id.revision,
             policy_digest: policy.policy.id.digest.to_string(),
@@ -74,7 +74,7 @@ impl pb::admin_service_server::AdminService for AdminService {
         request: Request<pb::ListRevocationsRequest>,
     ) -> Result<Response<pb::ListRevocationsResponse>, Status> {
         let visit = self.enter(&request)?;
-        Ok(Response::new(revocations(&self.door, &visit.policy.policy)))
+        Ok(Response::new(revocations(&self.door, visit.policy())))
     }
 
     async fn list_agents(
@@ -82,7 +82,7 @@ impl pb::admin_service_server::AdminService for AdminService {
         request: Request<pb::ListAgentsRequest>,
     ) -> Result<Response<pb::ListAgentsResponse>, Status> {
         let visit = self.enter(&request)?;
-        let policy = &visit.policy.policy;
+        let policy = visit.policy();
         let engine = self.door.engine();
         let mut agents = policy
             .agents
@@ -98,7 +98,7 @@ impl pb::admin_service_server::AdminService for AdminService {
         request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
         let visit = self.enter(&request)?;
-        Ok(Response::new(service_status(&self.door, &visit.policy.policy, (self.examine)())))
+        Ok(Response::new(service_status(&self.door, visit.policy(), (self.examine)())))
     }
 }
 

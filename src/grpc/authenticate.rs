@@ -10,8 +10,9 @@ use tonic::{Request, Status};
 use super::status;
 use crate::domain::caller::Caller;
 use crate::domain::limits;
+use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
-use crate::engine::{Engine, InForce};
+use crate::engine::{Beginning, Engine, InForce};
 use crate::identity::{Identity, Unidentified};
 use crate::transport::Peer;
 
@@ -29,9 +30,16 @@ pub struct Door {
 /// A request that was let in.
 pub(super) struct Visit {
     pub(super) caller: Caller,
-    pub(super) policy: Arc<InForce>,
+    pub(super) beginning: Beginning,
     pub(super) deadline: Timestamp,
     _room: OwnedSemaphorePermit,
+}
+
+impl Visit {
+    /// The policy under which it is answered.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.beginning.in_force.policy
+    }
 }
 
 impl Door {
@@ -51,12 +59,16 @@ impl Door {
     /// Who asks, under which policy, and until when.
     pub(super) fn enter<T>(&self, request: &Request<T>) -> Result<Visit, Status> {
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| status::overloaded())?;
-        let policy = self.engine.policy();
+        let beginning = self.engine.begin();
         let now = self.engine.clock().now();
-        let caller =
-            self.identify(request.extensions().get::<Arc<Peer>>(), request.metadata().as_ref(), &policy, now)?;
+        let caller = self.identify(
+            request.extensions().get::<Arc<Peer>>(),
+            request.metadata().as_ref(),
+            &beginning.in_force,
+            now,
+        )?;
         let deadline = now.after(timeout(request.metadata().as_ref()).min(limits::REQUEST_DEADLINE));
-        Ok(Visit { caller, policy, deadline, _room: room })
+        Ok(Visit { caller, beginning, deadline, _room: room })
     }
 
     /// Who asks. Nobody is counted, and told no more than it may know.

@@ -27,10 +27,10 @@ impl DecisionService {
     async fn authorize_one(&self, visit: &Visit, request: &pb::AuthorizeRequest) -> pb::AuthorizeResponse {
         match wire::authorize(request, visit.deadline) {
             Ok(request) => {
-                let decided = self.door.engine().authorize_under(&visit.policy, &visit.caller, &request).await;
+                let decided = self.door.engine().authorize_under(&visit.beginning, &visit.caller, &request).await;
                 wire::authorize_response(decided)
             }
-            Err(malformed) => wire::malformed_response(&malformed, &visit.policy.policy.id, request.dry_run),
+            Err(malformed) => wire::malformed_response(&malformed, &visit.policy().id, request.dry_run),
         }
     }
 
@@ -40,7 +40,7 @@ impl DecisionService {
         request: &pb::DelegateRequest,
     ) -> Result<pb::DelegateResponse, Refusal> {
         let request = wire::delegate(request, visit.deadline).map_err(Refusal::Malformed)?;
-        let delegated = self.door.engine().delegate_under(&visit.policy, &visit.caller, &request).await;
+        let delegated = self.door.engine().delegate_under(&visit.beginning, &visit.caller, &request).await;
         wire::delegate_response(delegated).map_err(Refusal::Denied)
     }
 }
@@ -70,7 +70,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         let visit = self.door.enter(&request)?;
         let request =
             wire::authorize(request.get_ref(), visit.deadline).map_err(|malformed| status::malformed(&malformed))?;
-        let decided = self.door.engine().authorize_under(&visit.policy, &visit.caller, &request).await;
+        let decided = self.door.engine().authorize_under(&visit.beginning, &visit.caller, &request).await;
         match &decided.outcome {
             // What is malformed in the light of the policy is as malformed as any other request.
             Err(denial) if denial.reason() == crate::domain::reason::Reason::RequestMalformed => {

@@ -12,7 +12,8 @@ use super::authenticate::Door;
 use super::{status, wire};
 use crate::api as pb;
 use crate::domain::caller::Caller;
-use crate::engine::{Engine, InForce};
+use crate::domain::policy::Policy;
+use crate::engine::Engine;
 use crate::events::{Item, Since, Subscription};
 use crate::transport::Peer;
 
@@ -29,7 +30,7 @@ pub(super) fn begin(
     shutdown: CancellationToken,
 ) -> Result<ReceiverStream<Message>, Status> {
     let visit = door.enter(request)?;
-    may_watch(door.engine(), &visit.policy, &visit.caller)?;
+    may_watch(door.engine(), visit.policy(), &visit.caller)?;
     let message = request.get_ref();
     let filter = wire::filter(message).map_err(|malformed| status::malformed(&malformed))?;
     let since = match message.after_sequence {
@@ -112,10 +113,10 @@ impl Watcher {
         let engine = self.door.engine();
         let policy = engine.policy();
         let caller = self.door.identify(self.peer.as_ref(), &self.headers, &policy, engine.clock().now())?;
-        may_watch(engine, &policy, &caller)
+        may_watch(engine, &policy.policy, &caller)
     }
 }
 
-fn may_watch(engine: &Engine, policy: &InForce, caller: &Caller) -> Result<(), Status> {
-    engine.may_audit(&policy.policy, caller).map_err(|denial| status::refusal(&denial))
+fn may_watch(engine: &Engine, policy: &Policy, caller: &Caller) -> Result<(), Status> {
+    engine.may_audit(policy, caller).map_err(|denial| status::refusal(&denial))
 }

@@ -69,14 +69,22 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-/// What the ledger keeps of a seal.
+/// What the ledger keeps of a seal: its first half, which never leaves the ledger.
 fn tag_of(seal: &[u8; SEAL_BYTES]) -> SealTag {
-    // A seal is a secret until it is shown; half of its digest is none.
-    let mut tag = [0; 16];
-    for (to, from) in tag.iter_mut().zip(Sha256::digest(seal)) {
-        *to = from;
+    SealTag::from_bytes(first_half(seal))
+}
+
+/// The id of a token that has none. Ids are shown, so it is made from the seal's digest and not from the seal.
+fn derived_id(seal: &[u8; SEAL_BYTES]) -> TokenId {
+    TokenId::from_bytes(first_half(&Sha256::digest(seal).into()))
+}
+
+fn first_half(bytes: &[u8; SEAL_BYTES]) -> [u8; 16] {
+    let mut half = [0; 16];
+    for (to, from) in half.iter_mut().zip(bytes) {
+        *to = *from;
     }
-    SealTag::from_bytes(tag)
+    half
 }
 
 /// A token whose shape is right and of which nothing else is known.
@@ -111,7 +119,7 @@ impl<'b> UnverifiedToken<'b> {
             ));
         }
         let tag = tag_of(&self.seal);
-        let id = claims.id.unwrap_or(TokenId::from_bytes(*tag.bytes()));
+        let id = claims.id.unwrap_or_else(|| derived_id(&self.seal));
         Ok(VerifiedToken { claims, id, tag })
     }
 }

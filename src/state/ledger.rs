@@ -50,17 +50,15 @@ impl<K: Locks> Ledger<K> {
         Timestamp::from_seconds(self.fence)
     }
 
-    /// Enters a root token before it is handed out.
+    /// Enters a root token before it is handed out. `born` is the number of the last revocation when the request
+    /// began, before it looked at the policy: a revocation that came since then ends the token.
     ///
     /// # Errors
     /// The ledger or the issuer's share of it is full.
-    pub fn mint(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>]) -> Result<(), Refused> {
+    pub fn mint(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>], born: u64) -> Result<(), Refused> {
         let symbols = self.admit(token, capabilities)?;
         let issuer = symbols.chain.first().copied();
-        let entered = self.shard(token).with(|book| {
-            let number = self.standing.read(Standing::number);
-            book.enter(token, symbols, number)
-        });
+        let entered = self.shard(token).with(|book| book.enter(token, symbols, born));
         self.or_release(entered, issuer)
     }
 

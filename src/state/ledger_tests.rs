@@ -61,6 +61,10 @@ fn spend<K: Locks>(ledger: &Ledger<K>, token: &Token) -> Result<u32, Refused> {
     ledger.spend(&token.record(), &[], 0, NOW)
 }
 
+fn mint<K: Locks>(ledger: &Ledger<K>, token: &Token) -> Result<(), Refused> {
+    ledger.mint(&token.record(), &[], ledger.standing(Standing::number))
+}
+
 fn mint_child<K: Locks>(ledger: &Ledger<K>, parent: &Token, child: &Token) -> Result<u32, Refused> {
     ledger.mint_child(&parent.record(), &child.record(), &[], 0, NOW)
 }
@@ -70,7 +74,7 @@ fn a_token_is_spent_as_often_as_it_has_uses() {
     let ledger = ledger();
     let token = Token::root(1, 2);
     assert_eq!(spend(&ledger, &token), Err(Refused::Fenced), "not minted here");
-    ledger.mint(&token.record(), &[]).unwrap();
+    mint(&ledger, &token).unwrap();
     assert_eq!(spend(&ledger, &token), Ok(1));
     assert_eq!(spend(&ledger, &token), Ok(0));
     assert_eq!(spend(&ledger, &token), Err(Refused::Exhausted { is_retry: false }));
@@ -80,7 +84,7 @@ fn a_token_is_spent_as_often_as_it_has_uses() {
 fn a_childs_uses_come_out_of_its_parents() {
     let ledger = ledger();
     let root = Token::root(1, 3);
-    ledger.mint(&root.record(), &[]).unwrap();
+    mint(&ledger, &root).unwrap();
     let child = root.child(2, 2);
     assert_eq!(mint_child(&ledger, &root, &child), Ok(1));
     assert_eq!(mint_child(&ledger, &root, &root.child(3, 2)), Err(Refused::TooManyUses { left: 1 }));
@@ -94,7 +98,7 @@ fn a_childs_uses_come_out_of_its_parents() {
 fn a_revoked_token_ends_its_descendants_and_not_its_parent() {
     let ledger = ledger();
     let root = Token::root(1, 5);
-    ledger.mint(&root.record(), &[]).unwrap();
+    mint(&ledger, &root).unwrap();
     let (middle, leaf) = (root.child(2, 3), root.child(2, 3).child(3, 1));
     mint_child(&ledger, &root, &middle).unwrap();
     mint_child(&ledger, &middle, &leaf).unwrap();
@@ -108,23 +112,34 @@ fn a_revoked_token_ends_its_descendants_and_not_its_parent() {
 fn a_revoked_agent_ends_what_was_minted_and_not_what_comes() {
     let ledger = ledger();
     let before = Token::root(1, 1);
-    ledger.mint(&before.record(), &[]).unwrap();
+    mint(&ledger, &before).unwrap();
     ledger.revoke_agent("deployer", NOW).unwrap();
     assert_eq!(spend(&ledger, &before), Err(Refused::Revoked { by: "deployer".into() }));
     let after = Token::root(2, 1);
-    ledger.mint(&after.record(), &[]).unwrap();
+    mint(&ledger, &after).unwrap();
     assert_eq!(spend(&ledger, &after), Ok(0), "in the same second");
     ledger.revoke_all(NOW);
     let last = Token::root(3, 1);
-    ledger.mint(&last.record(), &[]).unwrap();
+    mint(&ledger, &last).unwrap();
     assert_eq!(spend(&ledger, &last), Ok(0));
+}
+
+#[test]
+fn a_root_whose_request_began_before_a_revocation_is_born_dead() {
+    let ledger = ledger();
+    let born = ledger.standing(Standing::number);
+    ledger.quarantine("deployer", NOW).unwrap();
+    let token = Token::root(1, 1);
+    ledger.mint(&token.record(), &[], born).unwrap();
+    ledger.reinstate("deployer");
+    assert_eq!(spend(&ledger, &token), Err(Refused::Revoked { by: "deployer".into() }));
 }
 
 #[test]
 fn a_child_that_would_be_born_dead_is_not_born() {
     let ledger = ledger();
     let root = Token::root(1, 2);
-    ledger.mint(&root.record(), &[]).unwrap();
+    mint(&ledger, &root).unwrap();
     ledger.revoke_agent("agent-2", NOW).unwrap();
     assert_eq!(mint_child(&ledger, &root, &root.child(2, 1)), Err(Refused::Revoked { by: "agent-2".into() }));
     assert_eq!(ledger.check(&root.record()), Ok(2), "and takes no uses");
@@ -159,7 +174,7 @@ fn an_unknown_id_can_be_revoked_before_it_is_seen() {
 fn another_seal_under_the_same_id_is_another_token() {
     let ledger = ledger();
     let token = Token::root(1, 1);
-    ledger.mint(&token.record(), &[]).unwrap();
+    mint(&ledger, &token).unwrap();
     let forged = TokenRecord { tag: SealTag::from_bytes([9; 16]), ..token.record() };
     assert_eq!(ledger.spend(&forged, &[], 0, NOW), Err(Refused::Fenced));
 }
@@ -168,26 +183,26 @@ fn another_seal_under_the_same_id_is_another_token() {
 fn full_refuses_to_mint_and_expiry_makes_room() {
     let ledger = Ledger::<SystemLocks>::new(Capacity { entries: 3, per_agent: 2 }, 4, Timestamp::from_seconds(900));
     for number in 1..=2 {
-        ledger.mint(&Token::root(number, 1).record(), &[]).unwrap();
+        mint(&ledger, &Token::root(number, 1)).unwrap();
     }
-    assert_eq!(ledger.mint(&Token::root(3, 1).record(), &[]), Err(Refused::ShareFull { share: 2 }));
+    assert_eq!(mint(&ledger, &Token::root(3, 1)), Err(Refused::ShareFull { share: 2 }));
     let other = Token { chain: vec!["other".into(), "deployer".into()], ..Token::root(4, 1) };
-    ledger.mint(&other.record(), &[]).unwrap();
+    mint(&ledger, &other).unwrap();
     let third = Token { chain: vec!["third".into(), "deployer".into()], ..Token::root(5, 1) };
-    assert_eq!(ledger.mint(&third.record(), &[]), Err(Refused::Full { capacity: 3 }));
+    assert_eq!(mint(&ledger, &third), Err(Refused::Full { capacity: 3 }));
     assert_eq!(spend(&ledger, &Token::root(1, 1)), Ok(0), "nothing live is evicted");
     for shard in 0..ledger.shards() {
         ledger.sweep(shard, Timestamp::from_seconds(1300));
     }
     assert_eq!(ledger.size().0, 0);
-    ledger.mint(&third.record(), &[]).unwrap();
+    mint(&ledger, &third).unwrap();
 }
 
 #[test]
 fn a_retry_of_the_last_use_is_known_for_ten_seconds() {
     let ledger = ledger();
     let token = Token::root(1, 1);
-    ledger.mint(&token.record(), &[]).unwrap();
+    mint(&ledger, &token).unwrap();
     let at = |request, seconds| ledger.spend(&token.record(), &[], request, Timestamp::from_seconds(seconds));
     assert_eq!(at(7, 1000), Ok(0));
     assert_eq!(at(7, 1010), Err(Refused::Exhausted { is_retry: true }));
@@ -200,7 +215,7 @@ fn racing_spends_and_moves_conserve_uses() {
     for round in 0..200 {
         let ledger = Arc::new(ledger());
         let root = Arc::new(Token::root(1, 20));
-        ledger.mint(&root.record(), &[]).unwrap();
+        mint(&ledger, &root).unwrap();
         let allowed = Arc::new(AtomicUsize::new(0));
         let racers = (0..8u8).map(|racer| {
             let (ledger, root, allowed) = (Arc::clone(&ledger), Arc::clone(&root), Arc::clone(&allowed));
@@ -258,23 +273,16 @@ impl<T: Send + Sync> Snapshot<T> for LoomSnapshot<T> {
     }
 }
 
-/// Explores every interleaving with at most three preemptions, which finds all that is known to be found.
-fn every_interleaving(check: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(check);
-}
-
 fn loom_ledger(uses: u32) -> (loom::sync::Arc<Ledger<LoomLocks>>, Token) {
     let ledger = Ledger::<LoomLocks>::new(ROOM, 1, Timestamp::from_seconds(900));
     let root = Token::root(1, uses);
-    ledger.mint(&root.record(), &[]).unwrap();
+    mint(&ledger, &root).unwrap();
     (loom::sync::Arc::new(ledger), root)
 }
 
 #[test]
 fn every_interleaving_of_two_spends_and_a_move_conserves_uses() {
-    every_interleaving(|| {
+    loom::model(|| {
         let (ledger, root) = loom_ledger(2);
         let other = loom::sync::Arc::clone(&ledger);
         let racer = loom::thread::spawn(move || {
@@ -293,7 +301,7 @@ fn every_interleaving_of_two_spends_and_a_move_conserves_uses() {
 
 #[test]
 fn every_interleaving_of_a_revocation_ends_what_begins_after_it() {
-    every_interleaving(|| {
+    loom::model(|| {
         let (ledger, root) = loom_ledger(3);
         let other = loom::sync::Arc::clone(&ledger);
         let racer = loom::thread::spawn(move || {
@@ -312,7 +320,7 @@ fn every_interleaving_of_a_revocation_ends_what_begins_after_it() {
 
 #[test]
 fn every_interleaving_of_a_token_revocation_ends_its_children() {
-    every_interleaving(|| {
+    loom::model(|| {
         let (ledger, root) = loom_ledger(2);
         let other = loom::sync::Arc::clone(&ledger);
         let racer = loom::thread::spawn(move || {
@@ -328,7 +336,7 @@ fn every_interleaving_of_a_token_revocation_ends_its_children() {
 
 #[test]
 fn every_interleaving_of_a_foreign_tokens_first_uses_counts_once() {
-    every_interleaving(|| {
+    loom::model(|| {
         let ledger = loom::sync::Arc::new(Ledger::<LoomLocks>::new(ROOM, 1, Timestamp::from_seconds(900)));
         let other = loom::sync::Arc::clone(&ledger);
         let racer = loom::thread::spawn(move || spend(&other, &Token::foreign(1, 1, 950)).is_ok());

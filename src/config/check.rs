@@ -1,0 +1,127 @@
+//! Whether settings can be acted on: what is required is there, numbers are in range, plain text stays on loopback.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::{Config, ConfigError};
+use crate::domain::limits;
+use crate::identity::spiffe::Template;
+use crate::transport::listen::require_loopback;
+
+/// What has to be written where something required is missing.
+const REQUIRED: [(&str, &str); 5] = [
+    ("[policy] file", "[policy]\nfile = \"policy.json\"          # what agents may do"),
+    ("[[key]]", "[[key]]\nfile = \"hmac.key\"             # made by `remit keygen --out hmac.key`"),
+    ("[tls] certificate", "[tls]\ncertificate = \"server.pem\"    # the server's certificate"),
+    ("[tls] key", "[tls]\nkey = \"server.key\"            # its private key"),
+    ("[tls] client_ca", "[tls]\nclient_ca = \"ca.pem\"          # who issues certificates to clients"),
+];
+
+/// Checks everything that can be checked without reading a file.
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    missing(config)?;
+    http(config)?;
+    numbers(config)?;
+    config.events.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+    templates(config)
+}
+
+/// Checks what holds under `--dev`: nobody but this machine is answered.
+pub(super) fn check_dev(config: &Config) -> Result<(), ConfigError> {
+    let listeners = [("grpc", config.grpc.listen), ("http", config.http.listen), ("admin", config.admin.listen)];
+    let off = |(_, listen): &&(&str, SocketAddr)| require_loopback(*listen).is_err();
+    match listeners.iter().find(off) {
+        None => Ok(()),
+        Some((section, listen)) => Err(invalid(
+            &format!("[{section}] listen"),
+            &format!("is {listen}, and --dev listens on loopback alone: listen on 127.0.0.1, or serve without --dev"),
+        )),
+    }
+}
+
+fn missing(config: &Config) -> Result<(), ConfigError> {
+    let given = |path: &Path| !path.as_os_str().is_empty();
+    let there = [
+        given(&config.policy.file),
+        !config.keys.is_empty(),
+        given(&config.tls.certificate),
+        given(&config.tls.key),
+        given(&config.tls.client_ca),
+    ];
+    let missing: Vec<_> =
+        REQUIRED.iter().zip(there).filter(|(_, there)| !there).map(|(required, _)| *required).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError::Missing(missing))
+}
+
+fn http(config: &Config) -> Result<(), ConfigError> {
+    let http = &config.http;
+    match (&http.tls_certificate, &http.tls_key) {
+        (Some(_), None) => return Err(invalid("[http] tls_key", "is missing beside tls_certificate: name its file")),
+        (None, Some(_)) => return Err(invalid("[http] tls_certificate", "is missing beside tls_key: name its file")),
+        (Some(_), Some(_)) => return Ok(()),
+        (None, None) => {}
+    }
+    if http.client_ca.is_some() {
+        return Err(invalid(
+            "[http] client_ca",
+            "needs tls_certificate and tls_key beside it: plain text has no clients",
+        ));
+    }
+    require_loopback(http.listen).map_err(|_| {
+        let why = format!(
+            "is {}, which others reach, without TLS: write tls_certificate and tls_key beside it, or listen on 127.0.0.1",
+            http.listen
+        );
+        invalid("[http] listen", &why)
+    })
+}
+
+fn numbers(config: &Config) -> Result<(), ConfigError> {
+    let Config { grpc, policy, state, .. } = config;
+    let at_least_one: [(&str, bool); 4] = [
+        ("[grpc] max_connections", grpc.max_connections > 0),
+        ("[grpc] max_concurrent_streams", grpc.max_concurrent_streams > 0),
+        ("[policy] poll_seconds", policy.poll_seconds > 0),
+        ("[state] capacity", state.capacity > 0),
+    ];
+    if let Some((key, _)) = at_least_one.iter().find(|(_, good)| !good) {
+        return Err(invalid(key, "is 0 and has to be at least 1"));
+    }
+    if !(state.per_agent_share > 0.0 && state.per_agent_share <= 1.0) {
+        let why = format!("is {} and has to be above 0 and at most 1", state.per_agent_share);
+        return Err(invalid("[state] per_agent_share", &why));
+    }
+    if policy.max_age_seconds > 0 && policy.max_age_seconds <= policy.poll_seconds {
+        let why =
+            format!("is {} and has to be more than poll_seconds, {}", policy.max_age_seconds, policy.poll_seconds);
+        return Err(invalid("[policy] max_age_seconds", &why));
+    }
+    if grpc.runtimes > MOST_RUNTIMES {
+        let why = format!("is {} and has to be at most {MOST_RUNTIMES}; 0 is one for each core", grpc.runtimes);
+        return Err(invalid("[grpc] runtimes", &why));
+    }
+    if config.keys.len() > limits::KEYS {
+        let why = format!("is there {} times, and a keyring has at most {} keys", config.keys.len(), limits::KEYS);
+        return Err(invalid("[[key]]", &why));
+    }
+    Ok(())
+}
+
+/// More threads than machines have cores would be a slip.
+const MOST_RUNTIMES: usize = 1024;
+
+fn templates(config: &Config) -> Result<(), ConfigError> {
+    let spiffe = config.identity.spiffe_templates.iter().map(|text| ("spiffe_templates", Template::spiffe(text)));
+    let dns = config.identity.dns_templates.iter().map(|text| ("dns_templates", Template::dns(text)));
+    for (key, template) in spiffe.chain(dns) {
+        template.map_err(|error| ConfigError::Invalid(format!("[identity] {key}: {error}")))?;
+    }
+    Ok(())
+}
+
+fn invalid(key: &str, why: &str) -> ConfigError {
+    ConfigError::Invalid(format!("{key} {why}"))
+}

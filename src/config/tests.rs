@@ -1,0 +1,298 @@
+use super::*;
+
+/// Every key once.
+pub(super) const EVERYTHING: &str = r#"
+[grpc]
+listen = "127.0.0.1:1"
+max_connections = 2
+max_concurrent_streams = 256
+drain_seconds = 3
+runtimes = 4
+[tls]
+certificate = "server.pem"
+key = "server.key"
+client_ca = "/etc/ca.pem"
+crl = "crl.pem"
+client_auth = "required"
+[http]
+listen = "[::1]:5"
+tls_certificate = "http.pem"
+tls_key = "http.key"
+client_ca = "http-ca.pem"
+[admin]
+listen = "127.0.0.1:6"
+[policy]
+file = "policy.json"
+poll_seconds = 7
+max_age_seconds = 8
+administrators = ["ops"]
+auditors = ["eye"]
+enforcement_points = ["gate"]
+[[key]]
+file = "a.key"
+foreign = true
+[[key]]
+file = "b.key"
+[state]
+backend = "memory"
+capacity = 1000
+per_agent_share = 0.5
+[audit]
+file = "audit.jsonl"
+rotate_bytes = 9
+keep = 10
+on_failure = "count"
+[events]
+ring = 128
+subscriber_buffer = 12
+max_subscribers = 13
+heartbeat_seconds = 14
+[identity]
+spiffe_templates = ["spiffe://a/{agent}"]
+allow_dns_san = true
+dns_templates = ["{agent}.a"]
+allow_common_name = true
+[telemetry]
+log = "debug"
+format = "text"
+"#;
+
+const REQUIRED: &str = r#"
+policy.file = "policy.json"
+key = [{ file = "hmac.key" }]
+tls = { certificate = "server.pem", key = "server.key", client_ca = "ca.pem" }
+"#;
+
+struct Given {
+    folder: tempfile::TempDir,
+    sources: Sources,
+}
+
+impl Given {
+    fn file(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("remit.toml");
+        std::fs::write(&file, text).unwrap();
+        Self { folder, sources: Sources { file: Some(file), ..Sources::default() } }
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.sources.environment.push((name.into(), value.into()));
+        self
+    }
+
+    fn flag(mut self, flag: &str) -> Self {
+        self.sources.flags.push(flag.to_owned());
+        self
+    }
+
+    fn dev(mut self, text: &str) -> Self {
+        self.sources.dev = Some(DevDefaults { text: text.to_owned(), folder: "/dev-folder".into() });
+        self
+    }
+
+    fn config(&self) -> Config {
+        Config::read(&self.sources).unwrap().0
+    }
+
+    fn error(&self) -> String {
+        Config::read(&self.sources).unwrap_err().to_string()
+    }
+}
+
+#[test]
+fn every_key_arrives_in_its_place() {
+    let given = Given::file(EVERYTHING);
+    let config = given.config();
+    let at = |name: &str| given.folder.path().join(name);
+    assert_eq!(config.grpc.limits().streams, 256);
+    assert_eq!(config.tls.files().certificate, at("server.pem"));
+    assert_eq!(config.tls.client_ca, PathBuf::from("/etc/ca.pem"));
+    assert_eq!(config.http.files().unwrap().key, at("http.key"));
+    assert_eq!(config.policy.roles().enforcement_points[0].as_str(), "gate");
+    assert_eq!(config.policy.max_age(), Some(std::time::Duration::from_secs(8)));
+    let keys = config.key_files().0;
+    assert_eq!((keys[0].path.clone(), keys[0].foreign), (at("a.key"), true));
+    assert_eq!((keys[1].path.clone(), keys[1].foreign), (at("b.key"), false));
+    assert_eq!(config.state.capacity(), crate::state::Capacity { entries: 1000, per_agent: 500 });
+    assert_eq!(config.audit.file, Some(at("audit.jsonl")));
+    assert_eq!(config.telemetry.format, crate::telemetry::Format::Text);
+}
+
+#[test]
+fn what_is_printed_is_the_same_configuration() {
+    let config = Given::file(EVERYTHING).config();
+    let printed = config.to_toml().unwrap();
+    assert_eq!(Given::file(&printed).config(), config);
+    let defaults = Given::file(REQUIRED).config();
+    assert_eq!(Given::file(&defaults.to_toml().unwrap()).config(), defaults);
+}
+
+#[test]
+fn what_is_printed_has_no_secret() {
+    let given = Given::file(REQUIRED);
+    let secret = "5ecre7".repeat(10);
+    for name in ["hmac.key", "server.key"] {
+        std::fs::write(given.folder.path().join(name), &secret).unwrap();
+    }
+    let given = given.variable("REMIT_TOKEN", &secret);
+    let printed = given.config().to_toml().unwrap();
+    assert!(printed.contains("hmac.key") && !printed.contains("5ecre7"), "{printed}");
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = Given::file(REQUIRED).config();
+    assert_eq!(config.grpc.listen.to_string(), "127.0.0.1:7443");
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:7480");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:7444");
+    assert_eq!((config.grpc.max_concurrent_streams, config.grpc.drain_seconds, config.grpc.runtimes), (100, 30, 0));
+    assert_eq!((config.policy.poll_seconds, config.policy.max_age()), (2, None));
+    assert_eq!(config.state.capacity(), crate::state::Capacity { entries: 2_000_000, per_agent: 500_000 });
+    assert!(!config.keys[0].foreign && config.http.files().is_none());
+    assert_eq!((config.telemetry.log.as_str(), config.telemetry.format), ("info", crate::telemetry::Format::Json));
+}
+
+#[test]
+fn flags_go_over_the_environment_over_the_file_over_dev() {
+    let dev = "[grpc]\nlisten = \"127.0.0.1:1\"\ndrain_seconds = 1\nruntimes = 1\nmax_connections = 1\n\
+        [audit]\nfile = \"audit.jsonl\"";
+    let file = format!("{REQUIRED}grpc.drain_seconds = 2\ngrpc.runtimes = 2\ngrpc.max_connections = 2\n");
+    let given = Given::file(&file)
+        .dev(dev)
+        .variable("REMIT_GRPC_RUNTIMES", "3")
+        .variable("REMIT_GRPC_MAX_CONNECTIONS", "3")
+        .flag("grpc.max_connections=4");
+    let config = given.config();
+    assert_eq!(config.grpc.listen.port(), 1);
+    assert_eq!((config.grpc.drain_seconds, config.grpc.runtimes, config.grpc.max_connections), (2, 3, 4));
+    assert_eq!(config.audit.file, Some("/dev-folder/audit.jsonl".into()));
+}
+
+#[test]
+fn the_environment_speaks_every_kind() {
+    let config = Given::file(REQUIRED)
+        .variable("REMIT_POLICY_ADMINISTRATORS", "ops-a, ops-b")
+        .variable("REMIT_KEY_FILE", "new.key,/run/old.key")
+        .variable("REMIT_STATE_PER_AGENT_SHARE", "1")
+        .variable("REMIT_IDENTITY_ALLOW_DNS_SAN", "true")
+        .variable("REMIT_AUDIT_FILE", "-")
+        .variable("REMIT_POLICY_AUDITORS", "")
+        .variable("HOME", "/root")
+        .config();
+    let names: Vec<&str> = config.policy.administrators.iter().map(crate::domain::agent::AgentName::as_str).collect();
+    assert_eq!(names, ["ops-a", "ops-b"]);
+    let keys: Vec<&Path> = config.keys.iter().map(|key| key.file.as_path()).collect();
+    assert_eq!(keys, [Path::new("new.key"), Path::new("/run/old.key")], "relative to the working directory");
+    assert!(config.identity.allow_dns_san);
+    assert_eq!(config.audit.file, Some("-".into()));
+}
+
+#[test]
+fn a_dash_in_the_file_is_standard_output() {
+    assert_eq!(Given::file(&format!("{REQUIRED}audit.file = \"-\"\n")).config().audit.file, Some("-".into()));
+}
+
+#[test]
+fn a_bad_variable_or_flag_is_named() {
+    for (name, value, wanted) in [
+        ("REMIT_GRPC_LISTEN", "nowhere", "REMIT_GRPC_LISTEN: invalid socket address"),
+        ("REMIT_GRPC_RUNTIMES", "many", "REMIT_GRPC_RUNTIMES: it has to be a whole number"),
+        ("REMIT_GRPC_RUNTIMES", "-1", "REMIT_GRPC_RUNTIMES: invalid value"),
+        ("REMIT_TLS_CRL", "", "REMIT_TLS_CRL: it is empty"),
+        ("REMIT_POLICY_AUDITORS", "a b", "REMIT_POLICY_AUDITORS: \"a b\" is not an agent's name"),
+        ("REMIT_IDENTITY_ALLOW_DNS_SAN", "yes", "REMIT_IDENTITY_ALLOW_DNS_SAN: it has to be true or false"),
+    ] {
+        let error = Given::file(REQUIRED).variable(name, value).error();
+        assert!(error.starts_with(wanted), "{error}");
+    }
+    let flag = |flag: &str| Given::file(REQUIRED).flag(flag).error();
+    assert!(flag("grpc.lisen=1").contains("did you mean grpc.listen?"));
+    assert!(flag("grpc.listen").contains("SECTION.KEY=VALUE"));
+    assert!(flag("grpc.listen=1").starts_with("--set grpc.listen: "));
+}
+
+#[test]
+fn an_unknown_variable_is_a_warning() {
+    let given = Given::file(REQUIRED)
+        .variable("REMIT_PORT", "tcp://10.0.0.1:7443")
+        .variable("REMIT_GRPC_LISTN", "x")
+        .variable("REMIT_TOKEN", "secret");
+    let (_, warnings) = Config::read(&given.sources).unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].ends_with("(did you mean REMIT_GRPC_LISTEN?)"));
+    assert!(warnings[1].contains("REMIT_PORT is not a setting") && !warnings[1].contains("10.0.0.1"));
+}
+
+#[test]
+fn an_unknown_key_is_shown_at_its_place() {
+    let error = Given::file("[grpc]\nlisten = \"127.0.0.1:0\"\ndrain_second = 5\n").error();
+    for part in
+        ["remit.toml", "line 3, column 1", "drain_second = 5", "^^^^^^^^^^^^", "help: did you mean `drain_seconds`?"]
+    {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let section = Given::file("[telemtry]\nlog = \"info\"\n").error();
+    assert!(section.contains("did you mean `telemetry`?"), "{section}");
+    let later = Given::file("[state]\ndir = \"state\"\n").error();
+    assert!(later.contains("this version of Remit does not act on `dir`: remove it"), "{later}");
+    for text in ["[tls]\nclient_auth = \"optional\"\n", "[state]\nbackend = \"journal\"\n", "[[identity.jwt]]\n", "x ="]
+    {
+        assert!(Given::file(text).error().contains("line "), "{text}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_said_all_at_once() {
+    let error = Given::file("[tls]\nkey = \"server.key\"\n").error();
+    assert_eq!(
+        error,
+        "the configuration lacks [policy] file, [[key]], [tls] certificate, [tls] client_ca; write in remit.toml:\n\
+         \n[policy]\nfile = \"policy.json\"          # what agents may do\
+         \n[[key]]\nfile = \"hmac.key\"             # made by `remit keygen --out hmac.key`\
+         \n[tls]\ncertificate = \"server.pem\"    # the server's certificate\
+         \nclient_ca = \"ca.pem\"          # who issues certificates to clients\n\
+         \nor run `remit serve --dev`, which makes all of it for trying out"
+    );
+}
+
+#[test]
+fn plain_text_off_loopback_is_refused() {
+    let with = |text: &str| Given::file(&format!("{REQUIRED}{text}\n"));
+    let error = with("http.listen = \"0.0.0.0:7480\"").error();
+    assert!(error.starts_with("[http] listen is 0.0.0.0:7480") && error.contains("tls_certificate"), "{error}");
+    with("http = { listen = \"0.0.0.0:1\", tls_certificate = \"a\", tls_key = \"b\" }").config();
+    assert!(with("http.tls_certificate = \"a\"").error().contains("tls_key"));
+    assert!(with("http.tls_key = \"a\"").error().contains("tls_certificate"));
+    assert!(with("http.client_ca = \"a\"").error().contains("client_ca"));
+    with("grpc.listen = \"0.0.0.0:7443\"").config();
+    let dev = with("grpc.listen = \"0.0.0.0:7443\"").dev("").error();
+    assert!(dev.contains("[grpc] listen") && dev.contains("loopback"), "{dev}");
+}
+
+#[test]
+fn numbers_have_ranges() {
+    for (text, wanted) in [
+        ("grpc.max_connections = 0", "[grpc] max_connections"),
+        ("grpc.runtimes = 2000", "[grpc] runtimes"),
+        ("policy.poll_seconds = 0", "[policy] poll_seconds"),
+        ("policy.max_age_seconds = 1", "[policy] max_age_seconds"),
+        ("state.capacity = 0", "[state] capacity"),
+        ("state.per_agent_share = 0", "[state] per_agent_share"),
+        ("state.per_agent_share = nan", "[state] per_agent_share"),
+        ("state.per_agent_share = 1.5", "[state] per_agent_share"),
+        ("events.ring = 1", "[events] ring"),
+        ("identity.spiffe_templates = [\"x\"]", "[identity] spiffe_templates"),
+    ] {
+        let required = REQUIRED.replace("policy.file = \"policy.json\"\n", "");
+        let error = Given::file(&format!("policy.file = \"p\"\n{required}{text}\n")).error();
+        assert!(error.starts_with(wanted), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    let sources = Sources { file: Some("/nonexistent/remit.toml".into()), ..Sources::default() };
+    let error = Config::read(&sources).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/remit.toml"), "{error}");
+}

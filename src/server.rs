@@ -1,0 +1,189 @@
+//! Builds every room from the configuration, joins them, and runs until shutdown.
+//!
+//! gRPC runs on one single-threaded runtime a core, each with a listener of its own on the same port:
+//! a request is answered on the thread that received it. Everything else (the admin and HTTP listeners,
+//! reloads, expiry) runs on the main thread's runtime.
+
+mod build;
+mod reload;
+mod troubles;
+mod workers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::condition::Examine;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::grpc::{self, AdminService, Answering, DecisionService, Door};
+use crate::transport::listen::{NotLoopback, require_loopback};
+use crate::transport::{Gate, Protocol, Security, TlsStore, listen, serve};
+use crate::{http, shutdown, telemetry};
+use build::Built;
+use workers::Workers;
+
+/// After the drain, events that wait are written for at most this long.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+
+/// How the service was asked to run, beside its configuration.
+pub struct Launch {
+    /// The settings.
+    pub config: Config,
+    /// `serve --dev`: believes names, and reflects everywhere.
+    pub is_dev: bool,
+    /// Told once, when every listener answers.
+    pub on_ready: Box<dyn FnOnce(Ports) + Send>,
+}
+
+/// Where the service listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// HTTP.
+    pub http: SocketAddr,
+    /// Admin gRPC.
+    pub admin: SocketAddr,
+}
+
+/// Why the service did not start, or did not end well: what to do stands in the text.
+#[derive(Debug)]
+pub struct ServerError(String);
+
+impl ServerError {
+    fn new(what: &str, why: impl std::fmt::Display) -> Self {
+        Self(format!("{what}: {why}"))
+    }
+}
+
+impl std::fmt::Display for ServerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+/// Runs until a signal or `stop`, then drains.
+///
+/// # Errors
+/// The service could not start, or events could not be written at the end.
+pub fn run(launch: Launch, stop: CancellationToken) -> Result<(), ServerError> {
+    telemetry::start(&launch.config.telemetry).map_err(|error| ServerError::new("the log can't be started", error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ServerError::new("the runtime can't be started", error))?;
+    runtime.block_on(run_until(launch, stop))
+}
+
+async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), ServerError> {
+    let Launch { config, is_dev, on_ready } = launch;
+    let drain = stop.child_token();
+    shutdown::on_signals(drain.clone()).map_err(|error| ServerError::new("signals can't be listened to", error))?;
+    let built = build::build(&config, is_dev)?;
+    let (examine, troubles) = built.examination(&config, drain.clone());
+    let reloader = reload::begin(&built, &config, troubles, drain.clone())?;
+
+    let (answering, health) = grpc::health().await;
+    let cores = runtimes(&config);
+    let door = Door::new(Arc::clone(&built.engine), Arc::clone(&built.identity), cores);
+    let decisions = DecisionService::new(door.clone(), drain.clone());
+    let reflection = |error: tonic_reflection::server::Error| ServerError::new("the descriptors can't be read", error);
+    let routes = grpc::decision_routes(decisions, health.clone(), is_dev).map_err(reflection)?;
+    let admin = AdminService::new(door, reloader, Arc::clone(&examine));
+    let admin_routes = grpc::admin_routes(admin, health).map_err(reflection)?;
+
+    let security = Security::Tls(Arc::clone(&built.tls));
+    let (grpc_port, workers) = Workers::start(&config, cores, &security, &grpc::prepared(routes), &built.gate, &drain)?;
+    let (admin_port, admin_listener) = bind(config.admin.listen, "[admin] listen")?;
+    let admin =
+        serve(admin_listener, security, grpc::prepared(admin_routes), Arc::clone(&built.admin_gate), drain.clone());
+    let (http_port, http) = http_service(&config, &built, &examine, &drain)?;
+    let (admin, http) = (tokio::spawn(admin), tokio::spawn(http));
+
+    let ports = Ports { grpc: grpc_port, http: http_port, admin: admin_port };
+    tracing::info!(target: "server", grpc = %ports.grpc, http = %ports.http, admin = %ports.admin, "listening");
+    answering.set(true).await;
+    tokio::spawn(keep_health(answering.clone(), Arc::clone(&examine), drain.clone()));
+    on_ready(ports);
+
+    drain.cancelled().await;
+    answering.set(false).await;
+    let cut = workers.join().await;
+    let _ = (admin.await, http.await);
+    finish(&built.engine, cut).await
+}
+
+/// Says "not serving" while the service can't answer, such as while the audit log is stuck.
+async fn keep_health(answering: Answering, examine: Examine, drain: CancellationToken) {
+    let mut was_ready = true;
+    while drain.run_until_cancelled(tokio::time::sleep(Duration::from_millis(500))).await.is_some() {
+        let condition = examine();
+        if condition.is_ready() != was_ready {
+            was_ready = condition.is_ready();
+            answering.set(was_ready).await;
+            tracing::warn!(target: "server", ready = was_ready, why = condition.not_ready.join("; "), "readiness changed");
+        }
+    }
+}
+
+async fn finish(engine: &Engine, cut: usize) -> Result<(), ServerError> {
+    if cut > 0 {
+        tracing::warn!(target: "server", connections = cut, "cut at the end of the drain");
+    }
+    let written = engine.events().shutdown(LAST_WRITES).await;
+    written.map_err(|lost| ServerError::new("the audit log could not be finished", lost))?;
+    tracing::info!(target: "server", "stopped");
+    Ok(())
+}
+
+/// One runtime a core, if the configuration doesn't say.
+fn runtimes(config: &Config) -> usize {
+    match config.grpc.runtimes {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        runtimes => runtimes,
+    }
+}
+
+fn bind(address: SocketAddr, setting: &str) -> Result<(SocketAddr, tokio::net::TcpListener), ServerError> {
+    let bound = listen::bind(address).and_then(|listener| {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        Ok((listener.local_addr()?, listener))
+    });
+    bound.map_err(|error| ServerError::new(&format!("{setting} {address} can't be listened on"), error))
+}
+
+fn http_service(
+    config: &Config,
+    built: &Built,
+    examine: &Examine,
+    drain: &CancellationToken,
+) -> Result<(SocketAddr, impl Future<Output = usize> + Send + 'static), ServerError> {
+    let security = if let Some(tls) = &built.http_tls {
+        Security::Tls(Arc::clone(tls))
+    } else {
+        let refused = |error: NotLoopback| {
+            ServerError::new("[http] listen", format!("{error}; or set tls_certificate and tls_key"))
+        };
+        require_loopback(config.http.listen).map_err(refused)?;
+        Security::Plain(Protocol::Auto)
+    };
+    let (port, listener) = bind(config.http.listen, "[http] listen")?;
+    let pages = http::Pages {
+        engine: Arc::clone(&built.engine),
+        identity: Arc::clone(&built.identity),
+        examine: Arc::clone(examine),
+        registry: built.registry.clone(),
+    };
+    let gate = Gate::new(built.admin_gate.limits().clone());
+    Ok((port, serve(listener, security, http::routes(pages), gate, drain.clone())))
+}
+
+/// The stores whose files are read again while we run.
+fn tls_stores(built: &Built) -> Vec<Arc<TlsStore>> {
+    std::iter::once(&built.tls).chain(&built.http_tls).map(Arc::clone).collect()
+}

@@ -1,0 +1,159 @@
+//! Every room, made from the configuration. What is missing or wrong is an error that says what to write.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use super::ServerError;
+use super::troubles::Troubles;
+use crate::condition::{Condition, Connections, Examine};
+use crate::config::Config;
+use crate::engine::chance::Chance;
+use crate::engine::clock::Clock;
+use crate::engine::{Engine, InForce, Parts, Tally};
+use crate::events::{Events, OnFailure};
+use crate::identity::Identity;
+use crate::keyring::{KeyFiles, sha256_hex};
+use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
+use crate::state::State;
+use crate::transport::{CertificateRole, ClientAuth, Gate, Protocol, TlsStore};
+
+/// The rooms, joined.
+pub(super) struct Built {
+    pub(super) engine: Arc<Engine>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) registry: Registry,
+    pub(super) tls: Arc<TlsStore>,
+    pub(super) http_tls: Option<Arc<TlsStore>>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) admin_gate: Arc<Gate>,
+    pub(super) keys: KeyFiles,
+    pub(super) policy_status: Arc<Status>,
+    pub(super) policy_reloader: Reloader,
+    /// Taken when the watch begins.
+    pub(super) policy_watch: Mutex<Option<Watch>>,
+}
+
+pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError> {
+    let clock = Clock::system();
+    let chance = Chance::system();
+    let keys = config.key_files();
+    let keyring = keys.read().map_err(|error| ServerError::new("[[key]]", error))?;
+    let tls = tls(config, is_dev, &clock)?;
+    let http_tls = http_tls(config, &clock)?;
+    let identity =
+        Identity::new(config.identity.clone(), is_dev).map_err(|error| ServerError::new("[identity]", error))?;
+
+    let file = PolicyFile::new(config.policy.file.clone(), config.policy.roles(), sha256_hex);
+    let first =
+        file.load(1).map_err(|error| ServerError(format!("the policy can't be used\n{}", error.render(false))))?;
+    for warning in &first.warnings {
+        tracing::warn!(target: "policy", "{}", warning.render(false));
+    }
+    let now = clock.now();
+    let poll = config.policy.poll();
+    let (watch, policy_reloader, policy_status) = Watch::new(file, &first, now, poll);
+
+    let time = clock.clone();
+    let process = u64::from_be_bytes(chance.bytes());
+    let events = Events::start(&config.audit, &config.events, process, move || time.now())
+        .map_err(|error| ServerError::new("[audit]", error))?;
+    let registry = Registry::new();
+    let tally = Tally::new(&registry).map_err(|error| ServerError::new("the metrics can't be registered", error))?;
+    let parts = Parts {
+        state: State::in_memory(config.state.capacity(), now),
+        clock,
+        chance,
+        keyring,
+        policy: in_force(first, now),
+        events,
+        tally,
+        max_policy_age: config.policy.max_age(),
+    };
+    Ok(Built {
+        engine: Arc::new(Engine::new(parts)),
+        identity: Arc::new(identity),
+        registry,
+        tls: Arc::new(tls),
+        http_tls: http_tls.map(Arc::new),
+        gate: Gate::new(config.grpc.limits()),
+        admin_gate: Gate::new(config.grpc.limits()),
+        keys,
+        policy_status,
+        policy_reloader,
+        policy_watch: Mutex::new(Some(watch)),
+    })
+}
+
+/// A compiled policy as the engine takes it.
+pub(super) fn in_force(compiled: Compiled, now: crate::domain::time::Timestamp) -> InForce {
+    let Compiled { policy, warnings, source } = compiled;
+    InForce { policy, source, warnings: warnings.iter().map(|warning| warning.render(false)).collect(), loaded_at: now }
+}
+
+fn tls(config: &Config, is_dev: bool, clock: &Clock) -> Result<TlsStore, ServerError> {
+    let mut files = config.tls.files();
+    if is_dev {
+        // A caller may be a name and nothing else, so it need not have a certificate.
+        files.client_auth = ClientAuth::Optional;
+    }
+    let time = clock.clone();
+    TlsStore::load(files, Protocol::Http2Only, Arc::new(move || time.now()))
+        .map_err(|error| ServerError::new("[tls]", error))
+}
+
+fn http_tls(config: &Config, clock: &Clock) -> Result<Option<TlsStore>, ServerError> {
+    let Some(files) = config.http.files() else { return Ok(None) };
+    let time = clock.clone();
+    let store = TlsStore::load(files, Protocol::Auto, Arc::new(move || time.now()));
+    store.map(Some).map_err(|error| ServerError::new("[http]", error))
+}
+
+impl Built {
+    /// What tells how the process is doing, and where background work notes its troubles.
+    pub(super) fn examination(&self, config: &Config, drain: CancellationToken) -> (Examine, Troubles) {
+        let troubles = Troubles::default();
+        let (engine, status) = (Arc::clone(&self.engine), Arc::clone(&self.policy_status));
+        let (tls, gate, noted) = (Arc::clone(&self.tls), Arc::clone(&self.gate), troubles.clone());
+        let (policy_file, audit_file) = (config.policy.file.clone(), config.audit.file.clone());
+        let must_record = config.audit.on_failure == OnFailure::Deny;
+        let started_at = engine.clock().now();
+        let examine = move || {
+            let now = engine.clock().now();
+            let expiry = |role, name| tls.certificate_expiry(role).map(|at| (name, at));
+            let counters = gate.counters();
+            let unready = [
+                (drain.is_cancelled(), "draining"),
+                (engine.is_policy_stale(now), "the policy file could not be read and found valid for too long"),
+                (must_record && !engine.events().numbers().is_well, "decisions can't be recorded in the audit log"),
+            ];
+            let warnings = engine.policy().warnings.len();
+            let warned =
+                (warnings > 0).then(|| format!("the policy has {warnings} warnings: see `remit policy check`"));
+            Condition {
+                not_ready: unready.iter().filter(|(is_so, _)| *is_so).map(|(_, why)| (*why).to_owned()).collect(),
+                attention: status.last_error().into_iter().chain(noted.list()).chain(warned).collect(),
+                started_at,
+                policy_loaded_at: status.loaded_at(),
+                policy_reload_failures: status.reload_failures(),
+                policy_file: policy_file.clone(),
+                audit_file: audit_file.clone(),
+                certificate_expiries: [
+                    expiry(CertificateRole::Server, "server"),
+                    expiry(CertificateRole::ClientCa, "client_ca"),
+                ]
+                .into_iter()
+                .flatten()
+                .collect(),
+                connections: Connections {
+                    open: counters.open(),
+                    accepted: counters.accepted(),
+                    handshake_failures: counters.handshake_failures(),
+                },
+            }
+        };
+        (Arc::new(examine), troubles)
+    }
+}

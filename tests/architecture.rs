@@ -1,0 +1,369 @@
+//! Which room may import which, and which crates it may name: the house's directions, held by a table.
+//!
+//! A row is missing for a room that isn't in it, so that a new room has to say where it stands.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::string_slice,
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic: that is how it fails"
+)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// A room, the rooms it may import, and the crates that it may name beside `std`.
+struct Room {
+    name: &'static str,
+    rooms: &'static [&'static str],
+    crates: &'static [&'static str],
+}
+
+const HOUSE: &[Room] = &[
+    Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim"] },
+    Room {
+        name: "keyring",
+        rooms: &["domain"],
+        crates: &["hmac", "sha2", "subtle", "base64", "faster_hex", "zeroize", "rustix"],
+    },
+    Room { name: "state", rooms: &["domain"], crates: &["arc_swap", "parking_lot"] },
+    Room {
+        name: "events",
+        rooms: &["domain"],
+        crates: &["serde", "serde_json", "tokio", "parking_lot", "tracing", "jiff", "arc_swap"],
+    },
+    Room {
+        name: "policy_file",
+        rooms: &["domain"],
+        crates: &[
+            "serde",
+            "serde_json",
+            "jsonc_parser",
+            "annotate_snippets",
+            "strsim",
+            "notify",
+            "tokio",
+            "tokio_util",
+            "parking_lot",
+            "tracing",
+        ],
+    },
+    Room {
+        name: "transport",
+        rooms: &["domain"],
+        crates: &[
+            "rustls",
+            "tokio",
+            "tokio_rustls",
+            "tokio_util",
+            "hyper",
+            "hyper_util",
+            "http",
+            "tower",
+            "arc_swap",
+            "socket2",
+            "x509_parser",
+            "parking_lot",
+            "zeroize",
+        ],
+    },
+    Room { name: "identity", rooms: &["domain", "transport"], crates: &["serde", "x509_parser", "http"] },
+    Room {
+        name: "engine",
+        rooms: &["domain", "keyring", "state", "events"],
+        crates: &["arc_swap", "parking_lot", "prometheus", "rand", "tokio", "tokio_util", "tracing"],
+    },
+    Room { name: "api", rooms: &[], crates: &["tonic"] },
+    Room { name: "condition", rooms: &["domain"], crates: &[] },
+    Room {
+        name: "grpc",
+        rooms: &["api", "condition", "domain", "engine", "events", "identity", "state", "transport"],
+        crates: &[
+            "tonic",
+            "tonic_health",
+            "tonic_reflection",
+            "tonic_types",
+            "prost",
+            "prost_types",
+            "tokio",
+            "tokio_stream",
+            "tokio_util",
+            "http",
+            "tracing",
+        ],
+    },
+    Room {
+        name: "http",
+        rooms: &["condition", "domain", "engine", "identity", "state", "transport"],
+        crates: &["axum", "prometheus", "serde_json"],
+    },
+    Room { name: "telemetry", rooms: &[], crates: &["serde", "tracing_subscriber"] },
+    Room { name: "shutdown", rooms: &[], crates: &["tokio", "tokio_util", "tracing"] },
+    Room {
+        name: "config",
+        rooms: &["domain", "events", "identity", "keyring", "policy_file", "state", "telemetry", "transport"],
+        crates: &["serde", "toml", "strsim", "zeroize"],
+    },
+    Room {
+        name: "server",
+        rooms: &[
+            "condition",
+            "config",
+            "domain",
+            "engine",
+            "events",
+            "grpc",
+            "http",
+            "identity",
+            "keyring",
+            "policy_file",
+            "shutdown",
+            "state",
+            "telemetry",
+            "transport",
+        ],
+        crates: &["tokio", "tokio_util", "tonic", "tonic_reflection", "tracing", "parking_lot", "prometheus"],
+    },
+    Room {
+        name: "dev_folder",
+        rooms: &["config", "domain", "identity", "keyring", "policy_file"],
+        crates: &["rcgen", "serde", "serde_json", "x509_parser", "zeroize"],
+    },
+    Room {
+        name: "cli",
+        rooms: &["api", "config", "dev_folder", "domain", "engine", "keyring", "policy_file", "server"],
+        crates: &[
+            "base64",
+            "clap",
+            "faster_hex",
+            "jiff",
+            "prost_types",
+            "serde_json",
+            "tokio",
+            "tokio_util",
+            "tonic",
+            "tonic_types",
+            "zeroize",
+        ],
+    },
+    Room { name: "main", rooms: &["cli"], crates: &["mimalloc", "remit"] },
+];
+
+/// The dependencies of `Cargo.toml`, as code names them.
+const CRATES: &[&str] = &[
+    "annotate_snippets",
+    "arc_swap",
+    "axum",
+    "base64",
+    "clap",
+    "faster_hex",
+    "hmac",
+    "http",
+    "hyper",
+    "hyper_util",
+    "jiff",
+    "jsonc_parser",
+    "mimalloc",
+    "notify",
+    "parking_lot",
+    "prometheus",
+    "prost",
+    "prost_types",
+    "rand",
+    "rcgen",
+    "rustix",
+    "rustls",
+    "serde",
+    "serde_json",
+    "sha2",
+    "socket2",
+    "strsim",
+    "subtle",
+    "tokio",
+    "tokio_rustls",
+    "tokio_stream",
+    "tokio_util",
+    "toml",
+    "tonic",
+    "tonic_health",
+    "tonic_prost",
+    "tonic_reflection",
+    "tonic_types",
+    "tower",
+    "tracing",
+    "tracing_subscriber",
+    "x509_parser",
+    "zeroize",
+];
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The room that a file belongs to: its first folder, or its own name.
+fn room_of(file: &Path) -> String {
+    let inside = file.strip_prefix(source()).unwrap();
+    let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The file without its tests, comments and strings, which may say anything.
+fn code_of(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    let body = text.split("#[cfg(test)]").next().unwrap();
+    let without_comment = |line: &str| match line.find("//") {
+        Some(at) => line[..at].to_owned(),
+        None => line.to_owned(),
+    };
+    let mut code = String::new();
+    for line in body.lines() {
+        let line = without_comment(line);
+        let outside = line.split('"').step_by(2).collect::<Vec<_>>().join("\"\"");
+        code.push_str(&outside);
+        code.push('\n');
+    }
+    code
+}
+
+fn is_test_file(file: &Path) -> bool {
+    let name = file.file_stem().unwrap().to_str().unwrap();
+    name.ends_with("_tests") || name == "testing" || name == "tests"
+}
+
+/// The names that stand before `::` at the beginning of a path.
+fn roots(code: &str) -> BTreeSet<String> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut roots = BTreeSet::new();
+    for (at, _) in code.match_indices("::") {
+        let before = &code[..at];
+        let word = before.rsplit(|c: char| !is_word(c)).next().unwrap();
+        let rest = &before[..before.len() - word.len()];
+        if !rest.ends_with("::") && !word.is_empty() {
+            roots.insert(word.to_owned());
+        }
+    }
+    roots
+}
+
+/// The rooms that are named after `crate::`, also in `use crate::{a, b}`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut rooms = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(list) = rest.strip_prefix('{') {
+            let list = list.split('}').next().unwrap();
+            let first_word = |item: &str| item.trim().split("::").next().unwrap().trim().to_owned();
+            rooms.extend(list.split(',').map(first_word).filter(|word| !word.is_empty()));
+        } else {
+            rooms.insert(rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap().to_owned());
+        }
+    }
+    rooms
+}
+
+#[test]
+fn rooms_import_only_what_stands_below_them() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&source()) {
+        let name = room_of(&file);
+        if name == "lib" || is_test_file(&file) {
+            continue;
+        }
+        let Some(room) = HOUSE.iter().find(|room| room.name == name) else {
+            wrong.push(format!("{}: the room {name} has no row in the table", file.display()));
+            continue;
+        };
+        let code = code_of(&file);
+        for import in imports(&code) {
+            if import != room.name && !room.rooms.contains(&import.as_str()) {
+                wrong.push(format!("{}: {name} may not import {import}", file.display()));
+            }
+        }
+        for root in roots(&code) {
+            // A room may have a crate's name; whoever imports the room means it.
+            let is_room = root == room.name || room.rooms.contains(&root.as_str());
+            let is_crate = CRATES.contains(&root.as_str()) && !is_room;
+            if is_crate && !room.crates.contains(&root.as_str()) {
+                wrong.push(format!("{}: {name} may not name the crate {root}", file.display()));
+            }
+        }
+        if code.contains("super::super::") {
+            wrong.push(format!("{}: super::super:: climbs over a room; name the way from crate::", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_table_has_no_row_for_nothing() {
+    let rooms = rust_files(&source()).iter().map(|file| room_of(file)).collect::<BTreeSet<_>>();
+    for room in HOUSE {
+        assert!(rooms.contains(room.name), "there is no room {}", room.name);
+    }
+}
+
+#[test]
+fn arrows_point_down() {
+    // A room's imports stand above it in the table, so that there is no circle.
+    for (place, room) in HOUSE.iter().enumerate() {
+        for below in room.rooms {
+            let other = HOUSE.iter().position(|room| room.name == *below);
+            assert!(
+                other.is_some_and(|other| other < place),
+                "{} imports {below}, which does not stand above it",
+                room.name
+            );
+        }
+    }
+}
+
+#[test]
+fn files_and_the_entrance_stay_small() {
+    let mut wrong = Vec::new();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
+    for file in rust_files(&source()).into_iter().chain(rust_files(&tests)).chain(rust_files(&benches)) {
+        let lines = std::fs::read_to_string(&file).unwrap().lines().count();
+        let limit = if file.ends_with("src/main.rs") { 40 } else { 600 };
+        if lines > limit {
+            wrong.push(format!("{}: {lines} lines, at most {limit}", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn rooms_have_no_mod_rs_and_no_names_that_say_nothing() {
+    for file in rust_files(&source()) {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        for empty in ["mod", "utils", "util", "common", "helpers", "helper", "manager", "handler", "types", "misc"] {
+            assert_ne!(name, empty, "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn exceptions_to_lints_say_why() {
+    for file in rust_files(&source()) {
+        let code = code_of(&file);
+        for (at, _) in code.match_indices("[expect(") {
+            let attribute = code[at..].split(")]").next().unwrap();
+            assert!(attribute.contains("reason"), "{}: {attribute}", file.display());
+        }
+        assert!(!code.contains("[allow("), "{}: expect a lint, don't allow it", file.display());
+    }
+}
