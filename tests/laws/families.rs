@@ -69,7 +69,7 @@ fn l3_never_wider_than_the_parent_and_the_policy() {
                 story.tell(&Op::Delegate(seed)).await?;
             }
             if dice.in_256(128) {
-                story.reload(generate::changed(&policy, &policy, &mut dice));
+                story.reload(generate::changed(&policy, &policy, &mut dice)).await;
             }
             for (id, child) in story.oracle.tokens.iter().enumerate() {
                 let texts = child.ancestors.iter().map(|id| &story.issued[*id].text);
@@ -216,7 +216,7 @@ fn l7_what_was_revoked_is_refused_at_once_and_nothing_else() {
                 _ => Target::All,
             };
             if kind == 5 {
-                story.reload(by_file);
+                story.reload(by_file).await;
             } else {
                 story.revoke(generate::ADMINISTRATOR, &target).await?;
             }
@@ -308,7 +308,7 @@ fn l8_no_sweep_reload_or_reinstatement_brings_back_what_was_spent_or_revoked() {
                     if lifted.is_ok() {
                         story.oracle.lift(&agent);
                     }
-                    story.reload(policy.clone());
+                    story.reload(policy.clone()).await;
                     for (id, dead) in dead.iter().enumerate() {
                         prop_assert!(!dead || !allows(&story, &story.proper_ask(id)).await);
                     }

@@ -230,7 +230,7 @@ fn l9_every_answer_during_reloads_is_that_of_the_policy_it_names() {
             });
         }
         for revision in 2..1_500 {
-            world.engine.install(in_force(if revision % 2 == 1 { POLICY } else { &narrow }, revision));
+            world.engine.install(in_force(if revision % 2 == 1 { POLICY } else { &narrow }, revision)).await;
             tokio::task::yield_now().await;
         }
         over.store(true, Ordering::SeqCst);

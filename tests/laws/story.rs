@@ -76,7 +76,7 @@ impl Story {
             Op::Revoke(mut dice) => self.revoke_something(&mut dice).await?,
             Op::Reinstate(mut dice) => self.reinstate(&mut dice).await?,
             Op::Tick(millis) => self.tick(millis),
-            Op::Reload(mut dice) => self.reload(generate::changed(&self.oracle.policy, &self.first, &mut dice)),
+            Op::Reload(mut dice) => self.reload(generate::changed(&self.oracle.policy, &self.first, &mut dice)).await,
             Op::Foreign(mut dice) => self.foreign(&mut dice),
             Op::Sweep => self.sweep(),
         }
@@ -439,10 +439,10 @@ impl Story {
         self.oracle.now += millis;
     }
 
-    pub fn reload(&mut self, policy: Policy) {
+    pub async fn reload(&mut self, policy: Policy) {
         self.revision += 1;
         self.text = world::policy_text(&policy);
-        self.world.engine.install(world::in_force(&self.text, self.revision));
+        self.world.engine.install(world::in_force(&self.text, self.revision)).await;
         self.oracle.reload(policy);
     }
 
