@@ -299,7 +299,6 @@ fn l7_another_issuers_token_of_the_revocations_own_second_is_dead() {
 
 /// A call is decided by the communication rules alone: a token that is shown with one, by whomever, is not spent.
 #[test]
-#[ignore = "the engine spends a use of the token without asking whose it is; the gRPC door refuses such a request"]
 fn l2_a_call_between_agents_spends_nobodys_token() {
     let policy = EXAMPLE.replacen('{', r#"{"communication_rules": [{"from": "*", "to": "*"}],"#, 1);
     runtime().block_on(async {
