@@ -164,10 +164,11 @@ def test_a_change_under_load(serve, tmp_path, way):
     assert not questions.failures, questions.failures[:3]
     assert len({digest for _, digest in seen}) == 5
     assert world.administrator().status().policy_digest == digest(contents[-1])
-    # A line that stands for repeated denials comes a second late, with the policy that denied them.
+    # A line that stands for repeated denials comes a second late, with the policy that denied them; and a request in
+    # flight answers under the policy that it began with, also after the first answer under the next.
     at_once = [line for line in world.remit.audit() if not line.get("repeated")]
     revisions = [line["policy_revision"] for line in at_once if "policy_revision" in line]
-    assert revisions == sorted(revisions), "revisions only grow"
+    assert all(then >= before - 1 for before, then in zip(revisions, revisions[1:])), "revisions only grow"
 
 
 BROKEN = {
