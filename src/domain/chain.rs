@@ -108,6 +108,7 @@ pub fn attenuate<'a>(
     now: Timestamp,
     id: TokenId,
 ) -> Result<Claims<'a>, Denial> {
+    wishes_something(wish)?;
     if let Some(parent) = parent {
         may_hand_on(policy, parent.claims)?;
         within_parent(parent.claims, wish)?;
@@ -166,6 +167,22 @@ pub fn is_escalation(policy: &Policy, caller: &str, parent: Option<&Claims<'_>>,
             || parent.max_depth.is_some_and(|max| parent.depth() >= usize::from(max))
             || within_parent(parent, wish).is_err()
     })
+}
+
+/// Zero is not "the default": doors refuse it, and a door that forgets to does no harm.
+fn wishes_something(wish: &Wish<'_>) -> Result<(), Denial> {
+    let zero = match (wish.max_uses, wish.ttl_seconds, wish.max_depth) {
+        (Some(0), _, _) => "max_uses",
+        (_, Some(0), _) => "ttl",
+        (_, _, Some(0)) => "max_depth",
+        _ if wish.capabilities.is_empty() => "capabilities",
+        _ if wish.resources.is_empty() => "resources",
+        _ => return Ok(()),
+    };
+    Err(Denial::new(
+        Reason::RequestMalformed,
+        format!("{zero}: there is none: leave it out for the default, or wish for some"),
+    ))
 }
 
 fn inherit<'a>(claims: &mut Claims<'a>, parent: Parent<'a>) {

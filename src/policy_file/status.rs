@@ -1,7 +1,6 @@
 //! How the policy file is doing, for metrics, readiness and people.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -46,12 +45,6 @@ impl Status {
     #[must_use]
     pub fn last_valid_read(&self) -> Timestamp {
         Timestamp::from_nanos(self.last_valid_read.load(Ordering::Acquire))
-    }
-
-    /// Whether the file has not been read and found valid for longer than this; zero is never.
-    #[must_use]
-    pub fn is_stale(&self, now: Timestamp, max_age: Duration) -> bool {
-        !max_age.is_zero() && now.since(self.last_valid_read()) > max_age
     }
 
     /// How often the file was found broken, each broken content counted once, and each time somebody asked
