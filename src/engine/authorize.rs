@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use super::recording::Allowed;
+use super::recording::{Allowed, rate_limited};
 use super::speaker::Speaker;
 use super::tally::Verb;
 use super::{Beginning, Engine, record, root_given, shared_name};
 use crate::domain::caller::{Caller, VerifiedIdentity};
+use crate::domain::chain::quarantined;
 use crate::domain::decision::{self, AskedAt, Use};
 use crate::domain::policy::{Call, Policy, PolicyId};
 use crate::domain::reason::{Denial, Reason};
@@ -105,15 +106,34 @@ pub struct TokenShown {
     pub left: Option<u32>,
 }
 
+/// A question that has begun: all that it is answered from, and the moment.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    beginning: &'a Beginning,
+    caller: &'a Caller,
+    request: &'a AuthorizeRequest<'a>,
+    now: Timestamp,
+}
+
+impl<'a> Question<'a> {
+    fn policy(self) -> &'a Policy {
+        &self.beginning.in_force.policy
+    }
+
+    fn asker(self) -> &'a str {
+        self.caller.agent().as_str()
+    }
+}
+
 /// What was found out before the ledger is asked.
 struct Findings<'b> {
     speaker: Option<Speaker>,
     token: Option<VerifiedToken<'b>>,
-    verdict: Verdict,
 }
 
+/// What the checks before the ledger say.
 enum Verdict {
-    /// By a check that comes before the ledger.
+    /// One of them refuses.
     Denied(Denial),
     /// The ledger has the word; if it doesn't refuse, a check that comes after it may.
     UpToTheLedger { refused_after: Option<Denial> },
@@ -132,97 +152,82 @@ impl Engine {
         caller: &Caller,
         request: &AuthorizeRequest<'_>,
     ) -> Decision {
-        let policy = &beginning.in_force.policy;
-        let now = self.clock.now();
+        let question = Question { beginning, caller, request, now: self.clock.now() };
         let mut buffer = Vec::new();
-        let Findings { speaker, token, verdict } = self.find_out(policy, caller, request, now, &mut buffer);
-        let settled = match verdict {
+        let mut found = Findings { speaker: None, token: None };
+        let settled = match self.judge(question, &mut buffer, &mut found) {
             Verdict::Denied(denial) => Err(denial),
             Verdict::UpToTheLedger { refused_after } => {
-                self.settle(beginning, caller, request, token.as_ref(), refused_after, now).await
+                self.settle(question, found.token.as_ref(), refused_after).await
             }
         };
-        let mut decision = Decision {
-            outcome: Ok(()),
+        let (outcome, left, place) = match settled {
+            Ok(Allowed { place, left }) => (Ok(()), left, Some(place)),
+            Err(denial) => {
+                self.note_attempts(question, &found, &denial);
+                (Err(denial), None, None)
+            }
+        };
+        let decision = Decision {
+            outcome,
             id: self.events.decision_id(),
-            chain: chain(policy, speaker.as_ref(), token.as_ref(), request),
-            agent: speaker.as_ref().map(|speaker| speaker.identity(now)),
-            token: token.as_ref().map(shown),
-            policy: policy.id.clone(),
+            chain: chain(question, &found),
+            agent: found.speaker.as_ref().map(|speaker| speaker.identity(question.now)),
+            token: found.token.as_ref().map(|token| shown(token, left)),
+            policy: question.policy().id.clone(),
             dry_run: request.dry_run,
         };
-        match settled {
-            Ok(allowed) => {
-                if let Some(token) = &mut decision.token {
-                    token.left = allowed.left;
-                }
-                allowed.place.commit(event(&decision, policy, caller, request, token.as_ref(), now));
+        let event = event(&decision, question, &found);
+        match place {
+            Some(place) => {
+                place.commit(event);
             }
-            Err(denial) => {
-                self.note_attempts(policy, caller, &denial, speaker.as_ref(), token.as_ref(), request);
-                decision.outcome = Err(denial);
-                self.events.deny(event(&decision, policy, caller, request, token.as_ref(), now));
-            }
+            None => self.events.deny(event),
         }
-        self.note_answer(&decision, speaker.as_ref(), now);
+        self.note_answer(question, &found, &decision);
         decision
     }
 
     /// Everything that needs no ledger.
-    fn find_out<'b>(
-        &self,
-        policy: &Policy,
-        caller: &Caller,
-        request: &AuthorizeRequest<'_>,
-        now: Timestamp,
-        buffer: &'b mut Vec<u8>,
-    ) -> Findings<'b> {
-        let undecided = Verdict::UpToTheLedger { refused_after: None };
-        let mut findings = Findings { speaker: None, token: None, verdict: undecided };
-        findings.verdict = match self.judge(policy, caller, request, now, buffer, &mut findings) {
+    fn judge<'b>(&self, question: Question<'_>, buffer: &'b mut Vec<u8>, found: &mut Findings<'b>) -> Verdict {
+        match self.check(question, buffer, found) {
             Ok(refused_after) => Verdict::UpToTheLedger { refused_after },
             Err(denial) => Verdict::Denied(denial),
-        };
-        findings
+        }
     }
 
-    /// The checks before the ledger; the `Ok` denial is of a check that comes after it.
-    fn judge<'b>(
+    /// The checks before the ledger, in their order; the denial in `Ok` is of a check that comes after it.
+    fn check<'b>(
         &self,
-        policy: &Policy,
-        caller: &Caller,
-        request: &AuthorizeRequest<'_>,
-        now: Timestamp,
+        question: Question<'_>,
         buffer: &'b mut Vec<u8>,
-        findings: &mut Findings<'b>,
+        found: &mut Findings<'b>,
     ) -> Result<Option<Denial>, Denial> {
-        let speaker = findings.speaker.insert(Speaker::of(policy, caller, request.agent)?);
+        let Question { caller, request, now, .. } = question;
+        let policy = question.policy();
+        let speaker = found.speaker.insert(Speaker::of(policy, caller, request.agent)?);
         let agent = speaker.agent.as_str();
         let destination = Speaker::destination(policy, caller, request.destination)?;
         self.in_good_standing(policy, agent, now)?;
-        if self.is_quarantined(policy, caller.agent().as_str()) {
-            return Err(crate::domain::chain::quarantined(caller.agent().as_str()));
+        if self.is_quarantined(policy, question.asker()) {
+            return Err(quarantined(question.asker()));
         }
-        self.take_authorize_rate(policy, caller.agent().as_str(), agent, request.dry_run, now)?;
-        let wanted =
-            request.action.wanted().map(|(capability, resource)| canonical(capability, resource)).transpose()?;
+        self.take_authorize_rate(question, agent)?;
+        let wanted = request.action.wanted().map(|(capability, resource)| canonical(capability, resource));
+        let wanted = wanted.transpose()?;
         let call = request.action.call().map(|call| between(agent, destination, call)).transpose()?;
         if let Some(token) = request.token {
-            let token = findings.token.insert(self.keyring.load().open(token, buffer)?);
+            let token = found.token.insert(self.keyring.load().open(token, buffer)?);
             token.claims().check_times(now, policy.token.max_ttl_seconds)?;
         }
-        match (wanted, &findings.token) {
+        let at = AskedAt { caller: question.asker(), destination };
+        let is_quarantined = |name: &str| self.is_quarantined(policy, name);
+        match (wanted, &found.token) {
             (Some(wanted), Some(token)) => {
-                let place = AskedAt { caller: caller.agent().as_str(), destination };
-                let quarantined = |name: &str| self.is_quarantined(policy, name);
-                decision::decide(policy, quarantined, agent, token.claims(), wanted, place)?;
+                decision::decide(policy, is_quarantined, agent, token.claims(), wanted, at)?;
             }
             (Some(wanted), None) => decision::decide_own(policy, agent, wanted)?,
-            (None, Some(token)) => {
-                let place = AskedAt { caller: caller.agent().as_str(), destination };
-                let quarantined = |name: &str| self.is_quarantined(policy, name);
-                decision::decide_shown(policy, quarantined, agent, token.claims(), place)?;
-            }
+            (None, Some(token)) => decision::decide_shown(policy, is_quarantined, agent, token.claims(), at)?,
             (None, None) => {}
         }
         Ok(match (wanted, call) {
@@ -236,13 +241,11 @@ impl Engine {
     /// it is asked once where nothing else refuses.
     async fn settle(
         &self,
-        beginning: &Beginning,
-        caller: &Caller,
-        request: &AuthorizeRequest<'_>,
+        question: Question<'_>,
         token: Option<&VerifiedToken<'_>>,
         refused_after: Option<Denial>,
-        now: Timestamp,
     ) -> Result<Allowed<'_>, Denial> {
+        let Question { beginning, request, now, .. } = question;
         let ready = match refused_after {
             Some(denial) => Err(denial),
             None => self.ready_to_record(request.deadline, now).await,
@@ -261,8 +264,8 @@ impl Engine {
             return Ok(Allowed { place, left: Some(left) });
         }
         let place = ready?;
-        let is_retry = self.is_retry(caller.agent().as_str(), request.request_id, now);
-        let given = root_given(&beginning.in_force.policy, token);
+        let is_retry = self.is_retry(question.asker(), request.request_id, now);
+        let given = root_given(question.policy(), token);
         let spent = ledger.spend(&record, &given, beginning.born);
         spent.map(|left| Allowed { place, left: Some(left) }).map_err(|refused| {
             if refused == Refused::Exhausted && !is_retry {
@@ -272,39 +275,26 @@ impl Engine {
         })
     }
 
-    fn take_authorize_rate(
-        &self,
-        policy: &Policy,
-        caller: &str,
-        agent: &str,
-        dry_run: bool,
-        now: Timestamp,
-    ) -> Result<(), Denial> {
-        let Some(limit) = policy.authorize_rate.filter(|_| !dry_run) else { return Ok(()) };
-        self.authorize_rate.take(caller, agent, limit, now).map_err(super::recording::rate_limited)
+    fn take_authorize_rate(&self, question: Question<'_>, agent: &str) -> Result<(), Denial> {
+        let limit = question.policy().authorize_rate.filter(|_| !question.request.dry_run);
+        let Some(limit) = limit else { return Ok(()) };
+        self.authorize_rate.take(question.asker(), agent, limit, question.now).map_err(rate_limited)
     }
 
-    fn note_attempts(
-        &self,
-        policy: &Policy,
-        caller: &Caller,
-        denial: &Denial,
-        speaker: Option<&Speaker>,
-        token: Option<&VerifiedToken<'_>>,
-        request: &AuthorizeRequest<'_>,
-    ) {
-        let (Some(speaker), false) = (speaker, request.dry_run) else { return };
+    fn note_attempts(&self, question: Question<'_>, found: &Findings<'_>, denial: &Denial) {
+        let request = question.request;
+        let (Some(speaker), false) = (&found.speaker, request.dry_run) else { return };
         let agent = speaker.agent.as_str();
         let reason = denial.reason();
         if reason == Reason::TokenWrongHolder {
             self.tally.wrong_holder(agent);
         }
         if reason == Reason::CommunicationNotAllowed {
-            let destination = request.destination.unwrap_or(caller.agent().as_str());
-            self.tally.unauthorized_communication(policy, agent, destination);
+            let destination = request.destination.unwrap_or(question.asker());
+            self.tally.unauthorized_communication(question.policy(), agent, destination);
         }
         let beyond = matches!(reason, Reason::CapabilityNotGranted | Reason::ResourceNotGranted);
-        if let (true, Some(token), Some((capability, resource))) = (beyond, token, request.action.wanted())
+        if let (true, Some(token), Some((capability, resource))) = (beyond, &found.token, request.action.wanted())
             && let Ok(wanted) = canonical(capability, resource)
             && decision::is_escalation(agent, token.claims(), wanted)
         {
@@ -312,12 +302,12 @@ impl Engine {
         }
     }
 
-    fn note_answer(&self, decision: &Decision, speaker: Option<&Speaker>, began: Timestamp) {
+    fn note_answer(&self, question: Question<'_>, found: &Findings<'_>, decision: &Decision) {
         let reason = decision.outcome.as_ref().map_or_else(Denial::reason, |()| Reason::Allowed);
-        self.tally.decided(Verb::Authorize, reason, self.clock.now().since(began));
-        if let (Some(speaker), Some(_)) = (speaker, decision.token) {
+        self.tally.decided(Verb::Authorize, reason, self.clock.now().since(question.now));
+        if let (Some(speaker), Some(_)) = (&found.speaker, decision.token) {
             let hops = decision.chain.len().saturating_sub(1);
-            self.tally.chain_asked(speaker.agent.as_str(), hops, began);
+            self.tally.chain_asked(speaker.agent.as_str(), hops, question.now);
         }
     }
 }
@@ -339,33 +329,23 @@ fn not_canonical(what: &str, invalid: InvalidResource) -> Denial {
     Denial::new(Reason::ResourceNotCanonical, format!("{what} is not in its canonical form: {invalid}"))
 }
 
-fn chain(
-    policy: &Policy,
-    speaker: Option<&Speaker>,
-    token: Option<&VerifiedToken<'_>>,
-    request: &AuthorizeRequest<'_>,
-) -> Vec<Arc<str>> {
-    match (token, speaker) {
-        (Some(token), _) => token.claims().chain.iter().map(|name| shared_name(policy, name)).collect(),
-        (None, Some(speaker)) if request.token.is_none() => vec![speaker.agent.shared()],
+fn chain(question: Question<'_>, found: &Findings<'_>) -> Vec<Arc<str>> {
+    match (&found.token, &found.speaker) {
+        (Some(token), _) => token.claims().chain.iter().map(|name| shared_name(question.policy(), name)).collect(),
+        (None, Some(speaker)) if question.request.token.is_none() => vec![speaker.agent.shared()],
         (None, _) => Vec::new(),
     }
 }
 
-fn shown(token: &VerifiedToken<'_>) -> TokenShown {
-    TokenShown { id: token.id(), expires_at: Timestamp::from_seconds(token.claims().expires_at), left: None }
+fn shown(token: &VerifiedToken<'_>, left: Option<u32>) -> TokenShown {
+    TokenShown { id: token.id(), expires_at: Timestamp::from_seconds(token.claims().expires_at), left }
 }
 
-fn event(
-    decision: &Decision,
-    policy: &Policy,
-    caller: &Caller,
-    request: &AuthorizeRequest<'_>,
-    token: Option<&VerifiedToken<'_>>,
-    now: Timestamp,
-) -> Event {
-    let mut event =
-        super::recording::event(MessageType::CapabilityRequest, &decision.outcome, decision.id, policy, caller, now);
+fn event(decision: &Decision, question: Question<'_>, found: &Findings<'_>) -> Event {
+    let Question { caller, request, now, .. } = question;
+    let policy = question.policy();
+    let kind = MessageType::CapabilityRequest;
+    let mut event = super::recording::event(kind, &decision.outcome, decision.id, policy, caller, now);
     let named = || request.agent.map(|name| shared_name(policy, name));
     event.from_agent = decision.agent.as_ref().map(|agent| agent.agent.shared()).or_else(named).unwrap_or_default();
     event.to_agent = match request.destination {
@@ -385,7 +365,7 @@ fn event(
     event.remaining_uses = decision.token.and_then(|token| token.left);
     event.request_id = Brief::copied(request.request_id);
     event.dry_run = request.dry_run;
-    if let Some(claims) = token.map(VerifiedToken::claims) {
+    if let Some(claims) = found.token.as_ref().map(VerifiedToken::claims) {
         event.task = Brief::copied(claims.task.as_deref().unwrap_or_default());
         event.obo = Brief::copied(claims.on_behalf_of.as_deref().unwrap_or_default());
     }
