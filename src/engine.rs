@@ -63,6 +63,33 @@ pub struct Beginning {
     born: u64,
 }
 
+/// A request that has begun: all that it is answered from, and the moment.
+struct Begun<'a, R> {
+    beginning: &'a Beginning,
+    caller: &'a Caller,
+    request: &'a R,
+    now: Timestamp,
+}
+
+impl<R> Clone for Begun<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Begun<'_, R> {}
+
+impl<'a, R> Begun<'a, R> {
+    fn policy(self) -> &'a Policy {
+        &self.beginning.in_force.policy
+    }
+
+    /// The agent that asks.
+    fn asker(self) -> &'a str {
+        self.caller.agent().as_str()
+    }
+}
+
 /// The parts that an engine is made of.
 pub struct Parts {
     /// The time.

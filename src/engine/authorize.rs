@@ -8,11 +8,11 @@ use std::sync::Arc;
 use super::recording::{Allowed, rate_limited};
 use super::speaker::Speaker;
 use super::tally::Verb;
-use super::{Beginning, Engine, record, root_given, shared_name};
+use super::{Beginning, Begun, Engine, record, root_given, shared_name};
 use crate::domain::caller::{Caller, VerifiedIdentity};
 use crate::domain::chain::quarantined;
 use crate::domain::decision::{self, AskedAt, Use};
-use crate::domain::policy::{Call, Policy, PolicyId};
+use crate::domain::policy::{Call, PolicyId};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::resource::{InvalidResource, Resource};
 use crate::domain::time::Timestamp;
@@ -106,24 +106,8 @@ pub struct TokenShown {
     pub left: Option<u32>,
 }
 
-/// A question that has begun: all that it is answered from, and the moment.
-#[derive(Clone, Copy)]
-struct Question<'a> {
-    beginning: &'a Beginning,
-    caller: &'a Caller,
-    request: &'a AuthorizeRequest<'a>,
-    now: Timestamp,
-}
-
-impl<'a> Question<'a> {
-    fn policy(self) -> &'a Policy {
-        &self.beginning.in_force.policy
-    }
-
-    fn asker(self) -> &'a str {
-        self.caller.agent().as_str()
-    }
-}
+/// A question that has begun.
+type Question<'a> = Begun<'a, AuthorizeRequest<'a>>;
 
 /// What was found out before the ledger is asked.
 struct Findings<'b> {

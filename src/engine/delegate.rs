@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use super::recording::{event, rate_limited};
+use super::recording::rate_limited;
 use super::tally::Verb;
-use super::{Beginning, Engine, record, root_given, shared_name};
+use super::{Beginning, Begun, Engine, record, root_given, shared_name};
 use crate::domain::caller::Caller;
 use crate::domain::chain::{Parent, Wish, attenuate, is_escalation, stands};
 use crate::domain::decision;
 use crate::domain::limits;
-use crate::domain::policy::{Policy, PolicyId};
+use crate::domain::policy::PolicyId;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::domain::token::{Claims, SealTag, TokenId};
@@ -65,11 +65,13 @@ pub struct Delegation {
 
 /// A token that is sealed and not yet in the ledger.
 struct Sealed<'a> {
-    text: String,
-    claims: Claims<'a>,
+    claims: &'a Claims<'a>,
     tag: SealTag,
     id: TokenId,
 }
+
+/// A wish that has begun to be answered.
+type Wished<'a> = Begun<'a, DelegateRequest<'a>>;
 
 impl Engine {
     /// Decides, mints and records.
@@ -84,91 +86,74 @@ impl Engine {
         caller: &Caller,
         request: &DelegateRequest<'_>,
     ) -> Delegation {
-        let policy = &beginning.in_force.policy;
-        let now = self.clock.now();
-        let id = self.events.decision_id();
+        let wished = Wished { beginning, caller, request, now: self.clock.now() };
+        let policy = wished.policy();
         let mut buffer = Vec::new();
         let mut parent = None;
-        let outcome = match self.open_parent(policy, caller, request, now, &mut buffer, &mut parent) {
-            Ok(()) => self.mint(beginning, caller, request, parent.as_ref(), now).await,
+        let minted = match self.open_parent(wished, &mut buffer, &mut parent) {
+            Ok(()) => self.mint(wished, parent.as_ref()).await,
             Err(denial) => Err(denial),
         };
-        let chain = asked_chain(policy, caller, parent.as_ref(), request.wish.to);
-        let hops = chain.len().saturating_sub(1);
-        let describe = |outcome: &Result<(), Denial>| {
-            let mut event = event(MessageType::Delegate, outcome, id, policy, caller, now);
-            describe(&mut event, policy, request, chain.clone(), parent.as_ref());
-            event
-        };
-        let outcome = match outcome {
-            Ok((place, delegated)) => {
-                let mut event = describe(&Ok(()));
-                event.token_id = Some(delegated.id);
-                event.remaining_uses = Some(delegated.max_uses);
-                place.commit(event);
-                Ok(Delegated { chain: chain.clone(), ..delegated })
-            }
+        let (outcome, place) = match minted {
+            Ok((place, delegated)) => (Ok(delegated), Some(place)),
             Err(denial) => {
-                self.note_refused(policy, caller, request, parent.as_ref(), &denial);
-                self.events.deny(describe(&Err(denial.clone())));
-                Err(denial)
+                self.note_refused(wished, parent.as_ref(), &denial);
+                (Err(denial), None)
             }
         };
-        let reason = outcome.as_ref().map_or_else(Denial::reason, |_| Reason::Allowed);
-        self.tally.decided(Verb::Delegate, reason, self.clock.now().since(now));
-        self.tally.chain_asked(caller.agent().as_str(), hops, now);
-        Delegation { outcome, id, policy: policy.id.clone() }
+        let delegation = Delegation { outcome, id: self.events.decision_id(), policy: policy.id.clone() };
+        let event = event(&delegation, wished, parent.as_ref());
+        let (reason, hops) = (event.reason, event.depth());
+        match place {
+            Some(place) => {
+                place.commit(event);
+            }
+            None => self.events.deny(event),
+        }
+        self.tally.decided(Verb::Delegate, reason, self.clock.now().since(wished.now));
+        self.tally.chain_asked(wished.asker(), hops, wished.now);
+        delegation
     }
 
     /// The caller is in good standing, and the parent is a token that it holds and that still stands.
     fn open_parent<'b>(
         &self,
-        policy: &Policy,
-        caller: &Caller,
-        request: &DelegateRequest<'_>,
-        now: Timestamp,
+        wished: Wished<'_>,
         buffer: &'b mut Vec<u8>,
         opened: &mut Option<VerifiedToken<'b>>,
     ) -> Result<(), Denial> {
-        let agent = caller.agent().as_str();
+        let (policy, agent, now) = (wished.policy(), wished.asker(), wished.now);
         self.in_good_standing(policy, agent, now)?;
         self.delegate_rate.take(agent, "", policy.delegate_rate(agent), now).map_err(rate_limited)?;
-        let Some(text) = request.parent else { return Ok(()) };
+        let Some(text) = wished.request.parent else { return Ok(()) };
         let parent = opened.insert(self.keyring.load().open(text, buffer)?);
         parent.claims().check_times(now, policy.token.max_ttl_seconds)?;
         decision::holds(agent, parent.claims(), agent).inspect_err(|_| self.tally.wrong_holder(agent))?;
         let quarantined = |name: &str| self.is_quarantined(policy, name);
-        stands(policy, quarantined, parent.claims(), request.wish.asked())?;
+        stands(policy, quarantined, parent.claims(), wished.request.wish.asked())?;
         self.state.ledger().check(&record(parent)).map_err(|refused| refused.denial())?;
         Ok(())
     }
 
     async fn mint(
         &self,
-        beginning: &Beginning,
-        caller: &Caller,
-        request: &DelegateRequest<'_>,
+        wished: Wished<'_>,
         parent: Option<&VerifiedToken<'_>>,
-        now: Timestamp,
     ) -> Result<(Place<'_>, Delegated), Denial> {
-        let policy = &beginning.in_force.policy;
+        let (policy, request, now) = (wished.policy(), wished.request, wished.now);
         let keyring = self.keyring.load_full();
-        let sealed = {
-            let from = parent.map(|parent| Parent { id: parent.id(), claims: parent.claims() });
-            let id = self.chance.token_id();
-            let quarantined = |name: &str| self.is_quarantined(policy, name);
-            let claims = attenuate(policy, quarantined, caller.agent().as_str(), from, &request.wish, now, id)?;
-            let (text, tag) = keyring.seal(claims.clone())?;
-            Sealed { text, claims, tag, id }
-        };
+        let from = parent.map(|parent| Parent { id: parent.id(), claims: parent.claims() });
+        let id = self.chance.token_id();
+        let quarantined = |name: &str| self.is_quarantined(policy, name);
+        let claims = attenuate(policy, quarantined, wished.asker(), from, &request.wish, now, id)?;
+        let (text, tag) = keyring.seal(claims.clone())?;
         let place = self.ready_to_record(request.deadline, now).await?;
-        let parent_left = self.enter(beginning, caller, request, parent, &sealed, now)?;
-        let Sealed { text, claims, id, .. } = sealed;
+        let parent_left = self.enter(wished, parent, &Sealed { claims: &claims, tag, id })?;
         let delegated = Delegated {
             token: text,
             id,
             expires_at: Timestamp::from_seconds(claims.expires_at),
-            chain: Vec::new(),
+            chain: claims.chain.iter().map(|name| shared_name(policy, name)).collect(),
             capabilities: claims.capabilities.iter().map(ToString::to_string).collect(),
             resources: claims.resources.iter().map(ToString::to_string).collect(),
             max_uses: claims.max_uses,
@@ -180,92 +165,81 @@ impl Engine {
     /// Enters the token in the ledger; what the parent has left.
     fn enter(
         &self,
-        beginning: &Beginning,
-        caller: &Caller,
-        request: &DelegateRequest<'_>,
+        wished: Wished<'_>,
         parent: Option<&VerifiedToken<'_>>,
         sealed: &Sealed<'_>,
-        now: Timestamp,
     ) -> Result<Option<u32>, Denial> {
-        let claims = &sealed.claims;
+        let Sealed { claims, tag, id } = *sealed;
         let child = TokenRecord {
-            id: sealed.id,
-            tag: sealed.tag,
+            id,
+            tag,
             ancestors: &claims.ancestors,
             chain: &claims.chain,
             max_uses: claims.max_uses,
             expires_at: claims.expires_at,
             foreign: None,
         };
-        let ledger = self.state.ledger();
+        let (ledger, born) = (self.state.ledger(), wished.beginning.born);
         let Some(parent) = parent else {
-            return ledger
-                .mint(&child, &claims.capabilities, beginning.born)
-                .map(|()| None)
-                .map_err(|refused| refused.denial());
+            let minted = ledger.mint(&child, &claims.capabilities, born);
+            return minted.map(|()| None).map_err(|refused| refused.denial());
         };
-        let is_retry = self.is_retry(caller.agent().as_str(), request.request_id, now);
-        let given = root_given(&beginning.in_force.policy, parent);
-        let moved = ledger.mint_child(&record(parent), &child, &given, beginning.born);
+        let is_retry = self.is_retry(wished.asker(), wished.request.request_id, wished.now);
+        let given = root_given(wished.policy(), parent);
+        let moved = ledger.mint_child(&record(parent), &child, &given, born);
         moved.map(Some).map_err(|refused: Refused| {
             if refused == Refused::Exhausted && !is_retry {
-                self.tally.reuse_attempt(caller.agent().as_str());
+                self.tally.reuse_attempt(wished.asker());
             }
             refused.denial()
         })
     }
 
-    fn note_refused(
-        &self,
-        policy: &Policy,
-        caller: &Caller,
-        request: &DelegateRequest<'_>,
-        parent: Option<&VerifiedToken<'_>>,
-        denial: &Denial,
-    ) {
-        let agent = caller.agent().as_str();
+    fn note_refused(&self, wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>, denial: &Denial) {
+        let (policy, agent, wish) = (wished.policy(), wished.asker(), &wished.request.wish);
         if denial.reason() == Reason::CommunicationNotAllowed {
-            self.tally.unauthorized_communication(policy, agent, request.wish.to);
+            self.tally.unauthorized_communication(policy, agent, wish.to);
         }
         let held = parent.map(VerifiedToken::claims).filter(|claims| claims.holder == agent);
-        if is_escalation(policy, agent, held, &request.wish) {
+        if is_escalation(policy, agent, held, wish) {
             self.tally.escalation_attempt(agent);
         }
     }
 }
 
-/// The chain that the token has, or would have had.
-fn asked_chain(policy: &Policy, caller: &Caller, parent: Option<&VerifiedToken<'_>>, to: &str) -> Vec<Arc<str>> {
-    let mut chain = match parent {
-        Some(parent) => parent.claims().chain.iter().map(|name| shared_name(policy, name)).collect(),
-        None => vec![caller.agent().shared()],
-    };
-    chain.push(shared_name(policy, to));
-    chain
-}
-
-fn describe(
-    event: &mut Event,
-    policy: &Policy,
-    request: &DelegateRequest<'_>,
-    chain: Vec<Arc<str>>,
-    parent: Option<&VerifiedToken<'_>>,
-) {
-    let wish = &request.wish;
-    event.from_agent = Arc::clone(&event.caller);
+fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>) -> Event {
+    let Wished { caller, request, now, .. } = wished;
+    let (policy, wish) = (wished.policy(), &request.wish);
+    let kind = MessageType::Delegate;
+    let mut event = super::recording::event(kind, &delegation.outcome, delegation.id, policy, caller, now);
+    event.from_agent = caller.agent().shared();
     event.to_agent = shared_name(policy, wish.to);
-    event.chain = chain;
-    event.capabilities =
-        wish.capabilities.iter().take(limits::EVENT_CAPABILITIES).map(|name| Brief::copied(name)).collect();
+    event.chain = asked_chain(wished, parent);
+    let capabilities = wish.capabilities.iter().take(limits::EVENT_CAPABILITIES);
+    event.capabilities = capabilities.map(|name| Brief::copied(name)).collect();
     event.resource = match wish.resources.as_slice() {
         [only] => Long::copied(only.as_str()),
         several => Long::from(several.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
     };
-    event.token_id = parent.map(VerifiedToken::id);
+    let minted = delegation.outcome.as_ref().ok();
+    event.token_id = minted.map(|minted| minted.id).or(parent.map(VerifiedToken::id));
+    event.remaining_uses = minted.map(|minted| minted.max_uses);
     event.request_id = Brief::copied(request.request_id);
     let claims = parent.map(VerifiedToken::claims);
     let task = wish.task.as_deref().or(claims.and_then(|claims| claims.task.as_deref()));
     event.task = Brief::copied(task.unwrap_or_default());
     let obo = claims.and_then(|claims| claims.on_behalf_of.as_deref());
     event.obo = Brief::copied(obo.unwrap_or_default());
+    event
+}
+
+/// The chain that the token has, or would have had.
+fn asked_chain(wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>) -> Vec<Arc<str>> {
+    let policy = wished.policy();
+    let mut chain = match parent {
+        Some(parent) => parent.claims().chain.iter().map(|name| shared_name(policy, name)).collect(),
+        None => vec![wished.caller.agent().shared()],
+    };
+    chain.push(shared_name(policy, wished.request.wish.to));
+    chain
 }

@@ -1,4 +1,4 @@
-"""Tokens as somebody makes and checks them who has the seed document, the shared key, and not Remit.
+"""Tokens as somebody makes and checks them who has the source document, the shared key, and not Remit.
 
 The format is that of `capability_token.py` in the agent-to-agent trust document: JSON, base64url with padding, a dot,
 and the JSON's HMAC-SHA256 in hex.

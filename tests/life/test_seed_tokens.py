@@ -1,4 +1,4 @@
-"""Tokens go both ways between Remit and a program written from the seed document."""
+"""Tokens go both ways between Remit and a program written from the source document."""
 
 import json
 import time
