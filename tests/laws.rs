@@ -29,5 +29,8 @@ mod single;
 #[path = "laws/story.rs"]
 mod story;
 #[cfg(test)]
+#[path = "laws/words.rs"]
+mod words;
+#[cfg(test)]
 #[path = "laws/world.rs"]
 mod world;

@@ -9,8 +9,9 @@ use remit::domain::reason::Reason;
 
 use crate::generate::{self, Dice, GATE, GUARD, Op};
 use crate::histories::{for_each_case, runtime};
-use crate::model::{Ask, Policy, Shown, Target, Wish, within_any};
+use crate::model::within_any;
 use crate::story::{Story, Told};
+use crate::words::{Ask, Policy, Shown, Target, Wish};
 use crate::world::{self, World};
 
 /// Seeds of about a dozen tokens under a policy.
@@ -306,7 +307,7 @@ fn l8_no_sweep_reload_or_reinstatement_brings_back_what_was_spent_or_revoked() {
                     let name = world::name_of(&agent);
                     let lifted = story.world.engine.reinstate(&world::caller(generate::ADMINISTRATOR), &name, "").await;
                     if lifted.is_ok() {
-                        story.oracle.lift(&agent);
+                        story.oracle.quarantined.remove(&agent);
                     }
                     story.reload(policy.clone()).await;
                     for (id, dead) in dead.iter().enumerate() {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::model::{Communication, Grant, Oracle, Point, Policy, Rule, within_any};
+use crate::model::{Oracle, within_any};
+use crate::words::{Communication, Grant, Point, Policy, Rule};
 
 pub const AGENTS: [&str; 7] = ["agent-a", "agent-b", "agent-c", "agent-d", "agent-e", "agent-f", "agent-g"];
 pub const CAPABILITIES: [&str; 4] = ["read", "write", "deploy", "query"];

@@ -7,8 +7,8 @@ use proptest::test_runner::{Config, RngSeed, TestCaseResult, TestRunner};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::generate::{self, Op};
-use crate::model::Policy;
 use crate::story::{Counts, Story, Told};
+use crate::words::Policy;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())

@@ -8,7 +8,7 @@ use remit::engine::{Revocation, RevokeTarget};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use crate::model::{Ask, Wish};
+use crate::words::{Ask, Wish};
 use crate::world::{World, caller, in_force, name_of};
 
 const RACERS: u64 = 32;

@@ -15,7 +15,7 @@ use remit::engine::{Decision, DelegateRequest, Delegated, Delegation, Revocation
 use serde_json::{Map, Value};
 
 use crate::histories::runtime;
-use crate::model::Ask;
+use crate::words::Ask;
 use crate::world::{FOREIGN_KEY, OWN_KEY, START, World, caller, claims, name_of, seal};
 
 const EXAMPLE: &str = include_str!("../../examples/policy.json");

@@ -8,7 +8,8 @@ use remit::engine::{Delegated, NotReinstated, Revocation, RevokeTarget};
 use serde_json::{Value, json};
 
 use crate::generate::{self, Dice, Op};
-use crate::model::{Ask, Oracle, Policy, Shown, Target, Token, Verdict, Wish, within_any};
+use crate::model::{Oracle, within_any};
+use crate::words::{Ask, Policy, Shown, Target, Token, Verdict, Wish};
 use crate::world::{self, START, World, caller, name_of};
 
 /// Left to chance alone nearly everything would be refused: so often another request is thrown first.
@@ -168,7 +169,7 @@ impl Story {
         let allowed = decision.outcome.is_ok();
         if let (Some(Shown::Token(id)), true, Some(_)) = (ask.token, allowed, &ask.wanted) {
             if !ask.dry_run {
-                self.oracle.spend(id);
+                self.oracle.take(id, 1);
             }
             let shown = decision.token.unwrap();
             prop_assert_eq!(shown.id, self.issued[id].id);
@@ -193,7 +194,7 @@ impl Story {
             Ok(_) => prop_assert!(expected.allowed, "allowed: {}\nwanted: {:?}\nunder {:?}", what, expected, policy),
             Err(denial) => {
                 let reason = denial.reason().as_str();
-                let right = expected.reasons.contains(reason);
+                let right = expected.reasons.contains(&reason);
                 prop_assert!(right, "{:?}: {}\nwanted: {:?}\nunder {:?}", denial, what, expected, policy);
                 if expected.hop.is_some() {
                     prop_assert_eq!(denial.failed_hop(), expected.hop.as_deref(), "{:?}: {}", denial, what);
@@ -429,7 +430,7 @@ impl Story {
         self.compare(&expected, &outcome, &format!("{by} reinstates {agent}"))?;
         prop_assert!(by_file == (!expected.allowed && self.oracle.revoke(&by, &Target::All).allowed));
         if outcome.is_ok() {
-            self.oracle.lift(&agent);
+            self.oracle.quarantined.remove(&agent);
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use remit::policy_file::{ExtraRoles, compile};
 use remit::state::{Capacity, State};
 use serde_json::{Map, Value, json};
 
-use crate::model::{Ask, Policy, Wish};
+use crate::words::{Ask, Policy, Wish};
 
 /// When every world begins, in seconds.
 pub const START: u64 = 1_700_000_000;

@@ -1,400 +1,400 @@
 //! An oracle for Remit's decisions: what the semantics say, written as simply and slowly as possible.
-//!
-//! It shares no code with the crate. Names, capabilities and patterns are plain strings, tokens are numbers, and
-//! every question is answered by looking at everything. Where the semantics leave open which of several failing
-//! checks is named, a [`Verdict`] has all of them.
+//! It shares no code with the crate. Where it is open which of several failing checks is named, it names all.
 
+use crate::words::{Ask, Grant, Policy, Shown, Target, Token, Verdict, Wish};
 use std::collections::BTreeSet;
 
-mod policy;
-mod revoke;
-mod words;
+type Reason = &'static str;
 
-pub use policy::{is_pattern, is_resource, lies_within, within_any};
-pub use words::{Ask, Communication, Grant, Point, Policy, Rule, Shown, Target, Token, Wish};
-
-/// The reasons' names, as the outside sees them.
-pub type Reason = &'static str;
-
-/// What a ledger may find out only when it is to move uses.
-const AT_THE_MOVE: [Reason; 3] = ["TOKEN_USES_EXHAUSTED", "USES_NOT_ALLOWED", "TOKEN_REVOKED"];
-
-/// Whether yes is right, and which refusals are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    pub allowed: bool,
-    pub reasons: BTreeSet<Reason>,
-    /// The agent of the chain that has to be named, where that is certain.
-    pub hop: Option<String>,
+fn failing<const ROWS: usize>(rows: [(bool, Reason); ROWS]) -> Vec<Reason> {
+    rows.into_iter().filter(|(fails, _)| *fails).map(|(_, reason)| reason).collect()
 }
 
-impl Verdict {
-    fn deny(reasons: impl IntoIterator<Item = Reason>) -> Self {
-        Self { allowed: false, reasons: reasons.into_iter().collect(), hop: None }
-    }
-
-    /// Yes if nothing speaks against it.
-    fn unless(reasons: Vec<Reason>) -> Self {
-        Self { allowed: reasons.is_empty(), ..Self::deny(reasons) }
-    }
+fn unless(reasons: Vec<Reason>) -> Verdict {
+    Verdict { allowed: reasons.is_empty(), reasons, hop: None }
 }
 
-/// One node with the memory backend.
-#[derive(Clone, Debug)]
+/// A step that fails ends the question, with all that may be said there.
+fn step(reasons: Vec<Reason>) -> Result<(), Verdict> {
+    if reasons.is_empty() { Ok(()) } else { Err(unless(reasons)) }
+}
+
+/// One node with the memory backend. Its clock is in milliseconds, its fence in seconds.
+#[derive(Clone, Debug, Default)]
 pub struct Oracle {
     pub policy: Policy,
-    /// In milliseconds.
     pub now: u64,
     pub tokens: Vec<Token>,
-    /// In seconds.
+    pub quarantined: BTreeSet<String>,
     fence: u64,
-    counter: u64,
-    /// Whose tokens (none: all), the revocation's number, and its second.
-    numbered: Vec<(Option<String>, u64, u64)>,
+    /// Whose tokens (none: all), and the second; a revocation's number is its place.
+    numbered: Vec<(Option<String>, u64)>,
     revoked: BTreeSet<usize>,
-    quarantined: BTreeSet<String>,
 }
 
 impl Oracle {
     pub fn start(policy: &Policy, now: u64) -> Self {
-        let mut oracle = Self {
-            policy: policy.clone(),
-            now,
-            tokens: Vec::new(),
-            fence: now / 1000,
-            counter: 0,
-            numbered: Vec::new(),
-            revoked: BTreeSet::new(),
-            quarantined: BTreeSet::new(),
-        };
-        policy.quarantined.iter().for_each(|agent| oracle.revoke_numbered(Some(agent)));
+        let mut oracle = Self { now, fence: now / 1000, ..Self::default() };
+        oracle.reload(policy.clone());
         oracle
-    }
-
-    pub fn authorize(&self, ask: &Ask) -> Verdict {
-        // What is wrong with the question itself may be said at any step, and nothing is allowed with it.
-        let form = self.form_faults(ask);
-        let mut verdict = self.steps(ask);
-        verdict.allowed &= form.is_empty();
-        verdict.reasons.extend(form);
-        verdict
-    }
-
-    fn steps(&self, ask: &Ask) -> Verdict {
-        let agent = match self.speaker(ask) {
-            Ok(agent) => agent,
-            Err(reason) => return Verdict::deny([reason]),
-        };
-        let standing = self.standing_faults(&[agent, &ask.caller]);
-        if !standing.is_empty() {
-            return Verdict::deny(standing);
-        }
-        let destination = ask.destination.as_deref().unwrap_or(&ask.caller);
-        if let Some((capability, resource)) = &ask.wanted {
-            let verdict = match ask.token {
-                None => Verdict::unless(self.policy.own_grant_faults(agent, capability, resource)),
-                Some(shown) => self.token_steps(ask, agent, shown),
-            };
-            if !verdict.allowed {
-                return verdict;
-            }
-        }
-        if let Some((method, path)) = &ask.call
-            && !self.policy.may_call(agent, destination, method, path, ask.wanted.is_none())
-        {
-            return Verdict::deny(["COMMUNICATION_NOT_ALLOWED"]);
-        }
-        if ask.late {
-            return Verdict::deny(["DEADLINE_EXCEEDED"]);
-        }
-        match (ask.token, &ask.wanted) {
-            (Some(Shown::Token(id)), Some(_)) if self.tokens[id].left == 0 => Verdict::deny(["TOKEN_USES_EXHAUSTED"]),
-            _ => Verdict::unless(vec![]),
-        }
-    }
-
-    /// What follows an ALLOW.
-    pub fn spend(&mut self, id: usize) {
-        self.enter(id);
-        self.tokens[id].left -= 1;
-    }
-
-    fn form_faults(&self, ask: &Ask) -> Vec<Reason> {
-        let mut faults = Vec::new();
-        let named = ask.destination.as_ref().filter(|destination| **destination != ask.caller);
-        let point = self.policy.point(&ask.caller);
-        if named.is_some_and(|named| !point.is_some_and(|point| point.destinations.contains(named))) {
-            faults.push("CALLER_NOT_ENFORCEMENT_POINT");
-        }
-        if ask.wanted.as_ref().is_some_and(|(_, resource)| !is_resource(resource)) {
-            faults.push("RESOURCE_NOT_CANONICAL");
-        }
-        faults
-    }
-
-    /// Step 2.
-    fn speaker<'a>(&self, ask: &'a Ask) -> Result<&'a str, Reason> {
-        match (self.policy.point(&ask.caller), &ask.agent) {
-            (None, None) => Ok(&ask.caller),
-            (Some(_), None) => Err("REQUEST_MALFORMED"),
-            (_, Some(agent)) if *agent == ask.caller => Ok(agent),
-            (None, Some(_)) => Err("CALLER_NOT_ENFORCEMENT_POINT"),
-            (Some(point), Some(agent)) => match &point.agents {
-                Some(agents) if !agents.contains(agent) => Err("CALLER_NOT_ENFORCEMENT_POINT"),
-                _ => Ok(agent),
-            },
-        }
-    }
-
-    /// Step 3.
-    fn standing_faults(&self, agents: &[&str]) -> Vec<Reason> {
-        let mut faults = Vec::new();
-        for agent in agents {
-            if !self.policy.knows(agent) {
-                faults.push("AGENT_UNKNOWN");
-            }
-            if self.is_quarantined(agent) {
-                faults.push("AGENT_QUARANTINED");
-            }
-        }
-        faults
-    }
-
-    /// Steps 5 to 11.
-    fn token_steps(&self, ask: &Ask, agent: &str, shown: Shown) -> Verdict {
-        let opening = self.opening_faults(shown);
-        let (Shown::Token(id), true) = (shown, opening.is_empty()) else { return Verdict::deny(opening) };
-        let (token, (capability, resource)) = (&self.tokens[id], ask.wanted.as_ref().unwrap());
-        if token.chain.last().unwrap() != agent {
-            return Verdict::deny(["TOKEN_WRONG_HOLDER"]);
-        }
-        let here = [Some(&ask.caller), ask.destination.as_ref()];
-        if !token.aud.is_empty() && !token.aud.iter().any(|aud| here.contains(&Some(aud))) {
-            return Verdict::deny(["TOKEN_WRONG_AUDIENCE"]);
-        }
-        if !self.form_faults(ask).is_empty() {
-            return Verdict::deny([]);
-        }
-        if !token.cap.contains(capability) {
-            return Verdict::deny(["CAPABILITY_NOT_GRANTED"]);
-        }
-        if !within_any(resource, &token.res) {
-            return Verdict::deny(["RESOURCE_NOT_GRANTED"]);
-        }
-        let faults = self.chain_faults(token, capability, resource);
-        if let Some(first) = faults.iter().map(|(hop, _)| *hop).min() {
-            let reasons = faults.iter().filter(|(hop, _)| *hop == first).map(|(_, reason)| *reason);
-            return Verdict { hop: Some(token.chain[first].clone()), ..Verdict::deny(reasons) };
-        }
-        Verdict::unless(self.ledger_faults(id))
-    }
-
-    /// Step 5. What opens may be looked at; garbage may not.
-    fn opening_faults(&self, shown: Shown) -> Vec<Reason> {
-        let Shown::Token(id) = shown else { return vec!["TOKEN_MALFORMED", "TOKEN_SEAL_INVALID"] };
-        let (token, mut faults) = (&self.tokens[id], Vec::new());
-        if token.exp * 1000 <= self.now {
-            faults.push("TOKEN_EXPIRED");
-        }
-        let ahead = if token.foreign { 0 } else { 5000 };
-        if token.iat * 1000 > self.now + ahead {
-            faults.push("TOKEN_NOT_YET_VALID");
-        }
-        if token.exp - token.iat > self.policy.max_ttl {
-            faults.push("TOKEN_LIFETIME_TOO_LONG");
-        }
-        faults
-    }
-
-    /// Step 10: at which agent the chain fails, and why.
-    fn chain_faults(&self, token: &Token, capability: &str, pattern: &str) -> Vec<(usize, Reason)> {
-        let mut faults = Vec::new();
-        for (hop, agent) in token.chain.iter().enumerate() {
-            let before = hop.checked_sub(1).map(|before| &token.chain[before]);
-            let may = match before {
-                None => self.policy.may_start(agent, capability, pattern),
-                Some(before) => self.policy.may_delegate(before, agent),
-            };
-            if !may {
-                faults.push((hop, "DELEGATION_NOT_ALLOWED"));
-            }
-            faults.extend(self.policy.own_set_faults(agent, capability, pattern).into_iter().map(|fault| (hop, fault)));
-            if u64::try_from(hop).unwrap() > self.policy.max_depth {
-                faults.push((hop, "DELEGATION_DEPTH_EXCEEDED"));
-            }
-            if token.foreign && hop == 1 && token.max_uses > 1 && !self.policy.trusts(&token.chain[0], agent) {
-                faults.push((hop, "USES_NOT_ALLOWED"));
-            }
-            if self.is_quarantined(agent) {
-                faults.push((hop, "AGENT_QUARANTINED"));
-            }
-        }
-        faults
-    }
-
-    /// Step 11.
-    fn ledger_faults(&self, id: usize) -> Vec<Reason> {
-        let (token, mut faults) = (&self.tokens[id], Vec::new());
-        if token.foreign && token.iat <= self.fence {
-            faults.push("TOKEN_FENCED");
-        }
-        if token.ancestors.iter().chain([&id]).any(|id| self.revoked.contains(id)) || self.is_dead(token) {
-            faults.push("TOKEN_REVOKED");
-        }
-        faults
-    }
-
-    /// Whether a later agent-wide revocation concerns it.
-    fn is_dead(&self, token: &Token) -> bool {
-        self.numbered.iter().any(|(whose, number, second)| {
-            let concerns = whose.as_ref().is_none_or(|agent| token.chain.contains(agent));
-            let later = if token.foreign { token.iat <= *second } else { token.born.unwrap() < *number };
-            concerns && later
-        })
     }
 
     pub fn is_quarantined(&self, agent: &str) -> bool {
         self.quarantined.contains(agent) || self.policy.quarantined.contains(agent)
     }
 
-    // ---- Delegate ----
+    fn standing_faults(&self, agents: &[&str]) -> Vec<Reason> {
+        failing([
+            (agents.iter().any(|agent| !self.policy.knows(agent)), "AGENT_UNKNOWN"),
+            (agents.iter().any(|agent| self.is_quarantined(agent)), "AGENT_QUARANTINED"),
+        ])
+    }
+
+    fn opening_faults(&self, shown: Shown) -> Vec<Reason> {
+        let Shown::Token(id) = shown else { return vec!["TOKEN_MALFORMED", "TOKEN_SEAL_INVALID"] };
+        let token = &self.tokens[id];
+        let ahead = if token.foreign { 0 } else { 5000 };
+        failing([
+            (token.exp * 1000 <= self.now, "TOKEN_EXPIRED"),
+            (token.iat * 1000 > self.now + ahead, "TOKEN_NOT_YET_VALID"),
+            (token.exp - token.iat > self.policy.max_ttl, "TOKEN_LIFETIME_TOO_LONG"),
+        ])
+    }
+
+    /// The whole chain under the policy in force: at which agents it fails, and why.
+    fn chain_faults(&self, token: &Token, cap: &str, res: &str) -> Vec<(usize, Reason)> {
+        let (policy, chain) = (&self.policy, &token.chain);
+        let faults_of = |(hop, agent): (usize, &String)| {
+            let above = &chain[hop.saturating_sub(1)];
+            let may = if hop == 0 { policy.may_start(agent, cap, res) } else { policy.may_delegate(above, agent) };
+            let many = token.foreign && hop == 1 && token.max_uses > 1;
+            let mut faults = policy.own_set_faults(agent, cap, res);
+            faults.extend(failing([
+                (!may, "DELEGATION_NOT_ALLOWED"),
+                (u64::try_from(hop).unwrap() > policy.max_depth, "DELEGATION_DEPTH_EXCEEDED"),
+                (many && !policy.trusts(above, agent), "USES_NOT_ALLOWED"),
+                (self.is_quarantined(agent), "AGENT_QUARANTINED"),
+            ]));
+            faults.into_iter().map(move |fault| (hop, fault))
+        };
+        chain.iter().enumerate().flat_map(faults_of).collect()
+    }
+
+    fn ledger_faults(&self, id: usize) -> Vec<Reason> {
+        let token = &self.tokens[id];
+        let revoked = token.ancestors.iter().chain([&id]).any(|id| self.revoked.contains(id));
+        failing([
+            (token.foreign && token.iat <= self.fence, "TOKEN_FENCED"),
+            (revoked || self.is_dead(token), "TOKEN_REVOKED"),
+        ])
+    }
+
+    fn is_dead(&self, token: &Token) -> bool {
+        self.numbered.iter().zip(1..).any(|((whose, second), number)| {
+            let concerns = whose.as_ref().is_none_or(|agent| token.chain.contains(agent));
+            concerns && if token.foreign { token.iat <= *second } else { token.born.unwrap() < number }
+        })
+    }
+
+    /// Takes uses. A foreign token comes into the ledger when something is first taken from it.
+    pub fn take(&mut self, id: usize, uses: u64) {
+        self.tokens[id].born = self.tokens[id].born.or(Some(self.numbered.len()));
+        self.tokens[id].left -= uses;
+    }
+
+    pub fn authorize(&self, ask: &Ask) -> Verdict {
+        // What is wrong with the question itself may be said at any step, and nothing is allowed with it.
+        let form = self.form_faults(ask);
+        let Verdict { allowed, reasons, hop } = self.steps(ask).err().unwrap_or_else(|| unless(vec![]));
+        Verdict { allowed: allowed && form.is_empty(), reasons: [reasons, form].concat(), hop }
+    }
+
+    fn form_faults(&self, ask: &Ask) -> Vec<Reason> {
+        let served = self
+            .policy
+            .points
+            .iter()
+            .find(|point| point.agent == ask.caller)
+            .map_or(&[][..], |point| &point.destinations);
+        let strange = ask.destination.as_ref().is_some_and(|to| *to != ask.caller && !served.contains(to));
+        failing([
+            (strange, "CALLER_NOT_ENFORCEMENT_POINT"),
+            (ask.wanted.as_ref().is_some_and(|(_, resource)| !is_resource(resource)), "RESOURCE_NOT_CANONICAL"),
+        ])
+    }
+
+    fn steps(&self, ask: &Ask) -> Result<(), Verdict> {
+        let agent = ask.agent.as_ref().unwrap_or(&ask.caller);
+        let point = self.policy.points.iter().find(|point| point.agent == ask.caller);
+        let may_state = point.is_some_and(|point| point.agents.as_ref().is_none_or(|agents| agents.contains(agent)));
+        step(failing([
+            (point.is_some() && ask.agent.is_none(), "REQUEST_MALFORMED"),
+            (*agent != ask.caller && !may_state, "CALLER_NOT_ENFORCEMENT_POINT"),
+        ]))?;
+        step(self.standing_faults(&[agent, &ask.caller]))?;
+        match (&ask.wanted, ask.token) {
+            (Some((capability, resource)), None) => step(self.policy.own_grant_faults(agent, capability, resource))?,
+            (Some(_), Some(shown)) => self.token_steps(ask, agent, shown)?,
+            (None, _) => {}
+        }
+        if let Some((method, path)) = &ask.call {
+            let to = ask.destination.as_ref().unwrap_or(&ask.caller);
+            let may = self.policy.may_call(agent, to, method, path, ask.wanted.is_none());
+            step(failing([(!may, "COMMUNICATION_NOT_ALLOWED")]))?;
+        }
+        step(failing([(ask.late, "DEADLINE_EXCEEDED")]))?;
+        let spent = matches!(ask.token, Some(Shown::Token(id)) if self.tokens[id].left == 0);
+        step(failing([(spent && ask.wanted.is_some(), "TOKEN_USES_EXHAUSTED")]))
+    }
+
+    fn token_steps(&self, ask: &Ask, agent: &String, shown: Shown) -> Result<(), Verdict> {
+        step(self.opening_faults(shown))?;
+        let (Shown::Token(id), Some((capability, resource))) = (shown, &ask.wanted) else { return Ok(()) };
+        let token = &self.tokens[id];
+        let here = |aud: &String| *aud == ask.caller || ask.destination.as_ref() == Some(aud);
+        step(failing([(token.chain.last() != Some(agent), "TOKEN_WRONG_HOLDER")]))?;
+        step(failing([(!token.aud.is_empty() && !token.aud.iter().any(here), "TOKEN_WRONG_AUDIENCE")]))?;
+        step(self.form_faults(ask))?;
+        step(failing([(!token.cap.contains(capability), "CAPABILITY_NOT_GRANTED")]))?;
+        step(failing([(!within_any(resource, &token.res), "RESOURCE_NOT_GRANTED")]))?;
+        let faults = self.chain_faults(token, capability, resource);
+        let hop = faults.first().map(|(first, _)| *first);
+        let reasons = faults.iter().filter(|(at, _)| Some(*at) == hop).map(|(_, reason)| *reason).collect();
+        step(reasons).map_err(|verdict| Verdict { hop: hop.map(|hop| token.chain[hop].clone()), ..verdict })?;
+        step(self.ledger_faults(id))
+    }
 
     pub fn delegate(&self, wish: &Wish) -> Verdict {
         let standing = self.standing_faults(&[&wish.caller]);
         if !standing.is_empty() {
-            return Verdict::deny(standing);
+            return unless(standing);
         }
-        let mut faults = self.target_faults(wish);
+        let (policy, from, to, child) = (&self.policy, &wish.caller, &wish.to, self.child(wish));
+        let most = if policy.trusts(from, to) { policy.max_uses_trusted } else { 1 };
+        let mut faults = self.standing_faults(&[to]);
+        faults.extend(failing([
+            ([wish.uses, wish.ttl, wish.max_depth].contains(&Some(0)), "REQUEST_MALFORMED"),
+            (wish.cap.is_empty() || wish.res.is_empty(), "REQUEST_MALFORMED"),
+            (from == to, "DELEGATION_CYCLE"),
+            (!policy.may_delegate(from, to), "DELEGATION_NOT_ALLOWED"),
+            (!policy.may_call(from, to, "POST", "/v1/delegate", false), "COMMUNICATION_NOT_ALLOWED"),
+            (child.max_uses > most, "USES_NOT_ALLOWED"),
+            (wish.ttl > Some(policy.max_ttl), "LIFETIME_NOT_ALLOWED"),
+            (wish.max_depth > Some(policy.max_depth), "DELEGATION_DEPTH_EXCEEDED"),
+        ]));
         match wish.parent {
-            None => {
-                let chain = vec![wish.caller.clone(), wish.to.clone()];
-                faults.extend(self.asked_faults(&Token { chain, ..self.child(wish) }, wish));
-                if !self.policy.starts(&wish.caller) {
-                    faults.push("DELEGATION_NOT_ALLOWED");
-                }
-            }
-            Some(shown) => {
-                faults.extend(self.opening_faults(shown));
-                if let Shown::Token(id) = shown {
-                    faults.extend(self.parent_faults(wish, id));
-                }
-            }
+            None => faults.extend(self.asked_faults(&child)),
+            Some(Shown::Token(id)) => faults.extend(self.parent_faults(wish, id, &child)),
+            Some(garbage) => faults.extend(self.opening_faults(garbage)),
         }
-        // The time is looked at before the ledger moves the uses.
-        if wish.late && faults.iter().all(|fault| AT_THE_MOVE.contains(fault)) {
+        // The time is looked at before the ledger moves the uses, and may find these.
+        let at_the_move = ["TOKEN_USES_EXHAUSTED", "USES_NOT_ALLOWED", "TOKEN_REVOKED"];
+        if wish.late && faults.iter().all(|fault| at_the_move.contains(fault)) {
             faults.push("DEADLINE_EXCEEDED");
         }
-        Verdict::unless(faults)
+        unless(faults)
     }
 
-    /// What speaks against the target and the wish, whatever the parent.
-    fn target_faults(&self, wish: &Wish) -> Vec<Reason> {
-        let mut faults = Vec::new();
-        let mut check = |fails: bool, reason: Reason| faults.extend(fails.then_some(reason));
-        let zero = wish.uses == Some(0) || wish.ttl == Some(0) || wish.max_depth == Some(0);
-        check(zero || wish.cap.is_empty() || wish.res.is_empty(), "REQUEST_MALFORMED");
-        check(wish.caller == wish.to, "DELEGATION_CYCLE");
-        check(!self.policy.knows(&wish.to), "AGENT_UNKNOWN");
-        check(!self.policy.may_delegate(&wish.caller, &wish.to), "DELEGATION_NOT_ALLOWED");
-        check(self.is_quarantined(&wish.to), "AGENT_QUARANTINED");
-        let call = self.policy.may_call(&wish.caller, &wish.to, "POST", "/v1/delegate", false);
-        check(!call, "COMMUNICATION_NOT_ALLOWED");
-        let trusted = self.policy.trusts(&wish.caller, &wish.to);
-        let most = if trusted { self.policy.max_uses_trusted } else { 1 };
-        check(self.uses(wish) > most, "USES_NOT_ALLOWED");
-        check(wish.ttl.is_some_and(|ttl| ttl > self.policy.max_ttl), "LIFETIME_NOT_ALLOWED");
-        check(wish.max_depth.is_some_and(|depth| depth > self.policy.max_depth), "DELEGATION_DEPTH_EXCEEDED");
-        faults
-    }
-
-    /// The whole chain under the policy, for everything that is asked.
-    fn asked_faults(&self, child: &Token, wish: &Wish) -> Vec<Reason> {
-        let pairs = wish.cap.iter().flat_map(|cap| wish.res.iter().map(move |res| (cap, res)));
+    fn asked_faults(&self, child: &Token) -> Vec<Reason> {
+        let pairs = child.cap.iter().flat_map(|cap| child.res.iter().map(move |res| (cap, res)));
         pairs.flat_map(|(cap, res)| self.chain_faults(child, cap, res)).map(|(_, reason)| reason).collect()
     }
 
-    /// What speaks against this parent.
-    fn parent_faults(&self, wish: &Wish, id: usize) -> Vec<Reason> {
-        let (parent, child) = (&self.tokens[id], self.child(wish));
-        let mut faults = self.ledger_faults(id);
-        faults.extend(self.asked_faults(parent, wish));
-        faults.extend(self.asked_faults(&child, wish));
-        let mut check = |fails: bool, reason: Reason| faults.extend(fails.then_some(reason));
-        check(*parent.chain.last().unwrap() != wish.caller, "TOKEN_WRONG_HOLDER");
-        check(!parent.delegatable, "TOKEN_NOT_DELEGATABLE");
-        check(parent.chain.contains(&wish.to), "DELEGATION_CYCLE");
+    fn parent_faults(&self, wish: &Wish, id: usize, child: &Token) -> Vec<Reason> {
+        let parent = &self.tokens[id];
         let depth = u64::try_from(parent.chain.len()).unwrap();
-        // The third limit is the wish itself: a token deeper than it says would be none.
-        let limit = parent.max_depth.unwrap_or(u64::MAX).min(wish.max_depth.unwrap_or(u64::MAX));
-        check(depth > limit, "DELEGATION_DEPTH_EXCEEDED");
         let wider = wish.cap.iter().any(|cap| !parent.cap.contains(cap))
-            || wish.res.iter().any(|res| !parent.res.iter().any(|pattern| lies_within(res, pattern)))
+            || wish.res.iter().any(|res| !within_any(res, &parent.res))
             || (!parent.aud.is_empty() && wish.aud.iter().any(|aud| !parent.aud.contains(aud)))
-            || wish.max_depth.is_some_and(|depth| parent.max_depth.is_some_and(|most| depth > most));
-        check(wider, "DELEGATION_WIDENS");
-        check(wish.ttl.is_some_and(|ttl| self.now / 1000 + ttl > parent.exp), "LIFETIME_NOT_ALLOWED");
-        check(parent.left == 0, "TOKEN_USES_EXHAUSTED");
+            || (parent.max_depth.is_some() && wish.max_depth > parent.max_depth);
+        // A token deeper than it says itself would be none.
+        let deeper = [parent.max_depth, wish.max_depth].into_iter().flatten().any(|most| depth > most);
         let ever = if parent.left > 0 { parent.left } else { parent.max_uses };
-        check(self.uses(wish) > ever, "USES_NOT_ALLOWED");
-        // A child that would be born dead.
-        check(self.is_dead(&child), "TOKEN_REVOKED");
-        faults
+        let as_is = Token { cap: child.cap.clone(), res: child.res.clone(), ..parent.clone() };
+        let rows = failing([
+            (parent.chain.last() != Some(&wish.caller), "TOKEN_WRONG_HOLDER"),
+            (!parent.delegatable, "TOKEN_NOT_DELEGATABLE"),
+            (parent.chain.contains(&wish.to), "DELEGATION_CYCLE"),
+            (deeper, "DELEGATION_DEPTH_EXCEEDED"),
+            (wider, "DELEGATION_WIDENS"),
+            (wish.ttl.is_some_and(|ttl| self.now / 1000 + ttl > parent.exp), "LIFETIME_NOT_ALLOWED"),
+            (parent.left == 0, "TOKEN_USES_EXHAUSTED"),
+            (child.max_uses > ever, "USES_NOT_ALLOWED"),
+            (self.is_dead(child), "TOKEN_REVOKED"),
+        ]);
+        let chains = [self.asked_faults(&as_is), self.asked_faults(child)].concat();
+        [self.opening_faults(Shown::Token(id)), chains, self.ledger_faults(id), rows].concat()
     }
 
-    fn uses(&self, wish: &Wish) -> u64 {
-        let default = if self.policy.trusts(&wish.caller, &wish.to) { self.policy.default_uses } else { 1 };
-        wish.uses.unwrap_or(default)
-    }
-
-    /// The token that the wish is for, if it is granted.
     fn child(&self, wish: &Wish) -> Token {
-        let parent = match wish.parent {
-            Some(Shown::Token(id)) => Some((id, &self.tokens[id])),
-            _ => None,
-        };
-        let iat = self.now / 1000;
-        let left = parent.map_or(u64::MAX, |(_, parent)| parent.exp.saturating_sub(iat));
-        let uses = self.uses(wish);
-        let chain = parent.map_or_else(|| vec![wish.caller.clone()], |(_, parent)| parent.chain.clone());
-        let ancestors =
-            parent.map_or_else(Vec::new, |(id, token)| token.ancestors.iter().copied().chain([id]).collect());
-        Token {
-            chain: chain.into_iter().chain([wish.to.clone()]).collect(),
-            cap: wish.cap.clone(),
-            res: wish.res.clone(),
-            max_uses: uses,
-            left: uses,
-            iat,
-            exp: iat.saturating_add(wish.ttl.unwrap_or(self.policy.default_ttl.min(left))),
-            delegatable: wish.delegatable,
-            ancestors,
-            max_depth: wish
-                .max_depth
-                .or(parent.and_then(|(_, parent)| parent.max_depth))
-                .or(Some(self.policy.max_depth)),
-            aud: if wish.aud.is_empty() {
-                parent.map_or(vec![], |(_, parent)| parent.aud.clone())
-            } else {
-                wish.aud.clone()
-            },
-            foreign: false,
-            born: Some(parent.and_then(|(_, parent)| parent.born).unwrap_or(self.counter)),
-        }
+        let above = if let Some(Shown::Token(id)) = wish.parent { Some(id) } else { None };
+        let root = || Token { chain: vec![wish.caller.clone()], exp: u64::MAX, ..Token::default() };
+        let mut token = above.map_or_else(root, |id| self.tokens[id].clone());
+        let (now, left) = (self.now / 1000, token.exp.saturating_sub(self.now / 1000));
+        let default_uses = if self.policy.trusts(&wish.caller, &wish.to) { self.policy.default_uses } else { 1 };
+        token.chain.push(wish.to.clone());
+        token.ancestors.extend(above);
+        (token.cap, token.res) = (wish.cap.clone(), wish.res.clone());
+        (token.max_uses, token.left) = (wish.uses.unwrap_or(default_uses), wish.uses.unwrap_or(default_uses));
+        (token.iat, token.exp) = (now, now + wish.ttl.unwrap_or(self.policy.default_ttl.min(left)));
+        token.max_depth = wish.max_depth.or(token.max_depth).or(Some(self.policy.max_depth));
+        token.aud = if wish.aud.is_empty() { token.aud } else { wish.aud.clone() };
+        (token.delegatable, token.foreign) = (wish.delegatable, false);
+        token.born = token.born.or(Some(self.numbered.len()));
+        token
     }
 
-    /// What follows a granted wish: the new token's number.
     pub fn mint(&mut self, wish: &Wish) -> usize {
-        if let Some(Shown::Token(parent)) = wish.parent {
-            self.enter(parent);
-            self.tokens[parent].left -= self.uses(wish);
-        }
-        self.tokens.push(self.child(wish));
+        let child = self.child(wish);
+        child.ancestors.last().into_iter().for_each(|parent| self.take(*parent, child.max_uses));
+        self.tokens.push(child);
         self.tokens.len() - 1
     }
 
-    /// Foreign tokens come into the ledger when something is first taken from them.
-    fn enter(&mut self, id: usize) {
-        let counter = self.counter;
-        self.tokens[id].born.get_or_insert(counter);
+    pub fn revoke(&self, caller: &str, target: &Target) -> Verdict {
+        let standing = self.standing_faults(&[caller]);
+        let administrator = self.policy.administrators.contains(caller);
+        let theirs = |id: usize| self.tokens[id].chain.iter().any(|agent| agent == caller);
+        let unknown = |agent: &str| failing([(!self.policy.knows(agent), "AGENT_UNKNOWN")]);
+        let (may, mut faults) = match target {
+            Target::Token(Shown::Token(id)) => (theirs(*id), vec![]),
+            Target::Token(Shown::Garbage) => (true, self.opening_faults(Shown::Garbage)),
+            Target::Id(id) => (theirs(*id) && self.tokens[*id].born.is_some(), vec![]),
+            Target::Agent(agent) => (agent == caller, unknown(agent)),
+            Target::Quarantine(agent) => (false, unknown(agent)),
+            Target::UnknownId | Target::All => (false, vec![]),
+        };
+        let allowed = (may || administrator) && faults.is_empty() && standing.is_empty();
+        // An id whose time is over may be forgotten: its own agents hear either.
+        let over = matches!(target, Target::Id(id) if self.tokens[*id].exp * 1000 <= self.now);
+        faults.extend(failing([(!administrator && (!may || over), "CALLER_NOT_AUTHORIZED")]));
+        Verdict { allowed, ..unless(if standing.is_empty() { faults } else { standing }) }
     }
+
+    pub fn end(&mut self, target: &Target) {
+        match target {
+            Target::Token(Shown::Token(id)) | Target::Id(id) => self.revoked.extend([*id]),
+            Target::Token(Shown::Garbage) | Target::UnknownId => {}
+            Target::Agent(agent) => self.numbered.push((Some(agent.clone()), self.now / 1000)),
+            Target::Quarantine(agent) => {
+                self.end(&Target::Agent(agent.clone()));
+                self.quarantined.insert(agent.clone());
+            }
+            Target::All => self.numbered.push((None, self.now / 1000)),
+        }
+    }
+
+    pub fn reinstate(&self, caller: &str, agent: &str) -> Verdict {
+        let standing = self.standing_faults(&[caller]);
+        let may = self.policy.administrators.contains(caller);
+        let by_file = may && self.policy.quarantined.contains(agent);
+        let faults = failing([(!may, "CALLER_NOT_AUTHORIZED"), (by_file, "AGENT_QUARANTINED")]);
+        unless(if standing.is_empty() { faults } else { standing })
+    }
+
+    pub fn reload(&mut self, policy: Policy) {
+        let before = std::mem::replace(&mut self.policy, policy);
+        let entering: Vec<String> = self.policy.quarantined.difference(&before.quarantined).cloned().collect();
+        entering.into_iter().for_each(|agent| self.end(&Target::Agent(agent)));
+    }
+}
+
+impl Policy {
+    pub fn knows(&self, agent: &str) -> bool {
+        let rules = self.rules.values().flat_map(|rule| rule.can_delegate_to.iter().chain(&rule.trusted));
+        let grants = self.grants.iter().flatten().map(|grant| &grant.agent);
+        let calls = self.communication.iter().flatten().flat_map(|call| [&call.from, &call.to]);
+        let points = self
+            .points
+            .iter()
+            .flat_map(|point| point.destinations.iter().chain([&point.agent]).chain(point.agents.iter().flatten()));
+        let lists = self.administrators.iter().chain(&self.quarantined);
+        let sections = self.rules.keys().chain(rules).chain(grants).chain(calls).chain(points);
+        agent != "*" && sections.chain(lists).any(|name| name == agent)
+    }
+
+    pub fn may_delegate(&self, from: &str, to: &str) -> bool {
+        self.rules.get(from).is_some_and(|rule| rule.can_delegate_to.contains(to))
+    }
+
+    pub fn trusts(&self, from: &str, to: &str) -> bool {
+        self.rules.get(from).is_some_and(|rule| rule.trusted.contains(to))
+    }
+
+    fn grants_of(&self, agent: &str) -> impl Iterator<Item = &Grant> {
+        self.grants.iter().flatten().filter(move |grant| grant.agent == agent)
+    }
+
+    pub fn starts(&self, agent: &str) -> bool {
+        let first = || self.rules.contains_key(agent) && !self.rules.keys().any(|from| self.may_delegate(from, agent));
+        if self.grants.is_some() { self.grants_of(agent).next().is_some() } else { first() }
+    }
+
+    pub fn may_start(&self, agent: &str, capability: &str, pattern: &str) -> bool {
+        let has = |grant: &Grant| grant.cap.iter().any(|cap| cap == capability) && within_any(pattern, &grant.res);
+        self.starts(agent) && (self.grants.is_none() || self.grants_of(agent).any(has))
+    }
+
+    pub fn own_set_faults(&self, agent: &str, capability: &str, pattern: &str) -> Vec<Reason> {
+        let Some(rule) = self.rules.get(agent) else { return vec![] };
+        failing([
+            (!rule.cap.contains(capability), "CAPABILITY_NOT_GRANTED"),
+            (!within_any(pattern, &rule.res), "RESOURCE_NOT_GRANTED"),
+        ])
+    }
+
+    pub fn own_grant_faults(&self, agent: &str, capability: &str, resource: &str) -> Vec<Reason> {
+        if self.grants_of(agent).next().is_none() {
+            return vec!["TOKEN_REQUIRED"];
+        }
+        let has = self.grants_of(agent).any(|grant| grant.cap.iter().any(|cap| cap == capability));
+        let lacking = if has { "RESOURCE_NOT_GRANTED" } else { "CAPABILITY_NOT_GRANTED" };
+        failing([(!self.may_start(agent, capability, resource), lacking)])
+    }
+
+    /// Whether a communication rule lets the one agent call the other. `must`: also where there are no rules.
+    pub fn may_call(&self, from: &str, to: &str, method: &str, path: &str, must: bool) -> bool {
+        let Some(rules) = &self.communication else { return !must };
+        rules.iter().any(|rule| {
+            ["*", from].contains(&rule.from.as_str())
+                && ["*", to].contains(&rule.to.as_str())
+                && rule.methods.as_ref().is_none_or(|methods| methods.iter().any(|known| known == method))
+                && rule.paths.as_ref().is_none_or(|paths| within_any(path, paths))
+        })
+    }
+}
+
+pub fn within_any(inner: &str, outer: &[String]) -> bool {
+    outer.iter().any(|outer| lies_within(inner, outer))
+}
+
+/// Whether all that the one pattern covers the other covers too. A resource is a pattern that covers itself.
+pub fn lies_within(inner: &str, outer: &str) -> bool {
+    if outer == "*" || inner == outer {
+        return true;
+    }
+    let (Some(inner), Some(outer)) = (split(inner), split(outer)) else { return false };
+    let [above @ .., "*"] = outer.2.as_slice() else { return false };
+    (inner.0, inner.1) == (outer.0, outer.1) && inner.2.len() > above.len() && inner.2.starts_with(above)
+}
+
+/// Scheme, slashes and segments of a resource or pattern; none where it is neither.
+pub fn split(text: &str) -> Option<(&str, &str, Vec<&str>)> {
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+.-".contains(c);
+    let is_scheme = |text: &str| text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(inside);
+    let (scheme, rest) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)).unwrap_or(("", text));
+    let slashes = ["//", "/", ""].into_iter().find(|slashes| rest.starts_with(slashes))?;
+    let slashes = if scheme.is_empty() && slashes == "//" { "/" } else { slashes };
+    let segments: Vec<&str> = rest[slashes.len()..].split('/').collect();
+    let plain = |c: char| c.is_ascii_graphic() && !"/\\%;?#*".contains(c);
+    let good = segments.iter().enumerate().all(|(index, segment)| match *segment {
+        "" | "." | ".." => false,
+        "*" => index + 1 == segments.len(),
+        segment => segment.chars().all(plain),
+    });
+    (good && text.len() <= 1024).then_some((scheme, slashes, segments))
+}
+
+pub fn is_resource(text: &str) -> bool {
+    split(text).is_some_and(|(_, _, segments)| segments.last() != Some(&"*"))
 }

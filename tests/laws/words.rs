@@ -1,4 +1,4 @@
-//! The shapes that the oracle speaks of: no logic.
+//! The shapes of policies, tokens and requests, as the generator makes them and the oracle reads them: no logic.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ pub struct Point {
     pub agents: Option<Vec<String>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     pub max_depth: u64,
     pub rules: BTreeMap<String, Rule>,
@@ -48,7 +48,7 @@ pub struct Policy {
     pub quarantined: BTreeSet<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Token {
     pub chain: Vec<String>,
     pub cap: Vec<String>,
@@ -64,7 +64,7 @@ pub struct Token {
     pub aud: Vec<String>,
     pub foreign: bool,
     /// The revocation counter when its root came into the ledger; none: nothing was taken from it yet.
-    pub born: Option<u64>,
+    pub born: Option<usize>,
 }
 
 /// A token as somebody shows it.
@@ -114,4 +114,13 @@ pub enum Target {
     Agent(String),
     Quarantine(String),
     All,
+}
+
+/// Whether yes is right, and which refusals are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub allowed: bool,
+    pub reasons: Vec<&'static str>,
+    /// The agent of the chain that has to be named, where that is certain.
+    pub hop: Option<String>,
 }
