@@ -67,12 +67,12 @@ impl Oracle {
         let faults_of = |(hop, agent): (usize, &String)| {
             let above = &chain[hop.saturating_sub(1)];
             let may = if hop == 0 { policy.may_start(agent, cap, res) } else { policy.may_delegate(above, agent) };
-            let many = token.foreign && hop == 1 && token.max_uses > 1;
+            let several = token.foreign && hop == 1 && token.max_uses > 1;
             let mut faults = policy.own_set_faults(agent, cap, res);
             faults.extend(failing([
                 (!may, "DELEGATION_NOT_ALLOWED"),
                 (u64::try_from(hop).unwrap() > policy.max_depth, "DELEGATION_DEPTH_EXCEEDED"),
-                (many && !policy.trusts(above, agent), "USES_NOT_ALLOWED"),
+                (several && !policy.trusts(above, agent), "USES_NOT_ALLOWED"),
                 (self.is_quarantined(agent), "AGENT_QUARANTINED"),
             ]));
             faults.into_iter().map(move |fault| (hop, fault))
