@@ -294,8 +294,9 @@ impl Oracle {
 
     pub fn reload(&mut self, policy: Policy) {
         let before = std::mem::replace(&mut self.policy, policy);
-        let entering: Vec<String> = self.policy.quarantined.difference(&before.quarantined).cloned().collect();
-        entering.into_iter().for_each(|agent| self.end(&Target::Agent(agent)));
+        for agent in self.policy.quarantined.clone().difference(&before.quarantined) {
+            self.end(&Target::Agent(agent.clone()));
+        }
     }
 }
 
@@ -385,16 +386,15 @@ pub fn split(text: &str) -> Option<(&str, &str, Vec<&str>)> {
     let (scheme, rest) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)).unwrap_or(("", text));
     let slashes = ["//", "/", ""].into_iter().find(|slashes| rest.starts_with(slashes))?;
     let slashes = if scheme.is_empty() && slashes == "//" { "/" } else { slashes };
-    let segments: Vec<&str> = rest[slashes.len()..].split('/').collect();
+    let segments: Vec<&str> = rest.strip_prefix(slashes)?.split('/').collect();
     let plain = |c: char| c.is_ascii_graphic() && !"/\\%;?#*".contains(c);
     let good = segments.iter().enumerate().all(|(index, segment)| match *segment {
-        "" | "." | ".." => false,
         "*" => index + 1 == segments.len(),
-        segment => segment.chars().all(plain),
+        segment => !["", ".", ".."].contains(&segment) && segment.chars().all(plain),
     });
     (good && text.len() <= 1024).then_some((scheme, slashes, segments))
 }
 
 pub fn is_resource(text: &str) -> bool {
-    split(text).is_some_and(|(_, _, segments)| segments.last() != Some(&"*"))
+    split(text).is_some_and(|split| split.2.last() != Some(&"*"))
 }
