@@ -35,6 +35,7 @@ use crate::domain::caller::Caller;
 use crate::domain::policy::{AgentPolicy, Policy};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
+use crate::domain::token::TokenId;
 use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
 use crate::state::rate::RateLimiter;
@@ -333,15 +334,15 @@ impl Engine {
         }
     }
 
-    /// Notes the caller's own id of a request that reaches the ledger; whether the same came a moment ago.
-    fn is_retry(&self, caller: &str, request_id: &str, now: Timestamp) -> bool {
+    /// Notes the caller's own id of a request that reaches the ledger; whether the same came a moment ago for this token.
+    fn is_retry(&self, caller: &str, request_id: &str, token: TokenId, now: Timestamp) -> bool {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         if request_id.is_empty() {
             return false;
         }
         // Two that meet by chance hide one reuse attempt.
         let mut hasher = DefaultHasher::new();
-        (caller, request_id).hash(&mut hasher);
+        (caller, request_id, token).hash(&mut hasher);
         self.recent.saw(hasher.finish(), now)
     }
 

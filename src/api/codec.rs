@@ -1,4 +1,4 @@
-//! Prost's codec, with one difference: bytes that are no message are the sender's fault, and told so.
+//! Prost's codec, with one difference: bytes that are no message are the fault of whoever sent them, and told so.
 
 use std::collections::HashMap;
 

@@ -141,9 +141,7 @@ impl Engine {
         let mut found = Findings { speaker: None, token: None };
         let settled = match self.judge(question, &mut buffer, &mut found) {
             Verdict::Denied(denial) => Err(denial),
-            Verdict::UpToTheLedger { refused_after } => {
-                self.settle(question, found.token.as_ref(), refused_after).await
-            }
+            Verdict::UpToTheLedger { refused_after } => self.settle(question, &found, refused_after).await,
         };
         let (outcome, left, place) = match settled {
             Ok(Allowed { place, left }) => (Ok(()), left, Some(place)),
@@ -226,13 +224,17 @@ impl Engine {
     async fn settle(
         &self,
         question: Question<'_>,
-        token: Option<&VerifiedToken<'_>>,
+        found: &Findings<'_>,
         refused_after: Option<Denial>,
     ) -> Result<Allowed<'_>, Denial> {
         let Question { beginning, request, now, .. } = question;
-        let ready = match refused_after {
-            Some(denial) => Err(denial),
-            None => self.ready_to_record(request.deadline, now).await,
+        let token = found.token.as_ref();
+        let agent = found.speaker.as_ref().map_or(question.asker(), |speaker| speaker.agent.as_str());
+        let ready = if let Some(denial) = refused_after {
+            Err(denial)
+        } else {
+            let still_free = || self.none_quarantined(question.policy(), [agent, question.asker()].into_iter());
+            self.ready_to_record(request.deadline, now, still_free).await
         };
         let Some(token) = token else {
             return ready.map(|place| Allowed { place, left: None });
@@ -248,7 +250,7 @@ impl Engine {
             return Ok(Allowed { place, left: Some(left) });
         }
         let place = ready?;
-        let is_retry = self.is_retry(question.asker(), request.request_id, now);
+        let is_retry = self.is_retry(question.asker(), request.request_id, token.id(), now);
         let given = root_given(question.policy(), token);
         let spent = ledger.spend(&record, &given, beginning.born);
         spent.map(|left| Allowed { place, left: Some(left) }).map_err(|refused| {

@@ -147,7 +147,7 @@ impl Engine {
         let quarantined = |name: &str| self.is_quarantined(policy, name);
         let claims = attenuate(policy, quarantined, wished.asker(), from, &request.wish, now, id)?;
         let (text, tag) = keyring.seal(claims.clone())?;
-        let place = self.ready_to_record(request.deadline, now).await?;
+        let place = self.ready_to_record(request.deadline, now, || Ok(())).await?;
         let parent_left = self.enter(wished, parent, &Sealed { claims: &claims, tag, id })?;
         let delegated = Delegated {
             token: text,
@@ -184,7 +184,7 @@ impl Engine {
             let minted = ledger.mint(&child, &claims.capabilities, born);
             return minted.map(|()| None).map_err(|refused| refused.denial());
         };
-        let is_retry = self.is_retry(wished.asker(), wished.request.request_id, wished.now);
+        let is_retry = self.is_retry(wished.asker(), wished.request.request_id, parent.id(), wished.now);
         let given = root_given(wished.policy(), parent);
         let moved = ledger.mint_child(&record(parent), &child, &given, born);
         moved.map(Some).map_err(|refused: Refused| {

@@ -173,7 +173,11 @@ impl Engine {
         usable(Ok(known.left))
     }
 
-    fn none_quarantined<'a>(&self, policy: &Policy, mut chain: impl Iterator<Item = &'a str>) -> Result<(), Denial> {
+    pub(super) fn none_quarantined<'a>(
+        &self,
+        policy: &Policy,
+        mut chain: impl Iterator<Item = &'a str>,
+    ) -> Result<(), Denial> {
         match chain.find(|agent| self.is_quarantined(policy, agent)) {
             Some(agent) => Err(quarantined(agent)),
             None => Ok(()),

@@ -17,8 +17,14 @@ pub(super) struct Allowed<'e> {
 }
 
 impl Engine {
-    /// There is time to answer, and a place for the event.
-    pub(super) async fn ready_to_record(&self, deadline: Timestamp, now: Timestamp) -> Result<Place<'_>, Denial> {
+    /// There is time to answer, and a place for the event. Where the place had to be waited for, `still` says whether
+    /// what was found out before holds.
+    pub(super) async fn ready_to_record(
+        &self,
+        deadline: Timestamp,
+        now: Timestamp,
+        still: impl Fn() -> Result<(), Denial>,
+    ) -> Result<Place<'_>, Denial> {
         in_time(deadline, now)?;
         if let Some(place) = self.events.try_reserve(Share::Answer) {
             return Ok(place);
@@ -26,6 +32,7 @@ impl Engine {
         let waited = self.events.reserve().await;
         let place = waited.map_err(|_| unrecordable())?;
         in_time(deadline, self.clock.now())?;
+        still()?;
         Ok(place)
     }
 

@@ -2,7 +2,7 @@
 
 use super::recording::event;
 use super::tally::Verb;
-use super::{Engine, shared_name};
+use super::{Engine, record, shared_name};
 use crate::domain::agent::AgentName;
 use crate::domain::caller::Caller;
 use crate::domain::limits;
@@ -54,10 +54,10 @@ impl Engine {
     /// # Errors
     /// The caller may not, or the target can't be read.
     pub async fn revoke(&self, caller: &Caller, revocation: &Revocation<'_>) -> Result<Revoked, Denial> {
+        // A log that is stuck holds a revocation up for a moment only, and once it is done nothing waits any more.
+        let place = self.events.reserve().await.ok();
         let in_force = self.policy();
         let policy = &in_force.policy;
-        // A revocation is not held up by a log that is stuck, and once it is done nothing waits any more.
-        let place = self.events.reserve().await.ok();
         let now = self.clock.now();
         let mut seen = Seen::default();
         let outcome = self.end(policy, caller, &revocation.target, now, &mut seen);
@@ -80,9 +80,9 @@ impl Engine {
     /// # Errors
     /// The caller may not; or the policy file has the agent under quarantine, which only its author can lift.
     pub async fn reinstate(&self, caller: &Caller, agent: &AgentName, note: &str) -> Result<u64, NotReinstated> {
+        let place = self.events.reserve().await;
         let in_force = self.policy();
         let policy = &in_force.policy;
-        let place = self.events.reserve().await;
         let now = self.clock.now();
         let allowed = self.in_good_standing(policy, caller.agent().as_str(), now).and_then(|()| {
             if is_administrator(policy, caller) { Ok(()) } else { Err(only_administrators("reinstate an agent")) }
@@ -150,8 +150,7 @@ impl Engine {
                 seen.token = Some(*id);
                 let known = ledger.look_up(*id);
                 may_end_token(policy, caller, known.as_ref().map(|known| known.chain.iter().map(String::as_str)))?;
-                let root = known.map(|known| known.ancestors.first().copied().unwrap_or(*id));
-                if ledger.revoke_held(*id, root) {
+                if ledger.revoke_held_id(*id) {
                     return Ok(());
                 }
                 let keep_until = now.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS);
@@ -182,11 +181,13 @@ impl Engine {
     }
 }
 
-/// Ends a token that opened. One of ours that the ledger doesn't hold is over already, and so is one that expired.
+/// Ends a token that opened. One of ours that the ledger doesn't hold is over already, and so is one
+/// that expired or lives longer than any token may.
 fn end_token(ledger: &Ledger, token: &VerifiedToken<'_>, now: Timestamp) -> Result<(), Refused> {
     let expires_at = token.claims().expires_at;
-    let is_over = !token.claims().is_foreign() || expires_at <= now.seconds();
-    if ledger.revoke_held(token.id(), Some(token.root())) || is_over {
+    let lifetime = expires_at.saturating_sub(token.claims().issued_at);
+    let is_over = !token.claims().is_foreign() || expires_at <= now.seconds() || lifetime > limits::TTL_SECONDS;
+    if ledger.revoke_held(&record(token)) || is_over {
         return Ok(());
     }
     let kept = now.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS);

@@ -16,7 +16,8 @@ use crate::engine::{Beginning, Engine, InForce};
 use crate::identity::{Identity, Unidentified};
 use crate::transport::Peer;
 
-/// Requests in flight a core; more are shed. Each holds little, and waits at most 50 ms.
+/// Requests in flight a core; more are shed. Each holds little, and waits at most 50 ms, or
+/// as one of a batch until its deadline.
 const IN_FLIGHT_A_CORE: usize = 1024;
 
 /// Lets requests in that have a caller.

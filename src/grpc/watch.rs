@@ -86,8 +86,14 @@ impl Watcher {
             let Ok(message) = message else { return };
             // A slow subscriber is waited for, but not longer than its right lasts.
             tokio::select! {
+                biased;
                 sent = sender.send(Ok(message)) => if sent.is_err() { return },
-                _ = right.ended(still_may) => return,
+                ended = right.ended(still_may) => {
+                    if let Some(ended) = ended {
+                        let _ = sender.try_send(Err(ended));
+                    }
+                    return;
+                }
             }
         }
     }

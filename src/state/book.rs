@@ -77,11 +77,15 @@ impl Book {
 
     /// Enters a root token or a foreign one.
     pub(super) fn enter(&mut self, token: &TokenRecord<'_>, symbols: Symbols, number: u64) -> Result<(), Refused> {
-        if self.entries.contains_key(&token.id) || token.expires_at <= self.swept_at {
-            return Err(Refused::Fenced);
-        }
+        self.has_room_for(token)?;
         self.entries.insert(token.id, entry(token, symbols, number));
         Ok(())
+    }
+
+    /// Whether the token can be entered: it is new, and not of a time that has been swept.
+    pub(super) fn has_room_for(&self, token: &TokenRecord<'_>) -> Result<(), Refused> {
+        let is_past = self.entries.contains_key(&token.id) || token.expires_at <= self.swept_at;
+        if is_past { Err(Refused::Fenced) } else { Ok(()) }
     }
 
     /// The uses that are left, if the ledger lets the token be used.
@@ -145,20 +149,26 @@ impl Book {
         self.entries.get(&id).map(|entry| entry.number)
     }
 
-    /// Ends a known token, and with it its descendants. Whether it is known.
-    pub(super) fn revoke(&mut self, id: TokenId) -> bool {
+    /// Ends a known token, and with it its descendants. Whether it is known; one of another seal is not this one.
+    pub(super) fn revoke(&mut self, id: TokenId, tag: Option<SealTag>) -> bool {
         match self.entries.get_mut(&id) {
-            Some(entry) => {
+            Some(entry) if tag.is_none_or(|tag| tag == entry.tag) => {
                 entry.revoked = true;
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
     /// Remembers that an unknown id is revoked. Whether it was not remembered before.
     pub(super) fn revoke_unknown(&mut self, id: TokenId, keep_until: u64) -> bool {
         self.revoked_unknown.insert(id, keep_until).is_none()
+    }
+
+    /// Remembers for longer that an unknown id is revoked. Whether it was remembered.
+    pub(super) fn keep_revoked_unknown(&mut self, id: TokenId, keep_until: u64) -> bool {
+        let kept = self.revoked_unknown.get_mut(&id);
+        kept.map(|kept| *kept = keep_until.max(*kept)).is_some()
     }
 
     /// Forgets what has expired; says which roots' issuers have how much room again, and how many unknown ids went.

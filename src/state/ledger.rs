@@ -87,6 +87,8 @@ impl<K: Locks> Ledger<K> {
                     book.check(parent, standing, self.fence)?;
                     not_born_dead(book, parent.id, child, standing)
                 })?;
+                // Uses that are taken don't come back, so that nothing may fail after.
+                book.has_room_for(child)?;
                 let left = book.take(parent.id, child.max_uses)?;
                 book.enter_child(parent.id, child, symbols)?;
                 Ok(left)
@@ -116,12 +118,14 @@ impl<K: Locks> Ledger<K> {
         })
     }
 
-    /// Ends a token that the ledger holds, and its descendants. Whether it holds it; `root` says where to look.
-    pub fn revoke_held(&self, id: TokenId, root: Option<TokenId>) -> bool {
-        match root {
-            Some(root) => self.shard_of(root).with(|book| book.revoke(id)),
-            None => self.shards.iter().any(|shard| shard.with(|book| book.revoke(id))),
-        }
+    /// Ends this token, if the ledger holds it, and its descendants. Whether it holds it.
+    pub fn revoke_held(&self, token: &TokenRecord<'_>) -> bool {
+        self.shard(token).with(|book| book.revoke(token.id, Some(token.tag)))
+    }
+
+    /// Ends the token of this id, if the ledger holds it, and its descendants. Whether it holds it.
+    pub fn revoke_held_id(&self, id: TokenId) -> bool {
+        self.shards.iter().any(|shard| shard.with(|book| book.revoke(id, None)))
     }
 
     /// Ends a token that the ledger does not hold: only a foreign one can still be used. It is remembered up to this
@@ -130,6 +134,9 @@ impl<K: Locks> Ledger<K> {
     /// # Errors
     /// No more unknown ids can be remembered.
     pub fn revoke_unknown(&self, id: TokenId, keep_until: u64) -> Result<(), Refused> {
+        if self.shard_of(id).with(|book| book.keep_revoked_unknown(id, keep_until)) {
+            return Ok(());
+        }
         let fits = self.register.with(|register| {
             let count = register.unknown_revocations();
             let fits = *count < limits::UNKNOWN_REVOCATIONS;
@@ -140,7 +147,7 @@ impl<K: Locks> Ledger<K> {
             return Err(Refused::Full { capacity: limits::UNKNOWN_REVOCATIONS });
         }
         // A foreign token is its own root. It may have been entered since.
-        let is_new = self.shard_of(id).with(|book| !book.revoke(id) && book.revoke_unknown(id, keep_until));
+        let is_new = self.shard_of(id).with(|book| !book.revoke(id, None) && book.revoke_unknown(id, keep_until));
         if !is_new {
             self.register.with(|register| {
                 let count = register.unknown_revocations();
@@ -250,11 +257,13 @@ impl<K: Locks> Ledger<K> {
 
     /// Forgets revocations that are older than any token can be.
     pub fn forget_outlived_revocations(&self, now: Timestamp) {
+        if !self.standing.read(|standing| standing.has_outlived(now)) {
+            return;
+        }
         self.revoking.with(|()| {
             let mut standing = self.standing.read(Clone::clone);
-            if standing.forget_outlived(now) {
-                self.standing.replace(standing);
-            }
+            standing.forget_outlived(now);
+            self.standing.replace(standing);
         });
     }
 

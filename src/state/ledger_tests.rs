@@ -102,7 +102,7 @@ fn a_revoked_token_ends_its_descendants_and_not_its_parent() {
     let (middle, leaf) = (root.child(2, 3), root.child(2, 3).child(3, 1));
     mint_child(&ledger, &root, &middle).unwrap();
     mint_child(&ledger, &middle, &leaf).unwrap();
-    assert!(ledger.revoke_held(middle.id, None));
+    assert!(ledger.revoke_held(&middle.record()));
     assert!(matches!(spend(&ledger, &leaf), Err(Refused::Revoked { .. })));
     assert!(matches!(spend(&ledger, &middle), Err(Refused::Revoked { .. })));
     assert_eq!(spend(&ledger, &root), Ok(1));
@@ -165,7 +165,7 @@ fn foreign_tokens_are_fenced_and_entered_once() {
 fn an_unknown_id_can_be_revoked_before_it_is_seen() {
     let ledger = ledger();
     let token = Token::foreign(1, 1, 950);
-    assert!(!ledger.revoke_held(token.id, None));
+    assert!(!ledger.revoke_held_id(token.id));
     ledger.revoke_unknown(token.id, 2000).unwrap();
     assert!(matches!(spend(&ledger, &token), Err(Refused::Revoked { .. })));
     assert_eq!(ledger.unknown_revocations(), [(token.id, 2000)]);
@@ -211,6 +211,47 @@ fn a_foreign_token_that_was_forgotten_is_not_entered_again() {
     }
     assert_eq!(spend(&ledger, &token), Err(Refused::Fenced));
     assert_eq!(mint_child(&ledger, &token, &token.child(2, 1)), Err(Refused::Fenced));
+}
+
+#[test]
+fn a_child_that_cannot_be_entered_takes_no_uses() {
+    let ledger = ledger();
+    let root = Token::root(1, 2);
+    ledger.mint(&TokenRecord { expires_at: 2000, ..root.record() }, &[], 0).unwrap();
+    for shard in 0..ledger.shards() {
+        ledger.sweep(shard, Timestamp::from_seconds(1500));
+    }
+    let parent = TokenRecord { expires_at: 2000, ..root.record() };
+    let late = root.child(2, 1);
+    assert_eq!(ledger.mint_child(&parent, &late.record(), &[], 0), Err(Refused::Fenced));
+    assert_eq!(ledger.check(&parent), Ok(2));
+}
+
+#[test]
+fn a_token_under_another_seal_ends_nobodys() {
+    let ledger = ledger();
+    let token = Token::root(1, 1);
+    mint(&ledger, &token).unwrap();
+    let forged = TokenRecord { tag: SealTag::from_bytes([9; 16]), ..token.record() };
+    assert!(!ledger.revoke_held(&forged));
+    assert_eq!(spend(&ledger, &token), Ok(0));
+}
+
+#[test]
+fn a_revocations_moment_never_goes_back() {
+    let ledger = ledger();
+    ledger.revoke_agent("coordinator", Timestamp::from_seconds(1001)).unwrap();
+    ledger.revoke_all(Timestamp::from_seconds(1000));
+    assert!(matches!(spend(&ledger, &Token::foreign(1, 1, 1001)), Err(Refused::Revoked { .. })));
+}
+
+#[test]
+fn an_unknown_id_is_kept_for_the_longest_that_was_asked() {
+    let ledger = ledger();
+    ledger.revoke_unknown(id(1), 9000).unwrap();
+    ledger.revoke_unknown(id(1), 2000).unwrap();
+    assert_eq!(ledger.unknown_revocations(), [(id(1), 9000)]);
+    assert_eq!(ledger.unknown_revocation_count(), 1);
 }
 
 #[test]
@@ -352,7 +393,7 @@ fn every_interleaving_of_a_token_revocation_ends_its_children() {
             let root = Token::root(1, 2);
             let _ = mint_child(&other, &root, &root.child(2, 1));
         });
-        assert!(ledger.revoke_held(root.id, None));
+        assert!(ledger.revoke_held_id(root.id));
         assert!(mint_child(&ledger, &root, &root.child(3, 1)).is_err());
         racer.join().unwrap();
         assert!(spend(&ledger, &root.child(2, 1)).is_err());

@@ -23,6 +23,10 @@ impl Cutoff {
         let by_second = born.second.is_some_and(|second| second <= self.at.seconds());
         by_number || by_second
     }
+
+    fn lives(&self, now: Timestamp) -> bool {
+        self.at.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS) > now.seconds()
+    }
 }
 
 /// By what a token is compared with a revocation; either is enough to end it.
@@ -51,6 +55,8 @@ pub struct QuarantineSources {
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
     number: u64,
+    /// The moment of the last revocation.
+    latest: Timestamp,
     all: Option<Cutoff>,
     agents: HashMap<Arc<str>, Cutoff>,
     quarantined: BTreeMap<Arc<str>, QuarantineSources>,
@@ -140,18 +146,21 @@ impl Standing {
         self.quarantined.remove(name).is_some()
     }
 
-    /// Drops revocations that are older than any token can be. Returns whether there were any.
-    pub(super) fn forget_outlived(&mut self, now: Timestamp) -> bool {
-        let before = self.len();
-        let lives =
-            |cutoff: &Cutoff| cutoff.at.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS) > now.seconds();
-        self.agents.retain(|_, cutoff| lives(cutoff));
-        self.all = self.all.filter(lives);
-        self.len() != before
+    /// Whether there are revocations that are older than any token can be.
+    pub(super) fn has_outlived(&self, now: Timestamp) -> bool {
+        self.agents.values().chain(&self.all).any(|cutoff| !cutoff.lives(now))
     }
 
+    /// Drops revocations that are older than any token can be.
+    pub(super) fn forget_outlived(&mut self, now: Timestamp) {
+        self.agents.retain(|_, cutoff| cutoff.lives(now));
+        self.all = self.all.filter(|cutoff| cutoff.lives(now));
+    }
+
+    /// The next number. Its moment never goes back, though two that revoke may have read the clock in either order.
     fn next(&mut self, at: Timestamp) -> Cutoff {
         self.number = self.number.saturating_add(1);
-        Cutoff { number: self.number, at }
+        self.latest = self.latest.max(at);
+        Cutoff { number: self.number, at: self.latest }
     }
 }
