@@ -116,7 +116,8 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
     answering.end().await;
     let cut = workers.join().await;
     let _ = (admin.await, http.await);
-    finish(&built.engine, cut).await
+    finish(&built.engine, cut.as_ref().copied().unwrap_or(0)).await?;
+    cut.map(|_| ())
 }
 
 /// Says "not serving" while the service can't answer, such as while the audit log is stuck.

@@ -71,11 +71,15 @@ impl Workers {
     }
 
     /// Waits until all have drained; how many connections had to be cut.
-    pub(super) async fn join(self) -> usize {
+    ///
+    /// # Errors
+    /// A thread ended by a panic.
+    pub(super) async fn join(self) -> Result<usize, ServerError> {
         let joined = tokio::task::spawn_blocking(|| {
-            let cut = self.0.into_iter().map(|thread| thread.join().unwrap_or(0));
-            cut.fold(0, usize::saturating_add)
+            let cut = self.0.into_iter().map(|thread| thread.join().ok()).collect::<Vec<_>>();
+            cut.into_iter().sum::<Option<usize>>()
         });
-        joined.await.unwrap_or(0)
+        let failed = || ServerError::new("the service ended", "a thread that answers requests panicked: see the log");
+        joined.await.ok().flatten().ok_or_else(failed)
     }
 }
