@@ -5,6 +5,7 @@
 mod fixture;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use remit::domain::facts::Given;
 use remit::domain::time::Timestamp;
 use remit::engine::{Action, AuthorizeRequest};
 use remit::keyring::{Key, Keyring};
@@ -15,6 +16,7 @@ fn request(token: &str, deadline: Timestamp) -> AuthorizeRequest<'_> {
         token: Some(token),
         agent: None,
         destination: None,
+        given: Given::default(),
         dry_run: false,
         request_id: "",
         deadline,

@@ -18,7 +18,6 @@ use crate::api as pb;
 use crate::api::admin_service_server::AdminServiceServer;
 use crate::api::policy_decision_service_server::PolicyDecisionServiceServer;
 pub use admin_service::{AdminService, ReloadPolicy, Reloading};
-pub use authenticate::Door;
 pub use decision_service::DecisionService;
 
 /// The largest message: a batch of 100. Each field has a smaller bound of its own.

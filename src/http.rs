@@ -3,22 +3,17 @@
 mod health;
 mod metrics;
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::routing::get;
 
-use crate::condition::Examine;
-use crate::engine::Engine;
-use crate::identity::Identity;
+use crate::door::Door;
+use crate::readiness::Examine;
 
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Pages {
-    /// The engine.
-    pub engine: Arc<Engine>,
-    /// Tells auditors from strangers.
-    pub identity: Arc<Identity>,
+    /// Who asks; behind it stands the engine.
+    pub door: Door,
     /// How the process is doing.
     pub examine: Examine,
     /// The counters.

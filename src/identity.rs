@@ -1,12 +1,15 @@
 //! From evidence to a [`Caller`]. Names that nobody verified stop here.
 
+pub mod api_key;
 mod connection;
+pub mod forwarded;
+pub mod jwt;
 pub mod mtls;
 pub mod spiffe;
 
 use std::sync::Arc;
 
-pub use connection::{Identified, SELF_ASSERTED_HEADER};
+pub use connection::{API_KEY_HEADER, FORWARDED_HEADER, Identified, SELF_ASSERTED_HEADER};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::agent::AgentName;
@@ -14,6 +17,9 @@ use crate::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
 use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
+use api_key::ApiKeys;
+use forwarded::Forwarding;
+use jwt::{Issuers, VerifiedJwt};
 use mtls::Certificate;
 use spiffe::{InvalidTemplate, Template};
 
@@ -42,13 +48,28 @@ impl Default for Config {
     }
 }
 
-/// What stands for a caller before it is one.
-#[derive(Clone, Copy, Debug)]
+/// What stands for a caller before it is one. It has no `Debug`: it holds secrets.
+#[derive(Clone, Copy, Default)]
 pub struct Evidence<'a> {
     /// The client certificate that the connection verified.
     pub certificate: Option<&'a Certificate>,
+    /// `authorization: Bearer`: a JWT.
+    pub bearer: Option<&'a str>,
+    /// `x-api-key`.
+    pub api_key: Option<&'a str>,
+    /// `x-remit-identity`: what Remit signed before.
+    pub forwarded: Option<&'a str>,
     /// `x-remit-agent`: a name and nothing else.
     pub self_asserted: Option<&'a str>,
+}
+
+impl Evidence<'_> {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        let Self { certificate, bearer, api_key, forwarded, self_asserted } = self;
+        certificate.is_none() && [bearer, api_key, forwarded, self_asserted].iter().all(|told| told.is_none())
+    }
 }
 
 /// Why nobody is the caller.
@@ -62,54 +83,141 @@ pub enum Unidentified {
     Unmapped(Denial),
 }
 
+impl Unidentified {
+    /// What was there, as `remit_unauthenticated_total{method}` counts it.
+    #[must_use]
+    pub const fn method(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated(_) => "none",
+            Self::SelfAsserted(_) => "self_asserted",
+            Self::Unmapped(_) => "unmapped",
+        }
+    }
+}
+
 /// An agent, the subject that names it, and how.
 type Named = (AgentName, Arc<str>, IdentityMethod);
+
+/// What evidence beside certificates is checked against.
+#[derive(Default)]
+pub struct Sources {
+    /// Whose JWTs are good.
+    pub issuers: Issuers,
+    /// Which API keys are good.
+    pub api_keys: ApiKeys,
+    /// What Remit signed itself.
+    pub forwarding: Forwarding,
+}
 
 /// Turns evidence into callers.
 pub struct Identity {
     templates: Vec<Template>,
     dns_templates: Vec<Template>,
     config: Config,
+    sources: Sources,
     /// Only `serve --dev` believes a name.
     believes_names: bool,
 }
 
 impl Identity {
-    /// Identifies as this configuration says.
+    /// Identifies as this configuration says, by certificates alone.
     ///
     /// # Errors
     /// A template has no `{agent}`, or could not be a name.
     pub fn new(config: Config, believes_names: bool) -> Result<Self, InvalidTemplate> {
         let templates = config.spiffe_templates.iter().map(|text| Template::spiffe(text)).collect::<Result<_, _>>()?;
         let dns_templates = config.dns_templates.iter().map(|text| Template::dns(text)).collect::<Result<_, _>>()?;
-        Ok(Self { templates, dns_templates, config, believes_names })
+        Ok(Self { templates, dns_templates, config, sources: Sources::default(), believes_names })
     }
 
-    /// The caller that this is evidence of. The first evidence that is present decides; evidence of
-    /// two different agents is none.
+    /// The same, by these sources too.
+    #[must_use]
+    pub fn with_sources(self, sources: Sources) -> Self {
+        Self { sources, ..self }
+    }
+
+    /// What evidence beside certificates is checked against.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// The caller that this is evidence of. The first evidence that is present decides; evidence that is not good,
+    /// or of another agent, is not passed over.
     ///
     /// # Errors
     /// Why it is nobody.
     pub fn identify(&self, evidence: Evidence<'_>, policy: &Policy, now: Timestamp) -> Result<Caller, Unidentified> {
-        let Some(certificate) = evidence.certificate else {
-            return self.take_at_word(evidence.self_asserted, policy, now);
+        let Evidence { certificate, bearer, api_key, forwarded, self_asserted } = evidence;
+        let mut callers = [
+            certificate.map(|certificate| self.by_certificate(certificate, policy, now)),
+            bearer.map(|token| self.by_jwt(token, policy, now)),
+            api_key.map(|key| self.by_api_key(key, policy, now)),
+            forwarded.map(|text| self.by_forwarded(text, policy, now)),
+        ]
+        .into_iter()
+        .flatten();
+        let Some(first) = callers.next() else {
+            return self.take_at_word(self_asserted, policy, now);
         };
+        let first = first?;
+        for other in callers {
+            if other?.agent() != first.agent() {
+                return Err(Unidentified::Unauthenticated("there is evidence of two different agents"));
+            }
+        }
+        if self_asserted.is_some_and(|name| name != first.agent().as_str()) {
+            return Err(Unidentified::Unauthenticated("x-remit-agent names another agent than the evidence"));
+        }
+        Ok(first)
+    }
+
+    fn by_certificate(
+        &self,
+        certificate: &Certificate,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Caller, Unidentified> {
         if !certificate.is_current(now) {
             return Err(Unidentified::Unauthenticated("the client certificate is expired or not yet valid"));
         }
         let (agent, subject, method) = self.agent_of(certificate, policy)?;
-        if evidence.self_asserted.is_some_and(|name| name != agent.as_str()) {
-            return Err(Unidentified::Unauthenticated("x-remit-agent names another agent than the client certificate"));
-        }
+        let issuer = Arc::clone(certificate.issuer());
+        let identity = VerifiedIdentity { agent, subject, method, issuer, claims: Arc::default(), verified_at: now };
+        Ok(Caller::new(Arc::new(identity), true))
+    }
+
+    fn by_jwt(&self, token: &str, policy: &Policy, now: Timestamp) -> Result<Caller, Unidentified> {
+        let jwt = self.sources.issuers.verify(token, now).map_err(Unidentified::Unauthenticated)?;
+        let agent = agent_of_jwt(&jwt, policy)?;
+        let VerifiedJwt { issuer, subject, claims, privileged, verified_at, .. } = VerifiedJwt::clone(&jwt);
+        let identity = VerifiedIdentity { agent, subject, method: IdentityMethod::Jwt, issuer, claims, verified_at };
+        Ok(Caller::new(Arc::new(identity), privileged))
+    }
+
+    fn by_api_key(&self, key: &str, policy: &Policy, now: Timestamp) -> Result<Caller, Unidentified> {
+        let key = self.sources.api_keys.find(key);
+        let key = key.ok_or(Unidentified::Unauthenticated("the API key is not known"))?;
+        let principal = format!("api-key:{}", key.id);
+        let agent = policy.principals.get(principal.as_str()).unwrap_or(&key.agent).clone();
+        let claims = [("key_id", key.id.as_ref()), ("agent", key.agent.as_str())];
+        let claims = claims.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
         let identity = VerifiedIdentity {
             agent,
-            subject,
-            method,
-            issuer: Arc::clone(certificate.issuer()),
-            claims: Arc::default(),
+            subject: key.id,
+            method: IdentityMethod::ApiKey,
+            issuer: API_KEY_ISSUER.into(),
+            claims: Arc::new(claims),
             verified_at: now,
         };
         Ok(Caller::new(Arc::new(identity), true))
+    }
+
+    fn by_forwarded(&self, text: &str, policy: &Policy, now: Timestamp) -> Result<Caller, Unidentified> {
+        let identity = self.sources.forwarding.verify(text, now).map_err(Unidentified::Unauthenticated)?;
+        let agent = policy.name(identity.agent.as_str()).cloned().unwrap_or(identity.agent);
+        // What was forwarded holds no role: it says who asked somebody else.
+        Ok(Caller::new(Arc::new(VerifiedIdentity { agent, ..identity }), false))
     }
 
     fn agent_of(&self, certificate: &Certificate, policy: &Policy) -> Result<Named, Unidentified> {
@@ -157,6 +265,20 @@ impl Identity {
         // A name is no evidence, and holds no role.
         Ok(Caller::new(Arc::new(identity), false))
     }
+}
+
+/// The issuer of identities by API key.
+const API_KEY_ISSUER: &str = "remit:api-key";
+
+/// The policy's `principals` first, then the claim's own value where policy knows an agent of that name.
+fn agent_of_jwt(jwt: &VerifiedJwt, policy: &Policy) -> Result<AgentName, Unidentified> {
+    let VerifiedJwt { issuer, subject, agent, .. } = jwt;
+    let Some(value) = agent else {
+        return Err(unmapped(&format!("jwt:{issuer}#{subject}")));
+    };
+    let principal = format!("jwt:{issuer}#{value}");
+    let agent = policy.principals.get(principal.as_str()).or_else(|| policy.name(value));
+    agent.cloned().ok_or_else(|| unmapped(&principal))
 }
 
 /// The policy's `principals` first, then what the form of the name says.

@@ -7,6 +7,7 @@
 //! | room | |
 //! |---|---|
 //! | [`domain`] | What the words mean, and the two pure functions that decide. |
+//! | [`json`] | JSON from strangers, read strictly. |
 //! | [`keyring`] | Seals and opens tokens; the only room that knows a key. |
 //! | [`state`] | Counts uses, and knows what is revoked. |
 //! | [`events`] | Numbers, records and streams what was decided. |
@@ -14,8 +15,9 @@
 //! | [`transport`] | Sockets, TLS, HTTP/2 with its limits. |
 //! | [`identity`] | From evidence to a caller. |
 //! | [`engine`] | The verbs, one file each. |
+//! | [`door`] | The first thing of every request: is there room, and who asks? |
 //! | [`api`] | The messages that `proto/` generates. |
-//! | [`condition`] | How the process is doing. |
+//! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
 //! | [`http`] | Metrics, liveness, readiness. |
 //! | [`telemetry`] | The log. |
@@ -25,17 +27,19 @@
 
 pub mod api;
 pub mod cli;
-pub mod condition;
 pub mod config;
 pub mod dev_folder;
 pub mod domain;
+pub mod door;
 pub mod engine;
 pub mod events;
 pub mod grpc;
 pub mod http;
 pub mod identity;
+pub mod json;
 pub mod keyring;
 pub mod policy_file;
+pub mod readiness;
 pub mod server;
 pub mod shutdown;
 pub mod state;

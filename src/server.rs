@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::condition::Examine;
 use crate::config::Config;
+use crate::door::Door;
 use crate::engine::Engine;
-use crate::grpc::{self, AdminService, Answering, DecisionService, Door};
+use crate::grpc::{self, AdminService, Answering, DecisionService};
+use crate::readiness::Examine;
 use crate::transport::listen::{NotLoopback, require_loopback};
 use crate::transport::{Gate, Protocol, Security, TlsStore, listen, serve};
 use crate::{http, shutdown, telemetry};
@@ -94,7 +95,7 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
     let decisions = DecisionService::new(door.clone(), drain.clone());
     let reflection = |error: tonic_reflection::server::Error| ServerError::new("the descriptors can't be read", error);
     let routes = grpc::decision_routes(decisions, health.clone(), is_dev).map_err(reflection)?;
-    let admin = AdminService::new(door, reloader, Arc::clone(&examine));
+    let admin = AdminService::new(door.clone(), reloader, Arc::clone(&examine));
     let admin_routes = grpc::admin_routes(admin, health).map_err(reflection)?;
 
     let security = Security::Tls(Arc::clone(&built.tls));
@@ -102,7 +103,7 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
     let (admin_port, admin_listener) = bind(config.admin.listen, "[admin] listen")?;
     let admin =
         serve(admin_listener, security, grpc::prepared(admin_routes), Arc::clone(&built.admin_gate), drain.clone());
-    let (http_port, http) = http_service(&config, &built, &examine, &drain)?;
+    let (http_port, http) = http_service(&config, &built, door, &examine, &drain)?;
     let (admin, http) = (tokio::spawn(admin), tokio::spawn(http));
 
     let ports = Ports { grpc: grpc_port, http: http_port, admin: admin_port };
@@ -162,6 +163,7 @@ fn bind(address: SocketAddr, setting: &str) -> Result<(SocketAddr, tokio::net::T
 fn http_service(
     config: &Config,
     built: &Built,
+    door: Door,
     examine: &Examine,
     drain: &CancellationToken,
 ) -> Result<(SocketAddr, impl Future<Output = usize> + Send + 'static), ServerError> {
@@ -175,12 +177,7 @@ fn http_service(
         Security::Plain(Protocol::Auto)
     };
     let (port, listener) = bind(config.http.listen, "[http] listen")?;
-    let pages = http::Pages {
-        engine: Arc::clone(&built.engine),
-        identity: Arc::clone(&built.identity),
-        examine: Arc::clone(examine),
-        registry: built.registry.clone(),
-    };
+    let pages = http::Pages { door, examine: Arc::clone(examine), registry: built.registry.clone() };
     let gate = Gate::new(built.admin_gate.limits().clone());
     Ok((port, serve(listener, security, http::routes(pages), gate, drain.clone())))
 }

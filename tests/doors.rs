@@ -12,9 +12,11 @@ mod tests {
     use proptest::prelude::*;
     use remit::api as pb;
     use remit::api::policy_decision_service_server::PolicyDecisionService as _;
+    use remit::domain::facts::Given;
     use remit::domain::reason::{Denial, Reason};
+    use remit::door::Door;
     use remit::engine::{Action, AgentCall, AuthorizeRequest, Engine};
-    use remit::grpc::{DecisionService, Door};
+    use remit::grpc::DecisionService;
     use remit::identity::{Config, Identity, SELF_ASSERTED_HEADER};
     use tokio_util::sync::CancellationToken;
     use tonic::Request;
@@ -126,6 +128,7 @@ mod tests {
                 token: (!message.token.is_empty()).then_some(message.token.as_str()),
                 agent: question.agent.and_then(|place| present(AGENTS[place])),
                 destination: question.destination.and_then(|place| present(AGENTS[place])),
+                given: Given::default(),
                 dry_run: true,
                 request_id: "",
                 deadline: self.engine.clock().now().after(PATIENCE),

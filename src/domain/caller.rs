@@ -1,7 +1,8 @@
 //! Who is asking, and how Remit knows.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use serde_json::{Map, Value};
 
 use super::agent::AgentName;
 use super::time::Timestamp;
@@ -53,7 +54,7 @@ pub struct VerifiedIdentity {
     /// Who vouches for it.
     pub issuer: Arc<str>,
     /// The configured subset of the evidence's claims.
-    pub claims: Arc<BTreeMap<String, String>>,
+    pub claims: Arc<Map<String, Value>>,
     /// When the evidence was verified.
     pub verified_at: Timestamp,
 }

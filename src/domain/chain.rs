@@ -39,6 +39,8 @@ pub struct Wish<'a> {
     pub audience: Vec<Cow<'a, str>>,
     /// The caller's correlation id; none takes the parent's.
     pub task: Option<Cow<'a, str>>,
+    /// The user behind a chain that begins here, by verified evidence; below the root it is the parent's.
+    pub on_behalf_of: Option<Cow<'a, str>>,
 }
 
 impl Wish<'_> {
@@ -144,7 +146,7 @@ pub fn attenuate<'a>(
         ancestors: Vec::new(),
         max_depth: Some(max_depth),
         audience: wish.audience.clone(),
-        on_behalf_of: None,
+        on_behalf_of: wish.on_behalf_of.clone(),
         task: wish.task.clone(),
     };
     if let Some(parent) = parent {

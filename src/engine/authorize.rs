@@ -12,6 +12,7 @@ use super::{Beginning, Begun, Engine, record, root_given, shared_name};
 use crate::domain::caller::{Caller, VerifiedIdentity};
 use crate::domain::chain::quarantined;
 use crate::domain::decision::{self, AskedAt, Use};
+use crate::domain::facts::Given;
 use crate::domain::policy::{Call, PolicyId};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::resource::{InvalidResource, Resource};
@@ -32,6 +33,8 @@ pub struct AuthorizeRequest<'a> {
     pub agent: Option<&'a str>,
     /// The called or guarded agent, if the caller names one.
     pub destination: Option<&'a str>,
+    /// What is said of the request beside this; for the policy's conditions.
+    pub given: Given<'a>,
     /// Decide, and spend nothing.
     pub dry_run: bool,
     /// The caller's own id; empty for none.

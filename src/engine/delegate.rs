@@ -228,7 +228,8 @@ fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedTo
     let claims = parent.map(VerifiedToken::claims);
     let task = wish.task.as_deref().or(claims.and_then(|claims| claims.task.as_deref()));
     event.task = Brief::copied(task.unwrap_or_default());
-    let obo = claims.and_then(|claims| claims.on_behalf_of.as_deref());
+    let inherited = claims.and_then(|claims| claims.on_behalf_of.as_deref());
+    let obo = inherited.or(wish.on_behalf_of.as_deref());
     event.obo = Brief::copied(obo.unwrap_or_default());
     event
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::authenticate::{Door, Visit};
+use super::authenticate::enter;
 use super::{status, wire};
 use crate::api as pb;
-use crate::condition::{Condition, Examine};
 use crate::domain::policy::{AgentPolicy, Policy};
 use crate::domain::time::Timestamp;
+use crate::door::{Door, Visit};
+use crate::readiness::{Condition, Examine};
 
 /// A reload on its way: whether the policy changed, or why nothing did, for the operator to read.
 pub type Reloading = Pin<Box<dyn Future<Output = Result<bool, String>> + Send>>;
@@ -32,7 +33,7 @@ impl AdminService {
     }
 
     fn enter<T>(&self, request: &Request<T>) -> Result<Visit, Status> {
-        let visit = self.door.enter(request)?;
+        let visit = enter(&self.door, request)?;
         let may = self.door.engine().may_administer(visit.policy(), &visit.caller);
         may.map_err(|denial| status::refusal(&denial))?;
         Ok(visit)

@@ -1,106 +1,24 @@
-//! The first thing of every request: is there room, and who asks?
+//! The door, as gRPC comes to it: the caller's deadline, and refusals as statuses.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Status};
 
 use super::status;
-use crate::domain::caller::Caller;
 use crate::domain::limits;
-use crate::domain::policy::Policy;
-use crate::domain::time::Timestamp;
-use crate::engine::{Beginning, Engine, InForce};
-use crate::identity::{Identity, Unidentified};
+use crate::door::{Door, TurnedAway, Visit};
 use crate::transport::Peer;
 
-/// Requests in flight a core; more are shed. Each holds little, and waits at most 50 ms, or
-/// as one of a batch until its deadline.
-const IN_FLIGHT_A_CORE: usize = 1024;
-
-/// Lets requests in that have a caller.
-#[derive(Clone)]
-pub struct Door {
-    engine: Arc<Engine>,
-    identity: Arc<Identity>,
-    room: Arc<Semaphore>,
-}
-
-/// A request that was let in.
-pub(super) struct Visit {
-    pub(super) caller: Caller,
-    pub(super) beginning: Beginning,
-    pub(super) deadline: Timestamp,
-    _room: OwnedSemaphorePermit,
-}
-
-impl Visit {
-    /// The policy under which it is answered.
-    pub(super) fn policy(&self) -> &Policy {
-        &self.beginning.in_force.policy
-    }
-}
-
-impl Door {
-    /// A door to this engine, for a service on so many cores.
-    #[must_use]
-    pub fn new(engine: Arc<Engine>, identity: Arc<Identity>, cores: usize) -> Self {
-        let room = Arc::new(Semaphore::new(cores.max(1).saturating_mul(IN_FLIGHT_A_CORE)));
-        Self { engine, identity, room }
-    }
-
-    /// The engine behind it.
-    #[must_use]
-    pub fn engine(&self) -> &Arc<Engine> {
-        &self.engine
-    }
-
-    /// Who asks, under which policy, and until when.
-    pub(super) fn enter<T>(&self, request: &Request<T>) -> Result<Visit, Status> {
-        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| status::overloaded())?;
-        let beginning = self.engine.begin();
-        let now = self.engine.clock().now();
-        let caller = self.identify(
-            request.extensions().get::<Arc<Peer>>(),
-            request.metadata().as_ref(),
-            &beginning.in_force,
-            now,
-        )?;
-        let deadline = now.after(timeout(request.metadata().as_ref()).min(limits::REQUEST_DEADLINE));
-        Ok(Visit { caller, beginning, deadline, _room: room })
-    }
-
-    /// Who asks. Nobody is counted, and told no more than it may know.
-    pub(super) fn identify(
-        &self,
-        peer: Option<&Arc<Peer>>,
-        headers: &HeaderMap,
-        policy: &InForce,
-        now: Timestamp,
-    ) -> Result<Caller, Status> {
-        match self.identity.identify_request(peer, headers, &policy.policy, now) {
-            Ok(identified) => {
-                if let Some(until) = identified.newly_seen_until {
-                    self.engine.tally().certificate_seen(identified.caller.agent().as_str(), until);
-                }
-                Ok(identified.caller)
-            }
-            Err(nobody) => {
-                let method = match &nobody {
-                    Unidentified::Unauthenticated(why) => {
-                        tracing::debug!(target: "identity", why, "refused");
-                        "none"
-                    }
-                    Unidentified::SelfAsserted(_) => "self_asserted",
-                    Unidentified::Unmapped(_) => "unmapped",
-                };
-                self.engine.tally().unauthenticated(method);
-                Err(status::unidentified(&nobody))
-            }
-        }
-    }
+/// Lets a request in.
+pub(super) fn enter<T>(door: &Door, request: &Request<T>) -> Result<Visit, Status> {
+    let headers = request.metadata().as_ref();
+    let visit = door.enter(request.extensions().get::<Arc<Peer>>(), headers, timeout(headers));
+    visit.map_err(|turned_away| match turned_away {
+        TurnedAway::Overloaded => status::overloaded(),
+        TurnedAway::Nobody(nobody) => status::unidentified(&nobody),
+    })
 }
 
 /// The caller's `grpc-timeout`; one that can't be read is as good as none.

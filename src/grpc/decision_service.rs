@@ -3,11 +3,12 @@
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::authenticate::{Door, Visit};
+use super::authenticate::enter;
 use super::{status, watch, wire};
 use crate::api as pb;
 use crate::domain::limits;
 use crate::domain::reason::Denial;
+use crate::door::{Door, Visit};
 use crate::engine::{NotReinstated, Verb};
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +82,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         &self,
         request: Request<pb::AuthorizeRequest>,
     ) -> Result<Response<pb::AuthorizeResponse>, Status> {
-        let visit = self.door.enter(&request)?;
+        let visit = enter(&self.door, &request)?;
         let request = wire::authorize(request.get_ref(), visit.deadline).map_err(|malformed| {
             self.door.engine().tally().malformed(Verb::Authorize);
             status::malformed(&malformed)
@@ -100,7 +101,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         &self,
         request: Request<pb::BatchAuthorizeRequest>,
     ) -> Result<Response<pb::BatchAuthorizeResponse>, Status> {
-        let visit = self.door.enter(&request)?;
+        let visit = enter(&self.door, &request)?;
         let pb::BatchAuthorizeRequest { requests } = request.into_inner();
         within_batch(requests.len())?;
         let mut responses = Vec::with_capacity(requests.len());
@@ -112,7 +113,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
     }
 
     async fn delegate(&self, request: Request<pb::DelegateRequest>) -> Result<Response<pb::DelegateResponse>, Status> {
-        let visit = self.door.enter(&request)?;
+        let visit = enter(&self.door, &request)?;
         let delegated = self.delegate_one(&visit, request.get_ref()).await;
         delegated.map(Response::new).map_err(|refusal| match refusal {
             Refusal::Malformed(malformed) => status::malformed(&malformed),
@@ -125,7 +126,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         request: Request<pb::BatchDelegateRequest>,
     ) -> Result<Response<pb::BatchDelegateResponse>, Status> {
         use pb::batch_delegate_response::{Result as Item, result::Result as Either};
-        let visit = self.door.enter(&request)?;
+        let visit = enter(&self.door, &request)?;
         let pb::BatchDelegateRequest { requests } = request.into_inner();
         within_batch(requests.len())?;
         let mut results = Vec::with_capacity(requests.len());
@@ -142,7 +143,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
     }
 
     async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
-        let visit = self.door.enter(&request)?;
+        let visit = enter(&self.door, &request)?;
         let revocation = wire::revocation(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
         let revoked = self.door.engine().revoke(&visit.caller, &revocation).await;
         let revoked = revoked.map_err(|denial| status::refusal(&denial))?;
@@ -156,7 +157,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         &self,
         request: Request<pb::ReinstateRequest>,
     ) -> Result<Response<pb::ReinstateResponse>, Status> {
-        let visit = self.door.enter(&request)?;
+        let visit = enter(&self.door, &request)?;
         let (agent, note) =
             wire::reinstatement(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
         match self.door.engine().reinstate(&visit.caller, &agent, note).await {
@@ -170,7 +171,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         &self,
         request: Request<pb::IntrospectRequest>,
     ) -> Result<Response<pb::IntrospectResponse>, Status> {
-        let visit = self.door.enter(&request)?;
+        let visit = enter(&self.door, &request)?;
         let target = wire::introspection(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
         let seen = self.door.engine().introspect(&visit.caller, target).map_err(|denial| status::refusal(&denial))?;
         Ok(Response::new(wire::introspect_response(seen)))

@@ -8,11 +8,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-use super::authenticate::Door;
+use super::authenticate::enter;
 use super::{status, wire};
 use crate::api as pb;
 use crate::domain::caller::Caller;
 use crate::domain::policy::Policy;
+use crate::door::Door;
 use crate::engine::Engine;
 use crate::events::{Item, Since, Subscription};
 use crate::transport::Peer;
@@ -29,7 +30,7 @@ pub(super) fn begin(
     request: &Request<pb::WatchDecisionsRequest>,
     shutdown: CancellationToken,
 ) -> Result<ReceiverStream<Message>, Status> {
-    let visit = door.enter(request)?;
+    let visit = enter(door, request)?;
     may_watch(door.engine(), visit.policy(), &visit.caller)?;
     let message = request.get_ref();
     let filter = wire::filter(message).map_err(|malformed| status::malformed(&malformed))?;
@@ -102,7 +103,8 @@ impl Watcher {
 fn still_may(door: &Door, peer: Option<&Arc<Peer>>, headers: &http::HeaderMap) -> Result<(), Status> {
     let engine = door.engine();
     let policy = engine.policy();
-    let caller = door.identify(peer, headers, &policy, engine.clock().now())?;
+    let caller = door.identify(peer, headers, &policy, engine.clock().now());
+    let caller = caller.map_err(|nobody| status::unidentified(&nobody))?;
     may_watch(engine, &policy.policy, &caller)
 }
 

@@ -2,6 +2,7 @@
 
 mod answer;
 mod event;
+mod facts;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -20,6 +21,7 @@ use crate::api as pb;
 use crate::domain::agent::AgentName;
 use crate::domain::capability::Capability;
 use crate::domain::chain::Wish;
+use crate::domain::facts::{Facts, Given};
 use crate::domain::limits;
 use crate::domain::resource::{InvalidResource, Pattern};
 use crate::domain::time::Timestamp;
@@ -84,6 +86,7 @@ pub(super) fn authorize(
         token,
         agent: present(agent).map(|name| agent_name("agent", name)).transpose()?,
         destination: present(destination).map(|name| agent_name("destination", name)).transpose()?,
+        given: Given { context: context.as_ref().map(facts), ..Given::default() },
         dry_run: *dry_run,
         request_id: text("request_id", request_id)?,
         deadline,
@@ -120,6 +123,7 @@ pub(super) fn delegate(request: &pb::DelegateRequest, deadline: Timestamp) -> Re
         delegatable: *delegatable,
         audience: places(audience)?,
         task: present(text("task", task)?).map(Cow::Borrowed),
+        on_behalf_of: None,
     };
     Ok(DelegateRequest { wish, parent: present(parent_token), request_id: text("request_id", request_id)?, deadline })
 }
@@ -160,6 +164,10 @@ pub(super) fn introspection(request: &pb::IntrospectRequest) -> Result<TokenTarg
         Some(Target::Token(token)) => Ok(TokenTarget::Token(token)),
         Some(Target::TokenId(id)) => Ok(TokenTarget::Id(token_id(id)?)),
     }
+}
+
+fn facts(given: &Struct) -> &dyn Facts {
+    given
 }
 
 fn present(text: &str) -> Option<&str> {

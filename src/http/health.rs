@@ -28,7 +28,7 @@ pub(super) async fn ready(
         let body = if condition.is_ready() { "ready\n" } else { "not ready\n" };
         return (code, body).into_response();
     }
-    let policy = pages.engine.policy();
+    let policy = pages.door.engine().policy();
     let body = json!({
         "ready": condition.is_ready(),
         "not_ready": condition.not_ready,
@@ -36,14 +36,14 @@ pub(super) async fn ready(
         "policy_revision": policy.policy.id.revision,
         "policy_digest": policy.policy.id.digest.as_ref(),
         "policy_reload_failures": condition.policy_reload_failures,
-        "state_backend": pages.engine.state().backend(),
+        "state_backend": pages.door.engine().state().backend(),
     });
     (code, axum::Json(body)).into_response()
 }
 
 fn sees_details(pages: &Pages, peer: Option<&Arc<Peer>>, headers: &HeaderMap) -> bool {
-    let policy = pages.engine.policy();
-    let now = pages.engine.clock().now();
-    let identified = pages.identity.identify_request(peer, headers, &policy.policy, now);
-    identified.is_ok_and(|identified| pages.engine.may_audit(&policy.policy, &identified.caller).is_ok())
+    let policy = pages.door.engine().policy();
+    let now = pages.door.engine().clock().now();
+    let identified = pages.door.identity().identify_request(peer, headers, &policy.policy, now);
+    identified.is_ok_and(|identified| pages.door.engine().may_audit(&policy.policy, &identified.caller).is_ok())
 }

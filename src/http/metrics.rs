@@ -11,7 +11,7 @@ use super::Pages;
 use crate::domain::time::Timestamp;
 
 pub(super) async fn page(State(pages): State<Pages>) -> Response {
-    pages.engine.tally().refresh(pages.engine.clock().now());
+    pages.door.engine().tally().refresh(pages.door.engine().clock().now());
     let mut bytes = Vec::new();
     if TextEncoder::new().encode(&pages.registry.gather(), &mut bytes).is_err() {
         return (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n").into_response();
@@ -23,7 +23,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
 
 /// Numbers that other rooms keep anyway, read when somebody asks for them.
 fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
-    let engine = &pages.engine;
+    let engine = &pages.door.engine();
     let condition = (pages.examine)();
     let in_force = engine.policy();
     let policy = &in_force.policy;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 
 use super::mtls::Certificate;
 use super::{Evidence, Identity, Unidentified};
@@ -13,6 +14,11 @@ use crate::transport::{Peer, Standing};
 
 /// A name and nothing else. Believed under `serve --dev` alone.
 pub const SELF_ASSERTED_HEADER: &str = "x-remit-agent";
+
+/// An API key.
+pub const API_KEY_HEADER: &str = "x-api-key";
+/// An identity that Remit signed.
+pub const FORWARDED_HEADER: &str = "x-remit-identity";
 
 /// What a connection remembers of its client: read once, and mapped once a policy.
 struct Remembered {
@@ -41,20 +47,20 @@ impl Identity {
         policy: &Policy,
         now: Timestamp,
     ) -> Result<Identified, Unidentified> {
-        let self_asserted = self_asserted(headers)?;
+        let told = told(headers)?;
         let Some((peer, remembered)) = peer.map(remembered).transpose()?.flatten() else {
-            let caller = self.identify(Evidence { certificate: None, self_asserted }, policy, now)?;
+            let caller = self.identify(told, policy, now)?;
             return Ok(Identified { caller, newly_seen_until: None });
         };
         let certificate = &remembered.certificate;
-        if let (Some((revision, caller)), None) = (&remembered.mapped, self_asserted)
+        let is_alone = told.is_nothing();
+        if let (Some((revision, caller)), true) = (&remembered.mapped, is_alone)
             && *revision == policy.id.revision
             && certificate.is_current(now)
         {
             return Ok(Identified { caller: caller.clone(), newly_seen_until: None });
         }
-        let evidence = Evidence { certificate: Some(certificate), self_asserted };
-        let caller = self.identify(evidence, policy, now)?;
+        let caller = self.identify(Evidence { certificate: Some(certificate), ..told }, policy, now)?;
         let mapped = Some((policy.id.revision, caller.clone()));
         peer.remember(Arc::new(Remembered { certificate: Arc::clone(certificate), mapped }));
         Ok(Identified { caller, newly_seen_until: Some(certificate.not_after()) })
@@ -83,11 +89,32 @@ fn remembered(peer: &Arc<Peer>) -> Result<Option<Connection<'_>>, Unidentified> 
     Ok(Some((peer, remembered)))
 }
 
-fn self_asserted(headers: &HeaderMap) -> Result<Option<&str>, Unidentified> {
-    let mut values = headers.get_all(SELF_ASSERTED_HEADER).iter();
+/// The evidence that the headers bring.
+fn told(headers: &HeaderMap) -> Result<Evidence<'_>, Unidentified> {
+    Ok(Evidence {
+        certificate: None,
+        bearer: bearer(headers)?,
+        api_key: single(headers, API_KEY_HEADER, "x-api-key is not one key")?,
+        forwarded: single(headers, FORWARDED_HEADER, "x-remit-identity is not one identity")?,
+        self_asserted: single(headers, SELF_ASSERTED_HEADER, "x-remit-agent is not one name")?,
+    })
+}
+
+/// The token of an `authorization: Bearer` (RFC 6750 §2.1). Another scheme is evidence that can't be checked here.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Unidentified> {
+    let Some(value) = single(headers, AUTHORIZATION.as_str(), "authorization is not one credential")? else {
+        return Ok(None);
+    };
+    let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let token = token.map(|(_, token)| token.trim_start_matches(' ')).filter(|token| !token.is_empty());
+    token.map(Some).ok_or(Unidentified::Unauthenticated("authorization is no bearer token"))
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &str, why_not: &'static str) -> Result<Option<&'h str>, Unidentified> {
+    let mut values = headers.get_all(name).iter();
     let Some(first) = values.next() else { return Ok(None) };
     match (first.to_str(), values.next()) {
-        (Ok(name), None) => Ok(Some(name)),
-        _ => Err(Unidentified::Unauthenticated("x-remit-agent is not one name")),
+        (Ok(value), None) => Ok(Some(value)),
+        _ => Err(Unidentified::Unauthenticated(why_not)),
     }
 }

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServerError;
 use super::troubles::Troubles;
-use crate::condition::{Condition, Connections, Examine};
 use crate::config::Config;
 use crate::engine::chance::Chance;
 use crate::engine::clock::Clock;
@@ -17,6 +16,7 @@ use crate::events::{Events, OnFailure};
 use crate::identity::Identity;
 use crate::keyring::{KeyFiles, sha256_hex};
 use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
+use crate::readiness::{Condition, Connections, Examine};
 use crate::state::State;
 use crate::transport::{CertificateRole, ClientAuth, Gate, Protocol, TlsStore};
 

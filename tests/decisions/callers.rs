@@ -33,7 +33,7 @@ pub(crate) fn caller(world: &World, switches: &Switches, by: &By) -> Result<Resu
     }
     let identity = Identity::new(switches.identity.clone(), switches.dev).map_err(|error| error.to_string())?;
     let certificate = certificate.as_ref().map(made).transpose()?;
-    let shown = Shown { certificate: certificate.as_ref(), self_asserted: header.as_deref() };
+    let shown = Shown { certificate: certificate.as_ref(), self_asserted: header.as_deref(), ..Shown::default() };
     Ok(identity.identify(shown, &world.engine.policy().policy, world.now()).map_err(|nobody| answer(&nobody)))
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use remit::domain::agent::AgentName;
 use remit::domain::caller::Caller;
 use remit::domain::chain::Wish;
+use remit::domain::facts::Given;
 use remit::domain::resource::Pattern;
 use remit::domain::time::Timestamp;
 use remit::domain::token::TokenId;
@@ -162,6 +163,7 @@ impl<'c> Play<'c> {
             token: step.token.as_deref().map(|name| self.names.text(name)).transpose()?,
             agent: step.agent.as_deref(),
             destination: step.destination.as_deref(),
+            given: Given::default(),
             dry_run: step.dry_run,
             request_id: &step.request_id,
             deadline: self.deadline(step.deadline.as_deref())?,
@@ -187,6 +189,7 @@ impl<'c> Play<'c> {
                 delegatable: step.delegatable,
                 audience: step.audience.iter().map(|name| Cow::Borrowed(name.as_str())).collect(),
                 task: step.task.as_deref().map(Cow::Borrowed),
+                on_behalf_of: None,
             },
             parent: step.from.as_deref().map(|name| self.names.text(name)).transpose()?,
             request_id: &step.request_id,

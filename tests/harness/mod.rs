@@ -18,7 +18,6 @@ pub(crate) mod audit;
 pub(crate) mod seal;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +27,7 @@ use prometheus::proto::MetricType;
 use remit::domain::agent::AgentName;
 use remit::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
 use remit::domain::chain::Wish;
+use remit::domain::facts::Given;
 use remit::domain::reason::Denial;
 use remit::domain::resource::Pattern;
 use remit::domain::time::Timestamp;
@@ -173,7 +173,7 @@ impl World {
             subject: agent.into(),
             method,
             issuer: "CN=agent-ca".into(),
-            claims: Arc::new(BTreeMap::new()),
+            claims: Arc::default(),
             verified_at: self.now(),
         };
         Caller::new(Arc::new(identity), privileged)
@@ -186,6 +186,7 @@ impl World {
             token: None,
             agent: None,
             destination: None,
+            given: Given::default(),
             dry_run: false,
             request_id: "",
             deadline: self.now().after(PATIENCE),
@@ -292,6 +293,7 @@ pub(crate) fn wish<'a>(to: &'a str, capabilities: &[&'a str], resources: &[&'a s
         delegatable: false,
         audience: Vec::new(),
         task: None,
+        on_behalf_of: None,
     }
 }
 

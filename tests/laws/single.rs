@@ -85,6 +85,7 @@ async fn delegate(
         delegatable: stated.says(3),
         audience: if stated.says(4) { vec!["svc-guard".into()] } else { vec![] },
         task: stated.says(5).then(|| "task-1".into()),
+        on_behalf_of: None,
     };
     let request =
         DelegateRequest { wish, parent, request_id: "", deadline: world.clock.now().after(Duration::from_secs(1)) };

@@ -9,6 +9,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use remit::domain::agent::AgentName;
 use remit::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
 use remit::domain::chain;
+use remit::domain::facts::Given;
 use remit::domain::resource::Pattern;
 use remit::domain::time::Timestamp;
 use remit::domain::token::TokenId;
@@ -70,6 +71,7 @@ impl World {
             token,
             agent: ask.agent.as_deref(),
             destination: ask.destination.as_deref(),
+            given: Given::default(),
             dry_run: ask.dry_run,
             request_id: "",
             deadline: self.deadline(ask.late),
@@ -90,6 +92,7 @@ impl World {
                 delegatable: wish.delegatable,
                 audience: wish.aud.iter().map(|text| text.as_str().into()).collect(),
                 task: None,
+                on_behalf_of: None,
             },
             parent,
             request_id: "",

@@ -1,8 +1,6 @@
 //! The engine's answers as messages.
 
-use prost_types::{Struct, Value, value::Kind};
-
-use super::Malformed;
+use super::{Malformed, facts};
 use crate::api as pb;
 use crate::domain::caller::{IdentityMethod, VerifiedIdentity};
 use crate::domain::policy::PolicyId;
@@ -136,15 +134,12 @@ fn described(verdict: pb::IntrospectResponse, token: Introspected) -> pb::Intros
 fn identity(identity: VerifiedIdentity) -> pb::VerifiedIdentity {
     let is_self_asserted = identity.is_self_asserted();
     let VerifiedIdentity { agent, subject, method, issuer, claims, verified_at } = identity;
-    let value = |text: &String| Value { kind: Some(Kind::StringValue(text.clone())) };
-    let fields =
-        claims.iter().map(|(name, text)| (name.clone(), value(text))).collect::<std::collections::BTreeMap<_, _>>();
     pb::VerifiedIdentity {
         agent: agent.to_string(),
         subject: subject.to_string(),
         method: self::method(method).into(),
         issuer: issuer.to_string(),
-        claims: (!fields.is_empty()).then_some(Struct { fields }),
+        claims: (!claims.is_empty()).then(|| facts::structure(&claims)),
         is_self_asserted,
         verified_at: Some(timestamp(verified_at)),
     }
