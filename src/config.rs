@@ -23,6 +23,7 @@ pub use sections::{
 use crate::events::{AuditConfig, EventsConfig};
 use crate::identity;
 use crate::keyring::KeyFiles;
+use crate::proxied;
 use crate::telemetry;
 
 /// `remit.toml`, a section a field. Made by [`Config::read`], which leaves nothing required empty.
@@ -50,6 +51,8 @@ pub struct Config {
     pub events: EventsConfig,
     /// How evidence names an agent.
     pub identity: identity::Config,
+    /// What requests mean that proxies ask about.
+    pub ext_authz: proxied::Config,
     /// The service's own log.
     pub telemetry: telemetry::Config,
 }

@@ -6,6 +6,7 @@ pub mod forwarded;
 pub mod jwt;
 pub mod mtls;
 pub mod spiffe;
+mod stated;
 
 use std::sync::Arc;
 

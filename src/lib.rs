@@ -16,6 +16,7 @@
 //! | [`identity`] | From evidence to a caller. |
 //! | [`engine`] | The verbs, one file each. |
 //! | [`door`] | The first thing of every request: is there room, and who asks? |
+//! | [`proxied`] | A request that a proxy holds, and whether it passes. |
 //! | [`api`] | The messages that `proto/` generates. |
 //! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
@@ -39,6 +40,7 @@ pub mod identity;
 pub mod json;
 pub mod keyring;
 pub mod policy_file;
+pub mod proxied;
 pub mod readiness;
 pub mod server;
 pub mod shutdown;

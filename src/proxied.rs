@@ -1,7 +1,7 @@
 //! A request that a proxy holds until Remit has said whether it may pass.
 //!
-//! Each wire makes a [`Held`] of what its proxy tells (Envoy's ext_authz over gRPC, nginx and Caddy over HTTP), and puts the
-//! [`Verdict`] in its own words. Between them everything is the same: who sent it, where it goes, what it means, and one
+//! Each wire makes a [`Held`] of what its proxy tells (Envoy over gRPC, nginx and Caddy over HTTP), and puts the [`Verdict`]
+//! in its own words. Between them everything is the same: who sent it, where it goes, what it means, and one
 //! question to the engine. What can be read two ways is refused: a guess of ours that is not the upstream's is a hole.
 
 mod body;

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::door::Door;
 use crate::engine::Engine;
-use crate::grpc::{self, AdminService, Answering, DecisionService};
+use crate::grpc::{self, AdminService, Answering, DecisionService, ExtAuthz};
+use crate::proxied::{Gatekeeper, Rules};
 use crate::readiness::Examine;
 use crate::transport::listen::{NotLoopback, require_loopback};
 use crate::transport::{Gate, Protocol, Security, TlsStore, listen, serve};
@@ -94,7 +95,10 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
     let door = Door::new(Arc::clone(&built.engine), Arc::clone(&built.identity), cores);
     let decisions = DecisionService::new(door.clone(), drain.clone());
     let reflection = |error: tonic_reflection::server::Error| ServerError::new("the descriptors can't be read", error);
-    let routes = grpc::decision_routes(decisions, health.clone(), is_dev).map_err(reflection)?;
+    let rules = Rules::new(&config.ext_authz).map_err(|error| ServerError(error.to_string()))?;
+    let gatekeeper = Gatekeeper::new(door.clone(), Arc::new(rules));
+    let ext_authz = ExtAuthz::new(gatekeeper);
+    let routes = grpc::decision_routes(decisions, ext_authz, health.clone(), is_dev).map_err(reflection)?;
     let admin = AdminService::new(door.clone(), reloader, Arc::clone(&examine));
     let admin_routes = grpc::admin_routes(admin, health).map_err(reflection)?;
 

@@ -80,10 +80,15 @@ const HOUSE: &[Room] = &[
     },
     Room { name: "api", rooms: &[], crates: &["prost", "tonic", "tonic_prost", "tonic_types"] },
     Room { name: "door", rooms: &["domain", "engine", "identity", "transport"], crates: &["http", "tokio", "tracing"] },
+    Room {
+        name: "proxied",
+        rooms: &["domain", "door", "engine", "events", "identity", "json", "transport"],
+        crates: &["http", "serde", "serde_json", "tracing"],
+    },
     Room { name: "readiness", rooms: &["domain"], crates: &[] },
     Room {
         name: "grpc",
-        rooms: &["api", "readiness", "domain", "door", "engine", "events", "identity", "state", "transport"],
+        rooms: &["api", "readiness", "domain", "door", "engine", "events", "identity", "proxied", "state", "transport"],
         crates: &[
             "tonic",
             "tonic_health",
@@ -108,7 +113,17 @@ const HOUSE: &[Room] = &[
     Room { name: "shutdown", rooms: &[], crates: &["tokio", "tokio_util", "tracing"] },
     Room {
         name: "config",
-        rooms: &["domain", "events", "identity", "keyring", "policy_file", "state", "telemetry", "transport"],
+        rooms: &[
+            "domain",
+            "events",
+            "identity",
+            "keyring",
+            "policy_file",
+            "proxied",
+            "state",
+            "telemetry",
+            "transport",
+        ],
         crates: &["serde", "toml", "strsim", "zeroize"],
     },
     Room {
@@ -125,6 +140,7 @@ const HOUSE: &[Room] = &[
             "identity",
             "keyring",
             "policy_file",
+            "proxied",
             "shutdown",
             "state",
             "telemetry",

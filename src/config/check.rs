@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 use crate::domain::limits;
 use crate::identity::spiffe::Template;
+use crate::proxied::Rules;
 use crate::transport::listen::require_loopback;
 
 /// What has to be written where something required is missing.
@@ -23,6 +24,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     http(config)?;
     numbers(config)?;
     config.events.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+    Rules::new(&config.ext_authz).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     templates(config)
 }
 

@@ -17,6 +17,8 @@ pub(super) enum Kind {
     List,
     /// `[[key]]`: comma-separated paths, none of them `foreign`.
     KeyFiles,
+    /// Tables: they can't be written in one text.
+    Tables,
 }
 
 /// A key of `remit.toml`.
@@ -66,6 +68,8 @@ pub(super) const KEYS: &[Key] = &[
     key("identity", "allow_dns_san", Kind::Flag),
     key("identity", "dns_templates", Kind::List),
     key("identity", "allow_common_name", Kind::Flag),
+    key("ext_authz", "xfcc_from", Kind::List),
+    key("ext_authz", "rules", Kind::Tables),
     key("telemetry", "log", Kind::Text),
     key("telemetry", "format", Kind::Text),
 ];
@@ -104,6 +108,7 @@ impl Key {
             Kind::Fraction => text.parse().map(Value::Float).map_err(|_| "it has to be a number"),
             Kind::Flag => text.parse().map(Value::Boolean).map_err(|_| "it has to be true or false"),
             Kind::List | Kind::KeyFiles => Ok(Value::Array(list())),
+            Kind::Tables => Err("it can only be written in the file"),
         }
     }
 }

@@ -21,7 +21,6 @@ const LATER: &[&str] = &[
     "checkpoint_seconds",
     "console",
     "dir",
-    "ext_authz",
     "forward",
     "jwt",
     "mask",

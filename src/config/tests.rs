@@ -52,6 +52,9 @@ spiffe_templates = ["spiffe://a/{agent}"]
 allow_dns_san = true
 dns_templates = ["{agent}.a"]
 allow_common_name = true
+[ext_authz]
+xfcc_from = ["edge"]
+rules = [{ hosts = ["api"], methods = ["POST"], path = "/mcp/{db}", rpc = ["tools/call"], tools = ["query"], capability = "{tool}", resource = "db:{db}" }]
 [telemetry]
 log = "debug"
 format = "text"

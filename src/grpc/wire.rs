@@ -16,6 +16,7 @@ pub(super) use answer::{
     timestamp,
 };
 pub(super) use event::{decision_event, filter, gap, heartbeat};
+pub(super) use facts::structure;
 
 use crate::api as pb;
 use crate::domain::agent::AgentName;

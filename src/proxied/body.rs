@@ -36,7 +36,9 @@ impl<'a> Body<'a> {
             Some("false") if size >= 0 && size != length => Some("it was cut"),
             Some("false") if declared.is_some_and(|declared| declared.parse() != Ok(length)) => Some("it was cut"),
             Some("false") if !is_plain(headers.single("content-encoding")?) => Some("it is compressed"),
-            Some("false") if !is_json(headers.single("content-type")?) => Some("its content-type is not application/json"),
+            Some("false") if !is_json(headers.single("content-type")?) => {
+                Some("its content-type is not application/json")
+            }
             Some("false") => None,
             Some(_) => Some("it was cut"),
         };
@@ -86,7 +88,11 @@ mod tests {
         assert_eq!(of(&[("x-envoy-auth-partial-body", ""), JSON], -1), Err("it was cut"));
         assert_eq!(of(&[WHOLE, JSON], 3), Err("it was cut"));
         for length in ["3", "x", "-2", " 2"] {
-            let headers = Headers::new([("content-length", length.as_bytes()), (WHOLE.0, b"false"), (JSON.0, b"application/json")]);
+            let headers = Headers::new([
+                ("content-length", length.as_bytes()),
+                (WHOLE.0, b"false"),
+                (JSON.0, b"application/json"),
+            ]);
             assert!(matches!(Body::of(&headers, TEXT, &[], -1), Ok(Body::Unknown("it was cut"))), "{length}");
         }
         assert_eq!(of(&[WHOLE, JSON, ("content-encoding", "gzip")], 2), Err("it is compressed"));
@@ -99,8 +105,14 @@ mod tests {
             assert_eq!(of(&[WHOLE, ("content-type", good)], 2), Ok(()), "{good}");
         }
         for bad in [
-            "", "text/plain", "application/grpc", "multipart/form-data", "application/json, text/plain",
-            "application/json; charset=utf-16", "application/json; charset=utf-8; charset=utf-16", "application/jsonp",
+            "",
+            "text/plain",
+            "application/grpc",
+            "multipart/form-data",
+            "application/json, text/plain",
+            "application/json; charset=utf-16",
+            "application/json; charset=utf-8; charset=utf-16",
+            "application/jsonp",
         ] {
             assert!(of(&[WHOLE, ("content-type", bad)], 2).is_err(), "{bad}");
         }

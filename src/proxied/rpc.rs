@@ -29,7 +29,8 @@ impl RpcRequest {
     /// What is wrong with it; no part of it is shown.
     pub(super) fn parse(body: &[u8]) -> Result<Self, String> {
         let mut message = json::parse_object(body, LEVELS).map_err(|invalid| invalid.to_string())?;
-        if let Some(name) = message.keys().find(|name| !["jsonrpc", "id", "method", "params"].contains(&name.as_str())) {
+        if let Some(name) = message.keys().find(|name| !["jsonrpc", "id", "method", "params"].contains(&name.as_str()))
+        {
             let is_answer = ["result", "error"].contains(&name.as_str());
             return Err(if is_answer { "it is no request" } else { "it has a name that no request has" }.to_owned());
         }
@@ -58,9 +59,8 @@ impl RpcRequest {
     /// # Errors
     /// There is none of this name, or one that could be taken for it beside it.
     pub(super) fn argument(&self, name: &str) -> Result<&str, String> {
-        let arguments = match one(&self.params, "arguments")? {
-            Some(Value::Object(arguments)) => arguments,
-            _ => return Err("it has no arguments".to_owned()),
+        let Some(Value::Object(arguments)) = one(&self.params, "arguments")? else {
+            return Err("it has no arguments".to_owned());
         };
         match one(arguments, name)? {
             Some(Value::String(text)) => Ok(text),

@@ -55,7 +55,8 @@ impl Rules {
     /// The first that can't be acted on, and what to write.
     pub fn new(config: &Config) -> Result<Self, InvalidRule> {
         let agent = |name: &String| {
-            AgentName::parse(name).map_err(|why| InvalidRule(format!("xfcc_from: {name:?} is not an agent's name: {why}")))
+            AgentName::parse(name)
+                .map_err(|why| InvalidRule(format!("xfcc_from: {name:?} is not an agent's name: {why}")))
         };
         if config.rules.len() > MOST {
             return Err(InvalidRule(format!("rules: there are {}, at most {MOST}", config.rules.len())));
@@ -136,7 +137,8 @@ impl Rule {
 
     fn find<'a>(&'a self, target: &'a Target<'_>) -> Option<Found<'a>> {
         let is_host = self.hosts.as_ref().is_none_or(|hosts| hosts.contains(&target.host));
-        let is_method = self.methods.as_ref().is_none_or(|methods| methods.iter().any(|method| method == target.method));
+        let is_method =
+            self.methods.as_ref().is_none_or(|methods| methods.iter().any(|method| method == target.method));
         if is_host && is_method { self.path.find(target.path) } else { None }
     }
 
@@ -144,11 +146,14 @@ impl Rule {
         let Some((capability, resource)) = &self.means else { return Ok(Meaning::Call) };
         let value = |name: &str| match (name.strip_prefix(ARGUMENT), request) {
             (Some(argument), Some(request)) => segment(request.argument(argument).map_err(illegible)?),
-            (None, Some(request)) if name == TOOL => request.tool.as_deref().ok_or_else(|| illegible("it names no tool")),
+            (None, Some(request)) if name == TOOL => {
+                request.tool.as_deref().ok_or_else(|| illegible("it names no tool"))
+            }
             _ => found.get(name).copied().ok_or_else(|| illegible("a place of the rule has no value")),
         };
         let capability = capability.fill(value)?;
-        Capability::check(&capability).map_err(|why| unclear(format!("the capability that it means is none: {why}")))?;
+        Capability::check(&capability)
+            .map_err(|why| unclear(format!("the capability that it means is none: {why}")))?;
         Ok(Meaning::Use(capability, resource.fill(value)?))
     }
 }
@@ -163,7 +168,9 @@ fn meaning(
     let (Some(capability), Some(resource)) = (capability, resource) else {
         return match capability.or(resource) {
             None => Ok(None),
-            Some(_) => Err("capability and resource go together: write both, or none for a call between agents".to_owned()),
+            Some(_) => {
+                Err("capability and resource go together: write both, or none for a call between agents".to_owned())
+            }
         };
     };
     let parse = |key: &str, text: &str| TextTemplate::parse(text).map_err(|why| format!("{key} {text:?}: {why}"));
@@ -172,7 +179,9 @@ fn meaning(
         let is_known = path.names().any(|known| known == name) && name != TOOL
             || calls_tools && (name == TOOL || name.starts_with(ARGUMENT));
         if !is_known {
-            return Err(format!("{{{name}}} is not in the path, and {{tool}} and {{arguments.…}} need rpc = [\"{CALL_TOOL}\"]"));
+            return Err(format!(
+                "{{{name}}} is not in the path, and {{tool}} and {{arguments.…}} need rpc = [\"{CALL_TOOL}\"]"
+            ));
         }
     }
     if let Some(name) = means.names().find(|name| path.is_rest(name) || name.starts_with(ARGUMENT)) {
@@ -189,7 +198,8 @@ fn meaning(
 }
 
 fn host(text: &str) -> Result<String, String> {
-    let is_host = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) && !text.ends_with('.');
+    let is_host =
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) && !text.ends_with('.');
     if is_host || text.starts_with('[') && text.ends_with(']') {
         return Ok(text.to_ascii_lowercase());
     }

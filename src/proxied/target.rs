@@ -55,7 +55,8 @@ fn host(text: &str) -> Result<String, Denial> {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),
         _ => (text, None),
     };
-    let is_port = port.is_none_or(|port| (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_port =
+        port.is_none_or(|port| (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit()));
     let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     let is_address_byte = |byte: u8| byte.is_ascii_hexdigit() || b":.".contains(&byte);
     let is_host = match name.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
@@ -97,8 +98,27 @@ mod tests {
     #[test]
     fn c13_a_path_that_could_be_read_two_ways_is_not_canonical() {
         for bad in [
-            "//a", "/a//b", "/a/", "/a/./b", "/a/../b", "/..", "/a/..;/b", "/a;x=1", "/a%2fb", "/a%2Fb", "/a%5cb",
-            "/%2e%2e/a", "/a%252fb", "/a%00", "/a\\b", "/a b", "/a*", "/a\0", "/a#b", "/ä", "/a/%61",
+            "//a",
+            "/a//b",
+            "/a/",
+            "/a/./b",
+            "/a/../b",
+            "/..",
+            "/a/..;/b",
+            "/a;x=1",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/%2e%2e/a",
+            "/a%252fb",
+            "/a%00",
+            "/a\\b",
+            "/a b",
+            "/a*",
+            "/a\0",
+            "/a#b",
+            "/ä",
+            "/a/%61",
         ] {
             assert!(!of("GET", bad, "h").unwrap().is_canonical(), "{bad}");
         }
@@ -129,7 +149,8 @@ mod tests {
 
     #[test]
     fn c14_hosts_are_compared_without_case_and_port() {
-        for (text, host) in [("API.example.com:443", "api.example.com"), ("[::1]:80", "[::1]"), ("[2001:DB8::1]", "[2001:db8::1]")]
+        for (text, host) in
+            [("API.example.com:443", "api.example.com"), ("[::1]:80", "[::1]"), ("[2001:DB8::1]", "[2001:db8::1]")]
         {
             assert_eq!(of("GET", "/", text).unwrap().host, host);
         }

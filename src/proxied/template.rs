@@ -49,7 +49,11 @@ impl PathTemplate {
         }
         let template = Self { segments };
         let names = template.names().collect::<Vec<_>>();
-        if names.iter().enumerate().any(|(place, name)| names.iter().skip(place.saturating_add(1)).any(|other| other == name)) {
+        if names
+            .iter()
+            .enumerate()
+            .any(|(place, name)| names.iter().skip(place.saturating_add(1)).any(|other| other == name))
+        {
             return Err("a name stands twice in it".to_owned());
         }
         Ok(template)
@@ -94,7 +98,8 @@ impl PathTemplate {
 
 fn segment(text: &str) -> Result<Segment, String> {
     let Some(inner) = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) else {
-        let is_plain = !text.contains(['{', '}']) && Resource::parse(&format!("/{text}")).is_ok() && !text.contains('/');
+        let is_plain =
+            !text.contains(['{', '}']) && Resource::parse(&format!("/{text}")).is_ok() && !text.contains('/');
         return if is_plain { Ok(Segment::Text(text.to_owned())) } else { Err(format!("{text:?} can't be a segment")) };
     };
     let (name, is_rest) = inner.strip_suffix('*').map_or((inner, false), |name| (name, true));
@@ -171,8 +176,11 @@ mod tests {
 
     fn found(template: &str, path: &str) -> Option<Vec<(String, String)>> {
         let template = PathTemplate::parse(template).unwrap();
-        let mut found =
-            template.find(path)?.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>();
+        let mut found = template
+            .find(path)?
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect::<Vec<_>>();
         found.sort();
         Some(found)
     }
@@ -201,7 +209,10 @@ mod tests {
 
     #[test]
     fn what_is_no_template_is_refused() {
-        for bad in ["", "a", "/a/", "//a", "/{a*}/b", "/{a}{b}", "/x{a}", "/{}", "/{a-b}", "/{a}/{a}", "/a%2f", "/..", "/*", "/{a}*"] {
+        for bad in [
+            "", "a", "/a/", "//a", "/{a*}/b", "/{a}{b}", "/x{a}", "/{}", "/{a-b}", "/{a}/{a}", "/a%2f", "/..", "/*",
+            "/{a}*",
+        ] {
             assert!(PathTemplate::parse(bad).is_err(), "{bad}");
         }
         for bad in ["{", "}", "a{b", "a}b", "{}", "{a.}", "{a b}"] {

@@ -17,7 +17,11 @@ pub(super) fn uri(header: &str) -> Result<String, &'static str> {
         match after.strip_prefix(';') {
             Some(next) => rest = next,
             None if after.is_empty() => break,
-            None => return Err("it tells of several clients: let the proxy before it write the header anew (SANITIZE_SET)"),
+            None => {
+                return Err(
+                    "it tells of several clients: let the proxy before it write the header anew (SANITIZE_SET)",
+                );
+            }
         }
     }
     match <[String; 1]>::try_from(uris) {

@@ -56,15 +56,19 @@ fn body(method: &str, params: &str) -> String {
 #[test]
 fn c16_tools_and_messages_are_told_apart_by_the_body() {
     let rules = rules(MCP).unwrap();
-    let ask = |path: &str, method: &str, params: &str| asked(&rules, "POST", path, Body::Json(body(method, params).as_bytes()));
+    let ask = |path: &str, method: &str, params: &str| {
+        asked(&rules, "POST", path, Body::Json(body(method, params).as_bytes()))
+    };
     let call = r#"{"name":"query_database","arguments":{"db":"orders"}}"#;
     assert_eq!(ask("/mcp", "tools/call", call), uses("query_database", "db:orders"));
     assert_eq!(ask("/mcp", "tools/list", "{}"), Ok(Meaning::Call));
     assert_eq!(ask("/a2a", "message/send", "{}"), Ok(Meaning::Call));
 
-    for (path, method, params) in
-        [("/mcp", "tools/call", r#"{"name":"drop_database"}"#), ("/mcp", "resources/read", "{}"), ("/a2a", "tasks/cancel", "{}")]
-    {
+    for (path, method, params) in [
+        ("/mcp", "tools/call", r#"{"name":"drop_database"}"#),
+        ("/mcp", "resources/read", "{}"),
+        ("/a2a", "tasks/cancel", "{}"),
+    ] {
         let (reason, message) = ask(path, method, params).unwrap_err();
         assert_eq!(reason, Reason::CapabilityNotGranted);
         assert!(message.starts_with(&format!("no rule of [ext_authz] is for {method}")), "{message}");
