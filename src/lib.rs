@@ -7,6 +7,7 @@
 //! | room | |
 //! |---|---|
 //! | [`domain`] | What the words mean, and the two pure functions that decide. |
+//! | [`digest`] | SHA-256 of what is not a key. |
 //! | [`json`] | JSON from strangers, read strictly. |
 //! | [`keyring`] | Seals and opens tokens; the only room that knows a key. |
 //! | [`state`] | Counts uses, and knows what is revoked. |
@@ -29,6 +30,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod dev_folder;
+pub mod digest;
 pub mod domain;
 pub mod door;
 pub mod engine;
