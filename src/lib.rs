@@ -12,6 +12,7 @@
 //! | [`keyring`] | Seals and opens tokens; the only room that knows a key. |
 //! | [`state`] | Counts uses, and knows what is revoked. |
 //! | [`events`] | Numbers, records and streams what was decided. |
+//! | [`audit`] | Reads audit logs: are they what was written? |
 //! | [`policy_file`] | Reads, checks and watches the policy; the last good one stays. |
 //! | [`transport`] | Sockets, TLS, HTTP/2 with its limits. |
 //! | [`identity`] | From evidence to a caller. |
@@ -27,6 +28,7 @@
 //! | [`server`] | Builds every room, joins them, and runs. |
 
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod dev_folder;

@@ -34,6 +34,7 @@ const HOUSE: &[Room] = &[
         rooms: &["digest", "domain"],
         crates: &["serde", "serde_json", "tokio", "parking_lot", "tracing", "jiff", "arc_swap"],
     },
+    Room { name: "audit", rooms: &["digest", "events"], crates: &[] },
     Room {
         name: "policy_file",
         rooms: &["domain"],
@@ -141,7 +142,18 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "cli",
-        rooms: &["api", "config", "dev_folder", "digest", "domain", "engine", "keyring", "policy_file", "server"],
+        rooms: &[
+            "api",
+            "audit",
+            "config",
+            "dev_folder",
+            "digest",
+            "domain",
+            "engine",
+            "keyring",
+            "policy_file",
+            "server",
+        ],
         crates: &[
             "base64",
             "clap",
