@@ -1,6 +1,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
+use crate::digest::sha256_hex;
 
 struct World {
     folder: tempfile::TempDir,
@@ -31,7 +32,7 @@ impl World {
 }
 
 fn line(id: &str, agent: &str, key: &str) -> String {
-    digest_line(id, &AgentName::parse(agent).unwrap(), &sha256_hex(key.as_bytes()))
+    line_for(id, &AgentName::parse(agent).unwrap(), key)
 }
 
 fn found(keys: &ApiKeys, key: &str) -> Option<(String, String)> {
