@@ -4,6 +4,8 @@
 //! it was denied or a check failed, 2 if it was called wrongly or something broke. A token comes from a file, from
 //! standard input or from `REMIT_TOKEN`, and never stands in an argument or an error.
 
+mod api_key;
+mod audit_verify;
 mod authorize;
 mod client;
 mod delegate;
@@ -48,12 +50,18 @@ enum Command {
     Serve(serve::Serve),
     Keygen(keygen::Keygen),
     DevCerts(dev_certs::DevCerts),
+    /// Make API keys.
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
     /// Look at policy files.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Look at tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Look at audit logs.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     Authorize(authorize::Authorize),
     Delegate(delegate::Delegate),
     Revoke(revoke::Revoke),
@@ -64,6 +72,11 @@ enum Command {
 }
 
 #[derive(Subcommand)]
+enum ApiKeyCommand {
+    New(api_key::New),
+}
+
+#[derive(Subcommand)]
 enum PolicyCommand {
     Check(policy_check::Check),
 }
@@ -71,6 +84,11 @@ enum PolicyCommand {
 #[derive(Subcommand)]
 enum TokenCommand {
     Inspect(token_inspect::Inspect),
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    Verify(audit_verify::Verify),
 }
 
 /// How a command ended that was not an error.
@@ -131,8 +149,10 @@ impl Command {
             Self::Serve(command) => command.run(),
             Self::Keygen(command) => command.run(output),
             Self::DevCerts(command) => command.run(output),
+            Self::ApiKey(ApiKeyCommand::New(command)) => command.run(output),
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
+            Self::Audit(AuditCommand::Verify(command)) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),
             Self::Revoke(command) => client::wait(command.run(output)),

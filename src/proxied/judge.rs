@@ -20,8 +20,10 @@ use super::{Held, Route};
 use crate::domain::facts::{Facts, Given};
 use crate::domain::reason::{Denial, Reason};
 use crate::door::{Door, TurnedAway, Visit};
-use crate::engine::{Action, AgentCall, AuthorizeRequest, Verb};
+use crate::engine::{Action, AgentCall, AuthorizeRequest, Decision, Verb};
 use crate::identity::Unidentified;
+use crate::identity::forwarded::Introduction;
+use crate::identity::signing::Unsigned;
 use crate::transport::Peer;
 
 /// Answers proxies.
@@ -106,11 +108,13 @@ impl Gatekeeper {
             Ok(agent) => agent,
             Err(nobody) => return self.nobody(&nobody),
         };
+        let destination = destination(held, identity, policy, &visit.caller);
         let asked = |action, token| AuthorizeRequest {
             action,
             token,
             agent: Some(agent.as_str()),
-            destination: destination(held, identity, policy, &visit.caller),
+            agent_evidence: None,
+            destination,
             given: Given::default(),
             dry_run: false,
             // An id that the client chose would let it hide that it uses a token again.
@@ -129,7 +133,28 @@ impl Gatekeeper {
                 engine.refuse_under(&visit.beginning, &visit.caller, &request, denial)
             }
         };
-        Verdict::of(&decision, &held.headers, None)
+        let receiver = destination.unwrap_or(visit.caller.agent().as_str());
+        Verdict::of(&decision, &held.headers, self.signed(&decision, receiver))
+    }
+
+    /// Who sent the request, signed for its receiver; none where Remit signs nothing.
+    fn signed(&self, decision: &Decision, receiver: &str) -> Option<String> {
+        let identity = decision.agent.as_ref().filter(|_| decision.outcome.is_ok())?;
+        let introduction = Introduction {
+            identity,
+            audience: receiver,
+            chain: &decision.chain,
+            on_behalf_of: decision.on_behalf_of.as_deref(),
+            id: &decision.id.to_string(),
+        };
+        match self.door.identity().sources().forwarding.sign(&introduction, self.door.engine().clock().now()) {
+            Ok(signed) => Some(signed),
+            Err(Unsigned::NoKey) => None,
+            Err(unsigned) => {
+                tracing::warn!(target: "identity", %unsigned, "a request passes without a signed identity");
+                None
+            }
+        }
     }
 
     fn understand<'a>(&self, held: &Held<'a>) -> Result<Understood<'a>, Denial> {

@@ -10,7 +10,7 @@ use crate::engine::{Decision, Delegated, Delegation, Introspected, Introspection
 use crate::events::DecisionId;
 
 pub(in crate::grpc) fn authorize_response(decision: Decision) -> pb::AuthorizeResponse {
-    let Decision { outcome, id, agent, chain, token, policy, dry_run } = decision;
+    let Decision { outcome, id, agent, chain, token, on_behalf_of: _, policy, dry_run } = decision;
     let (decision, reason, message, failed_hop) = match &outcome {
         Ok(()) => (pb::Decision::Allow, Reason::Allowed, String::new(), ""),
         Err(denial) => {
@@ -129,6 +129,10 @@ fn described(verdict: pb::IntrospectResponse, token: Introspected) -> pb::Intros
         foreign: token.is_foreign,
         ..verdict
     }
+}
+
+pub(in crate::grpc) fn identity_response(verified: VerifiedIdentity) -> pb::VerifyIdentityResponse {
+    pb::VerifyIdentityResponse { identity: Some(identity(verified)) }
 }
 
 fn identity(identity: VerifiedIdentity) -> pb::VerifiedIdentity {
