@@ -10,8 +10,8 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
-    use prost::Message as _;
     use proptest::prelude::*;
+    use prost::Message as _;
     use remit::api::envoy::config::core::v3::{HeaderMap, HeaderValue, HeaderValueOption};
     use remit::api::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request as About};
     use remit::api::envoy::service::auth::v3::authorization_server::Authorization as _;
@@ -43,6 +43,7 @@ mod tests {
             {"agent": "mesh", "agents": ["deployer"], "destinations": ["store"]}
         ],
         "communication_rules": [
+            {"from": "coordinator", "to": "*", "methods": ["POST"], "paths": ["/v1/delegate"]},
             {"from": "deployer", "to": "gate", "methods": ["GET"], "paths": ["/v1/*"]},
             {"from": "deployer", "to": "store"},
             {"from": "analyst", "to": "*"},
@@ -90,7 +91,8 @@ mod tests {
             let api_keys = ApiKeys::read(keys.path().to_owned()).unwrap();
             let identity = Identity::new(Config::default(), false).unwrap();
             let identity = Arc::new(identity.with_sources(Sources { api_keys, ..Sources::default() }));
-            let rule = RuleConfig { path: "/rpc".to_owned(), rpc: Some(vec!["ping".to_owned()]), ..RuleConfig::default() };
+            let rule =
+                RuleConfig { path: "/rpc".to_owned(), rpc: Some(vec!["ping".to_owned()]), ..RuleConfig::default() };
             let rules = Rules::new(&RulesConfig { rules: vec![rule], ..RulesConfig::default() }).unwrap();
             let engine = Arc::new(world.engine);
             let door = Door::new(Arc::clone(&engine), identity, 1);
@@ -109,7 +111,8 @@ mod tests {
             request.metadata_mut().insert("x-api-key", key_of(caller).parse().unwrap());
             request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
             let answer = self.runtime.block_on(self.service.check(request));
-            let answer = answer.unwrap_or_else(|status| panic!("a gRPC error may be leave to pass: {status}")).into_inner();
+            let answer =
+                answer.unwrap_or_else(|status| panic!("a gRPC error may be leave to pass: {status}")).into_inner();
             agrees(&answer);
             answer
         }
@@ -190,7 +193,10 @@ mod tests {
             CheckRequest::default(),
             CheckRequest { attributes: Some(AttributeContext::default()) },
             CheckRequest {
-                attributes: Some(AttributeContext { request: Some(About { http: None }), ..AttributeContext::default() }),
+                attributes: Some(AttributeContext {
+                    request: Some(About { http: None }),
+                    ..AttributeContext::default()
+                }),
             },
         ];
         for request in empty {
@@ -234,7 +240,13 @@ mod tests {
     #[test]
     fn c5_what_is_ours_and_not_set_is_removed() {
         let gate = Gate::open();
-        let sent = [("x-remit-token", "t"), ("x-remit-identity", "i"), ("x-remit-agent", "a"), ("x-remit-new", "n"), ("x-mine", "m")];
+        let sent = [
+            ("x-remit-token", "t"),
+            ("x-remit-identity", "i"),
+            ("x-remit-agent", "a"),
+            ("x-remit-new", "n"),
+            ("x-mine", "m"),
+        ];
         let answer = gate.ask("gate", about("analyst", "/a", &sent));
         let HttpResponse::OkResponse(ok) = answer.http_response.clone().unwrap() else { panic!("it was refused") };
         assert_eq!(ok.headers_to_remove, ["x-remit-identity", "x-remit-new", "x-remit-token"]);
@@ -266,7 +278,8 @@ mod tests {
         let gate = Gate::open();
         for principal in ["", "spiffe://x/y\0z", "spiffe://x/y,spiffe://x/z", "analyst", "CN=analyst"] {
             let mut request = about("analyst", "/a", &[]);
-            request.attributes.as_mut().unwrap().source = Some(Peer { principal: principal.to_owned(), certificate: String::new() });
+            request.attributes.as_mut().unwrap().source =
+                Some(Peer { principal: principal.to_owned(), certificate: String::new() });
             let (status, _) = refusal(&gate.ask("gate", request));
             assert!([401, 403].contains(&status), "{principal:?}");
         }
@@ -301,7 +314,14 @@ mod tests {
     #[test]
     fn c15_what_a_client_can_forge_changes_nothing() {
         let gate = Gate::open();
-        for name in ["x-envoy-original-path", "x-forwarded-proto", "x-forwarded-for", "x-request-id", "x-forwarded-host", "x-original-url"] {
+        for name in [
+            "x-envoy-original-path",
+            "x-forwarded-proto",
+            "x-forwarded-for",
+            "x-request-id",
+            "x-forwarded-host",
+            "x-original-url",
+        ] {
             let answer = gate.ask("gate", about("deployer", "/a", &[(name, "/v1/x")]));
             assert_eq!(refusal(&answer), (403, "COMMUNICATION_NOT_ALLOWED".to_owned()), "{name}");
         }
@@ -385,7 +405,13 @@ mod tests {
             prop::sample::select(vec!["/v1/x", "/v2", "/", "/v1//x", "/%2f", "/v1/"]),
         )
             .prop_map(|(caller, agent, destination, wanted, token, method, path)| Question {
-                caller, agent, destination, wanted, token, method, path,
+                caller,
+                agent,
+                destination,
+                wanted,
+                token,
+                method,
+                path,
             })
     }
 
@@ -399,7 +425,10 @@ mod tests {
         };
         let policy = gate.engine.policy();
         let now = gate.engine.clock().now();
-        let headers = http::HeaderMap::from_iter([(http::HeaderName::from_static("x-remit-agent"), question.caller.parse().unwrap())]);
+        let headers = http::HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-remit-agent"),
+            question.caller.parse().unwrap(),
+        )]);
         let named = Identity::new(Config::default(), true).unwrap();
         let identity = named.identify_request(None, &headers, &policy.policy, now).unwrap().caller.identity().clone();
         let request = AuthorizeRequest {
@@ -467,7 +496,8 @@ mod tests {
             let header = |(key, raw_value)| HeaderValue { key, value: String::new(), raw_value };
             let header_map = Some(HeaderMap { headers: raw.into_iter().map(header).collect() });
             let body = String::new();
-            *http(&mut request) = HttpRequest { id: String::new(), method, path, host, headers, header_map, raw_body, body, size };
+            *http(&mut request) =
+                HttpRequest { id: String::new(), method, path, host, headers, header_map, raw_body, body, size };
             gate.ask("gate", request.clone());
             request.attributes.as_mut().unwrap().source = Some(Peer { certificate: principal.clone(), principal });
             gate.ask("gate", request);

@@ -162,8 +162,7 @@ impl Gatekeeper {
         let target = Target::of(held)?;
         let token = held.headers.token()?;
         let mut rpc = None;
-        // A path that is not canonical means nothing, and the engine refuses it.
-        let meaning = if target.is_canonical() { self.meaning(held, &target, &mut rpc)? } else { Meaning::Call };
+        let meaning = self.meaning(held, &target, &mut rpc)?;
         Ok(Understood { target, meaning, token, rpc })
     }
 
@@ -173,7 +172,9 @@ impl Gatekeeper {
             (Some(capability), Some(resource)) if !capability.is_empty() && !resource.is_empty() => {
                 Ok(Meaning::Use(capability.to_owned(), resource.to_owned()))
             }
-            (None, None) => self.rules.meaning(target, held.body, rpc),
+            (None, None) if target.is_canonical() => self.rules.meaning(target, held.body, rpc),
+            // A path that is not canonical means nothing, and the engine refuses it.
+            (None, None) => Ok(Meaning::Call),
             _ => Err(unclear("the route has one of remit-capability and remit-resource: set both or none".to_owned())),
         }
     }
