@@ -15,8 +15,8 @@ fn asked(rules: &Rules, method: &str, path: &str, body: Body<'_>) -> Result<Mean
     meaning.map_err(|denial| (denial.reason(), denial.message().to_string()))
 }
 
-fn uses(capability: &str, resource: &str) -> Result<Meaning, (Reason, String)> {
-    Ok(Meaning::Use(capability.to_owned(), resource.to_owned()))
+fn uses(capability: &str, resource: &str) -> Meaning {
+    Meaning::Use(capability.to_owned(), resource.to_owned())
 }
 
 const NO_BODY: Body<'static> = Body::Unknown("there is none");
@@ -34,9 +34,9 @@ fn the_first_rule_that_fits_says_what_a_request_means() {
         ]"#,
     )
     .unwrap();
-    assert_eq!(asked(&rules, "GET", "/reports/q3", NO_BODY), uses("read", "/data/q3"));
-    assert_eq!(asked(&rules, "PUT", "/reports/q3", NO_BODY), uses("write", "/data/q3"));
-    assert_eq!(asked(&rules, "GET", "/files/a/b", NO_BODY), uses("read", "files:a/b"));
+    assert_eq!(asked(&rules, "GET", "/reports/q3", NO_BODY), Ok(uses("read", "/data/q3")));
+    assert_eq!(asked(&rules, "PUT", "/reports/q3", NO_BODY), Ok(uses("write", "/data/q3")));
+    assert_eq!(asked(&rules, "GET", "/files/a/b", NO_BODY), Ok(uses("read", "files:a/b")));
     for call in ["/open", "/", "/reports", "/reports/q3/x"] {
         assert_eq!(asked(&rules, "GET", call, NO_BODY), Ok(Meaning::Call), "{call}");
     }
@@ -60,7 +60,7 @@ fn c16_tools_and_messages_are_told_apart_by_the_body() {
         asked(&rules, "POST", path, Body::Json(body(method, params).as_bytes()))
     };
     let call = r#"{"name":"query_database","arguments":{"db":"orders"}}"#;
-    assert_eq!(ask("/mcp", "tools/call", call), uses("query_database", "db:orders"));
+    assert_eq!(ask("/mcp", "tools/call", call), Ok(uses("query_database", "db:orders")));
     assert_eq!(ask("/mcp", "tools/list", "{}"), Ok(Meaning::Call));
     assert_eq!(ask("/a2a", "message/send", "{}"), Ok(Meaning::Call));
 
