@@ -1,13 +1,15 @@
-//! The HTTP face: metrics, liveness, readiness, published keys.
+//! The HTTP face: metrics, liveness, readiness, published keys, and the question of proxies that speak HTTP.
 
+mod check;
 mod health;
 mod metrics;
 mod well_known;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{any, get};
 
 use crate::door::Door;
+use crate::proxied::Gatekeeper;
 use crate::readiness::Examine;
 
 /// What the pages are made from.
@@ -15,18 +17,21 @@ use crate::readiness::Examine;
 pub struct Pages {
     /// Who asks; behind it stands the engine.
     pub door: Door,
+    /// What answers proxies.
+    pub gatekeeper: Gatekeeper,
     /// How the process is doing.
     pub examine: Examine,
     /// The counters.
     pub registry: prometheus::Registry,
 }
 
-/// The pages of the HTTP listener. None of these needs an identity; only auditors see readiness in detail.
+/// The pages of the HTTP listener. Proxies need an identity; the others none, and only auditors see readiness in detail.
 pub fn routes(pages: Pages) -> Router {
     Router::new()
         .route("/metrics", get(metrics::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/.well-known/jwks.json", get(well_known::keys))
+        .route("/v1/check", any(check::check))
         .with_state(pages)
 }

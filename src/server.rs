@@ -97,7 +97,7 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
     let reflection = |error: tonic_reflection::server::Error| ServerError::new("the descriptors can't be read", error);
     let rules = Rules::new(&config.ext_authz).map_err(|error| ServerError(error.to_string()))?;
     let gatekeeper = Gatekeeper::new(door.clone(), Arc::new(rules));
-    let ext_authz = ExtAuthz::new(gatekeeper);
+    let ext_authz = ExtAuthz::new(gatekeeper.clone());
     let routes = grpc::decision_routes(decisions, ext_authz, health.clone(), is_dev).map_err(reflection)?;
     let admin = AdminService::new(door.clone(), reloader, Arc::clone(&examine));
     let admin_routes = grpc::admin_routes(admin, health).map_err(reflection)?;
@@ -107,7 +107,7 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
     let (admin_port, admin_listener) = bind(config.admin.listen, "[admin] listen")?;
     let admin =
         serve(admin_listener, security, grpc::prepared(admin_routes), Arc::clone(&built.admin_gate), drain.clone());
-    let (http_port, http) = http_service(&config, &built, door, &examine, &drain)?;
+    let (http_port, http) = http_service(&config, &built, gatekeeper, &examine, &drain)?;
     let (admin, http) = (tokio::spawn(admin), tokio::spawn(http));
 
     let ports = Ports { grpc: grpc_port, http: http_port, admin: admin_port };
@@ -167,7 +167,7 @@ fn bind(address: SocketAddr, setting: &str) -> Result<(SocketAddr, tokio::net::T
 fn http_service(
     config: &Config,
     built: &Built,
-    door: Door,
+    gatekeeper: Gatekeeper,
     examine: &Examine,
     drain: &CancellationToken,
 ) -> Result<(SocketAddr, impl Future<Output = usize> + Send + 'static), ServerError> {
@@ -181,7 +181,8 @@ fn http_service(
         Security::Plain(Protocol::Auto)
     };
     let (port, listener) = bind(config.http.listen, "[http] listen")?;
-    let pages = http::Pages { door, examine: Arc::clone(examine), registry: built.registry.clone() };
+    let (examine, registry) = (Arc::clone(examine), built.registry.clone());
+    let pages = http::Pages { door: gatekeeper.door().clone(), gatekeeper, examine, registry };
     let gate = Gate::new(built.admin_gate.limits().clone());
     Ok((port, serve(listener, security, http::routes(pages), gate, drain.clone())))
 }

@@ -119,8 +119,8 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "http",
-        rooms: &["readiness", "domain", "door", "engine", "identity", "json", "state", "transport"],
-        crates: &["axum", "prometheus", "serde_json"],
+        rooms: &["readiness", "domain", "door", "engine", "identity", "json", "proxied", "state", "transport"],
+        crates: &["axum", "form_urlencoded", "prometheus", "serde_json"],
     },
     Room { name: "telemetry", rooms: &[], crates: &["serde", "tracing_subscriber"] },
     Room { name: "shutdown", rooms: &[], crates: &["tokio", "tokio_util", "tracing"] },

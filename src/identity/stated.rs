@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use x509_parser::pem::parse_x509_pem;
 
 use super::mtls::Certificate;
@@ -49,7 +51,7 @@ impl Identity {
         Err(unmapped(principal))
     }
 
-    /// The agent of a certificate, URL-encoded PEM, whose chain the proxy verified.
+    /// The agent of a certificate, URL-encoded PEM or DER in base64, whose chain the proxy verified.
     ///
     /// # Errors
     /// Why it is nobody's.
@@ -60,14 +62,22 @@ impl Identity {
         now: Timestamp,
     ) -> Result<AgentName, Unidentified> {
         let unreadable = Unidentified::Unauthenticated("the proxy's copy of the client certificate can't be read");
-        let Some(pem) = url_decoded(text) else { return Err(unreadable) };
-        let Ok((_, block)) = parse_x509_pem(&pem) else { return Err(unreadable) };
-        let Ok(certificate) = Certificate::from_der(&block.contents) else { return Err(unreadable) };
-        if block.label != "CERTIFICATE" || !certificate.is_current(now) {
+        let Some(der) = der(text) else { return Err(unreadable) };
+        let Ok(certificate) = Certificate::from_der(&der) else { return Err(unreadable) };
+        if !certificate.is_current(now) {
             return Err(Unidentified::Unauthenticated("the client certificate is expired or not yet valid"));
         }
         self.agent_of(&certificate, policy).map(|(agent, ..)| agent)
     }
+}
+
+fn der(text: &str) -> Option<Vec<u8>> {
+    if !text.starts_with("-----BEGIN") {
+        return STANDARD.decode(text).ok().filter(|_| text.len() <= CERTIFICATE_BYTES);
+    }
+    let pem = url_decoded(text)?;
+    let (_, block) = parse_x509_pem(&pem).ok()?;
+    (block.label == "CERTIFICATE").then_some(block.contents)
 }
 
 /// The bytes of a URL-encoded text; `+` stands for itself, since base64 has it.

@@ -48,6 +48,12 @@ impl Gatekeeper {
         Self { door, rules }
     }
 
+    /// The door by which proxies come in.
+    #[must_use]
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
     /// The verdict on a request that the proxy on the other end of this connection holds. `credentials`: the proxy's
     /// own headers, never the held request's. Whatever happens, it is a verdict: a proxy may take an error for leave to
     /// let the request pass.
