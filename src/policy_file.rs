@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod conditions;
 mod diagnostics;
 mod directory;
 mod document;

@@ -1,7 +1,8 @@
 //! A policy in a few lines: who can start a chain and with what, how much there is, who has which role.
 
+use super::diagnostics::quoted;
 use crate::domain::agent::AgentName;
-use crate::domain::policy::{AgentPolicy, EnforcementScope, OwnGrant, Policy};
+use crate::domain::policy::{AgentPolicy, EnforcementScope, OwnGrant, Policy, Requirement};
 
 /// Names that the text shows of a list. The serialised form has all.
 const SHOWN: usize = 20;
@@ -19,6 +20,8 @@ pub struct Summary {
     pub agents: usize,
     /// Entries of `grants`; absent if the file has no `grants`.
     pub grants: Option<usize>,
+    /// What has to hold beside: entries of `conditions`.
+    pub conditions: Vec<Required>,
     /// Entries of `communication_rules`; absent if the file has no such rules, and calls are not checked.
     pub communication_rules: Option<usize>,
     /// Who can start a chain, and with what.
@@ -51,6 +54,20 @@ pub struct Authority {
     pub capabilities: Vec<String>,
     /// Resource patterns.
     pub resources: Vec<String>,
+    /// What has to hold when it is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+}
+
+/// What has to hold for each of these capabilities on each of these resources.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Required {
+    /// Capabilities; absent means any.
+    pub capabilities: Option<Vec<String>>,
+    /// Resource patterns; absent means any.
+    pub resources: Option<Vec<String>>,
+    /// The condition.
+    pub require: String,
 }
 
 /// An enforcement point and its limits.
@@ -80,6 +97,7 @@ pub fn summary(policy: &Policy) -> Summary {
         rules: agents.iter().filter(|(_, agent)| agent.rule.is_some()).count(),
         agents: agents.len(),
         grants: policy.has_grants.then(|| agents.iter().map(|(_, agent)| agent.grants.len()).sum()),
+        conditions: policy.conditions.iter().map(required).collect(),
         communication_rules: policy.communication_rules.as_ref().map(Vec::len),
         chain_starters: starters.map(|(name, agent)| chain_starter(name, agent, policy.has_grants)).collect(),
         administrators: with(|agent| agent.roles.administrator),
@@ -90,19 +108,29 @@ pub fn summary(policy: &Policy) -> Summary {
 }
 
 fn chain_starter(name: &AgentName, agent: &AgentPolicy, has_grants: bool) -> ChainStarter {
-    let by_rule = agent
-        .rule
-        .as_ref()
-        .filter(|_| !has_grants)
-        .map(|rule| Authority { capabilities: sorted(&rule.capabilities), resources: sorted(&rule.resources) });
-    let by_grant = agent.grants.iter().map(|OwnGrant { capabilities, resources }| Authority {
+    let by_rule = agent.rule.as_ref().filter(|_| !has_grants).map(|rule| Authority {
+        capabilities: sorted(&rule.capabilities),
+        resources: sorted(&rule.resources),
+        when: None,
+    });
+    let by_grant = agent.grants.iter().map(|OwnGrant { capabilities, resources, when }| Authority {
         capabilities: sorted(capabilities),
         resources: sorted(resources),
+        when: when.as_ref().map(|when| when.expression.text().to_owned()),
     });
     ChainStarter {
         agent: name.to_string(),
         authority: by_rule.into_iter().chain(by_grant).collect(),
         can_delegate_to: agent.rule.as_ref().map(|rule| sorted(&rule.can_delegate_to)).unwrap_or_default(),
+    }
+}
+
+fn required(requirement: &Requirement) -> Required {
+    let Requirement { capabilities, resources, require } = requirement;
+    Required {
+        capabilities: capabilities.as_ref().map(sorted),
+        resources: resources.as_ref().map(sorted),
+        require: require.expression.text().to_owned(),
     }
 }
 
@@ -132,6 +160,7 @@ impl std::fmt::Display for Summary {
             Some(rules) => writeln!(f, "{rules} communication rules: a call that none covers is denied")?,
             None => writeln!(f, "no communication rules: who calls whom is not checked")?,
         }
+        self.write_conditions(f)?;
         self.write_starters(f)?;
         writeln!(f, "administrators: {}", listed(&self.administrators))?;
         writeln!(f, "auditors: {}", listed(&self.auditors))?;
@@ -142,6 +171,22 @@ impl std::fmt::Display for Summary {
 }
 
 impl Summary {
+    fn write_conditions(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.conditions.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "every condition that matches must hold:")?;
+        for Required { capabilities, resources, require } in self.conditions.iter().take(SHOWN) {
+            let any =
+                |names: &Option<Vec<String>>| names.as_ref().map_or_else(|| "any".to_owned(), |names| listed(names));
+            writeln!(f, "  for {} on {}: {}", any(capabilities), any(resources), on_one_line(require))?;
+        }
+        match self.conditions.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => writeln!(f, "  and {more} more conditions"),
+        }
+    }
+
     fn write_starters(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.chain_starters.is_empty() {
             return writeln!(f, "nobody can start a chain");
@@ -160,8 +205,12 @@ impl Summary {
 impl std::fmt::Display for ChainStarter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "  {}", self.agent)?;
-        for Authority { capabilities, resources } in self.authority.iter().take(SHOWN) {
-            writeln!(f, "    with {} on {}", listed(capabilities), listed(resources))?;
+        for Authority { capabilities, resources, when } in self.authority.iter().take(SHOWN) {
+            write!(f, "    with {} on {}", listed(capabilities), listed(resources))?;
+            match when {
+                Some(when) => writeln!(f, " when {}", on_one_line(when))?,
+                None => writeln!(f)?,
+            }
         }
         let more = self.authority.len().saturating_sub(SHOWN);
         if more > 0 {
@@ -183,6 +232,11 @@ impl std::fmt::Display for EnforcementPoint {
             Some(agents) => write!(f, " (may state only {})", agents.join(" and ")),
         }
     }
+}
+
+/// A condition, cut and escaped so that it can't do anything to a terminal.
+fn on_one_line(condition: &str) -> String {
+    quoted(condition).trim_matches('`').to_owned()
 }
 
 /// The names with commas, the first ones of many.
