@@ -261,12 +261,17 @@ fn parse(text: &str) -> Result<(Tree, SourceInfo), InvalidCondition> {
 fn syntax(text: &str, errors: &ParseErrors) -> InvalidCondition {
     let first = errors.errors.first();
     let at = first.filter(|error| error.pos.0 > 0).map_or(0..text.len(), |error| at_column(text, error.pos));
-    let said = first.filter(|error| error.pos.0 > 0).map_or("", |error| error.msg.as_str());
+    let said = first.map_or("", |error| error.msg.as_str());
+    let is_too_deep = at.len() == text.len() || said.contains("Recursion limit");
+    if is_too_deep {
+        let help = Some("split it into several conditions".to_owned());
+        return InvalidCondition { at: 0..text.len(), message: "not CEL, or nested too deeply".to_owned(), help };
+    }
     let said = said.strip_prefix("Syntax error: ").unwrap_or(said);
     // The parser lists every token that could stand there.
     let said = said.split(" expecting ").next().unwrap_or(said);
     let said = said.chars().take(80).flat_map(char::escape_debug).collect::<String>();
-    let message = if said.is_empty() { "not CEL, or nested too deeply".to_owned() } else { format!("not CEL: {said}") };
+    let message = format!("not CEL: {}", said.replace("\\'", "'"));
     InvalidCondition { at, message, help: None }
 }
 
@@ -282,12 +287,26 @@ fn at_column(text: &str, (line, column): (isize, isize)) -> Range<usize> {
     from..from.saturating_add(width)
 }
 
-/// Where a part stands, in bytes.
+/// Where a part stands, in bytes: the parser has the bracket of a call and the dot of a field, what is meant is their name.
 fn place(text: &str, places: &SourceInfo, id: u64) -> Range<usize> {
-    let Some((from, to)) = places.offset_for(id) else { return 0..text.len() };
+    let whole = 0..text.len();
+    let Some((from, to)) = places.offset_for(id) else { return whole };
     let byte = |offset: u32| usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
     let (from, to) = (byte(from), byte(to).saturating_add(1).min(text.len()));
-    if text.get(from..to).is_some_and(|part| !part.is_empty()) { from..to } else { 0..text.len() }
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (before, after) = (text.get(..from).unwrap_or_default(), text.get(to..).unwrap_or_default());
+    match text.get(from..to) {
+        Some("(") => match before.len().saturating_sub(before.trim_end_matches(is_word).len()) {
+            0 => from..to,
+            word => from.saturating_sub(word)..from,
+        },
+        Some(".") => match after.len().saturating_sub(after.trim_start_matches(is_word).len()) {
+            0 => from..to,
+            word => to..to.saturating_add(word),
+        },
+        Some(part) if !part.is_empty() => from..to,
+        Some(_) | None => whole,
+    }
 }
 
 #[cfg(test)]

@@ -129,9 +129,40 @@ mod tests {
         ("{\"conditions\": «{}»}", "`conditions`: expected a list of conditions, found an object", ""),
         ("{\"conditions\": [«{»}]}", "`conditions[0]`: `require` is missing", ""),
         ("{\"conditions\": [{\"require\": «7»}]}", "expected a condition in CEL, found a number", ""),
+        ("{\"conditions\": [{\"require\": «\"\"»}]}", "a condition can't be empty", "leave it out"),
         ("{\"conditions\": [{\"require\": \"true\", «\"resource\"»: []}]}", "unknown key", "did you mean `resources`?"),
-        ("{\"conditions\": [{\"require\": \"«agnt» == 'a'\"}]}", "unknown variable `agnt`", "did you mean `agent`?"),
+        (
+            "{\"conditions\": [{\"require\": \"«agnt» == 'a'\"}]}",
+            "`conditions[0].require`: unknown variable `agnt`",
+            "did you mean `agent`?",
+        ),
+        (
+            "{\"conditions\": [\n  {\"require\": \"agent == \\\"a\\u00e4\\\" && subject.«nme» == 1\"}]}",
+            "unknown field `nme`",
+            "the fields here are `type`, `id`, `properties`",
+        ),
+        ("{\"conditions\": [{\"require\": \"depth «+» 1\"}]}", "a condition is true or false", ""),
+        ("{\"conditions\": [{\"require\": \"agent == 'ä' «§»\"}]}", "not CEL: token recognition error", ""),
+        (
+            "{\"grants\": [{\"agent\": \"a\", \"capabilities\": [\"c\"], \"resources\": [\"*\"], \"when\": \"agent.«matches»('x')\"}]}",
+            "`grants[0].when`: conditions have no regular expressions",
+            "startsWith",
+        ),
     ];
+
+    #[test]
+    fn a_bad_condition_is_shown_as_compilers_show_it() {
+        let text = "{\n  \"conditions\": [\n    {\"require\": \"context.tags.exists(t, t == \\\"x\\\") && depth < '3'\"}\n  ]\n}";
+        assert_eq!(
+            compiled(text).unwrap_err().render(false),
+            "error: `conditions[0].require`: `<` can't compare a whole number and a string\n \
+             --> policy.json:3:66\n  \
+             |\n\
+             3 | …    {\"require\": \"context.tags.exists(t, t == \\\"x\\\") && depth < '3'\"}\n  \
+             |                                                                 ^\n  \
+             |"
+        );
+    }
 
     #[test]
     fn what_is_no_condition_is_refused_at_its_place() {

@@ -279,6 +279,29 @@ mod tests {
     }
 
     #[test]
+    fn says_what_has_to_hold_and_where() {
+        let summary = of(r#"{"conditions": [{"require": "depth < 2"},
+            {"capabilities": ["b", "a"], "resources": ["/x/*"], "require": "context.amount <= 100 &&\n  has(context.ticket)"}],
+            "grants": [{"agent": "a", "capabilities": ["c"], "resources": ["*"], "when": "agent == 'a'"}]}"#);
+        let text = summary.to_string();
+        assert!(
+            text.contains(
+                "every condition that matches must hold:\n  \
+                 for any on any: depth < 2\n  \
+                 for a, b on /x/*: context.amount <= 100 &&\\n  has(context.ticket)\n"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("    with c on * when agent == 'a'\n"), "{text}");
+        let json = serde_json::to_value(&summary).unwrap();
+        assert_eq!(
+            json["conditions"][0],
+            serde_json::json!({"capabilities": null, "resources": null, "require": "depth < 2"})
+        );
+        assert_eq!(json["chain_starters"][0]["authority"][0]["when"], "agent == 'a'");
+    }
+
+    #[test]
     fn says_which_agents_have_roles() {
         let summary = of(r#"{"administrators": ["ops"], "auditors": ["eye"], "quarantined": ["bad"], "grants": [],
             "enforcement_points": ["gate", {"agent": "mesh", "destinations": ["db"], "agents": ["a", "b"]}]}"#);

@@ -5,7 +5,7 @@
 //! together. So a context of 8 KiB can't make a condition cost more than its steps, whatever it holds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cel::{Context, DeclarationError, ExecutionError};
 
@@ -45,12 +45,16 @@ struct Counts {
     /// How many steps it takes to look at all that the request says.
     bulk: AtomicU64,
     left: AtomicU64,
-    is_exceeded: std::sync::atomic::AtomicBool,
+    is_exceeded: AtomicBool,
 }
 
 impl Meter {
     pub(super) fn new(steps: u64) -> Self {
-        Self(Arc::new(Counts { bulk: AtomicU64::new(1), left: AtomicU64::new(steps), is_exceeded: false.into() }))
+        Self(Arc::new(Counts {
+            bulk: AtomicU64::new(1),
+            left: AtomicU64::new(steps),
+            is_exceeded: AtomicBool::new(false),
+        }))
     }
 
     /// The request says this much more.
