@@ -28,6 +28,9 @@ use variables::Variable;
 /// Nesting of brackets and arguments that the parser takes.
 const BRACKETS: u16 = 24;
 
+/// Characters of a condition that are shown of it.
+const SHOWN: usize = 120;
+
 /// Functions and types. It has no variables, so that it can be shared.
 static ENVIRONMENT: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::default().with_optional_support(false).with_stdlib()));
@@ -96,6 +99,12 @@ impl Expression {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// As it is shown: on one line, cut, and with nothing in it that does something to a terminal or a log.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        shown(&self.text)
     }
 }
 
@@ -270,9 +279,22 @@ fn syntax(text: &str, errors: &ParseErrors) -> InvalidCondition {
     let said = said.strip_prefix("Syntax error: ").unwrap_or(said);
     // The parser lists every token that could stand there.
     let said = said.split(" expecting ").next().unwrap_or(said);
-    let said = said.chars().take(80).flat_map(char::escape_debug).collect::<String>();
-    let message = format!("not CEL: {}", said.replace("\\'", "'"));
+    let message = format!("not CEL: {}", shown(said));
     InvalidCondition { at, message, help: None }
+}
+
+fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars().take(SHOWN) {
+        match c {
+            '\'' | '"' | '\\' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
+        }
+    }
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// The character at a line and column, both from 1.

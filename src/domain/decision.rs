@@ -9,9 +9,6 @@ use super::reason::{Denial, Reason};
 use super::resource::Resource;
 use super::token::Claims;
 
-/// Characters of a condition that a denial shows.
-const CONDITION_SHOWN: usize = 120;
-
 /// What an agent wants to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Use<'a> {
@@ -159,12 +156,8 @@ fn root_grant_holds(
 }
 
 fn not_met(condition: &Condition, unmet: Unmet) -> Denial {
-    let (place, text) = (&condition.place, condition.expression.text());
-    let mut shown = text.chars().take(CONDITION_SHOWN).flat_map(char::escape_debug).collect::<String>();
-    if text.chars().nth(CONDITION_SHOWN).is_some() {
-        shown.push('…');
-    }
-    Denial::new(Reason::ConditionNotMet, format!("{place} {}: {shown}", unmet.describe()))
+    let message = format!("{} {}: {}", condition.place, unmet.describe(), condition.expression.shown());
+    Denial::new(Reason::ConditionNotMet, message)
 }
 
 /// Whether the agent is the token's holder.

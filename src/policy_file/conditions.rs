@@ -129,7 +129,7 @@ mod tests {
         ("{\"conditions\": «{}»}", "`conditions`: expected a list of conditions, found an object", ""),
         ("{\"conditions\": [«{»}]}", "`conditions[0]`: `require` is missing", ""),
         ("{\"conditions\": [{\"require\": «7»}]}", "expected a condition in CEL, found a number", ""),
-        ("{\"conditions\": [{\"require\": «\"\"»}]}", "a condition can't be empty", "leave it out"),
+        ("{\"conditions\": [{\"require\": \"«»\"}]}", "a condition can't be empty", "leave it out"),
         ("{\"conditions\": [{\"require\": \"true\", «\"resource\"»: []}]}", "unknown key", "did you mean `resources`?"),
         (
             "{\"conditions\": [{\"require\": \"«agnt» == 'a'\"}]}",
@@ -156,11 +156,10 @@ mod tests {
         assert_eq!(
             compiled(text).unwrap_err().render(false),
             "error: `conditions[0].require`: `<` can't compare a whole number and a string\n \
-             --> policy.json:3:66\n  \
+             --> policy.json:3:62\n  \
              |\n\
-             3 | …    {\"require\": \"context.tags.exists(t, t == \\\"x\\\") && depth < '3'\"}\n  \
-             |                                                                 ^\n  \
-             |"
+             3 | …   {\"require\": \"context.tags.exists(t, t == \\\"x\\\") && depth < '3'\"}\n  \
+             |                                                              ^"
         );
     }
 

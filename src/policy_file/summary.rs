@@ -1,6 +1,5 @@
 //! A policy in a few lines: who can start a chain and with what, how much there is, who has which role.
 
-use super::diagnostics::quoted;
 use crate::domain::agent::AgentName;
 use crate::domain::policy::{AgentPolicy, EnforcementScope, OwnGrant, Policy, Requirement};
 
@@ -54,7 +53,7 @@ pub struct Authority {
     pub capabilities: Vec<String>,
     /// Resource patterns.
     pub resources: Vec<String>,
-    /// What has to hold when it is used.
+    /// What has to hold when it is used, on one line and cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
 }
@@ -66,7 +65,7 @@ pub struct Required {
     pub capabilities: Option<Vec<String>>,
     /// Resource patterns; absent means any.
     pub resources: Option<Vec<String>>,
-    /// The condition.
+    /// The condition, on one line and cut.
     pub require: String,
 }
 
@@ -116,7 +115,7 @@ fn chain_starter(name: &AgentName, agent: &AgentPolicy, has_grants: bool) -> Cha
     let by_grant = agent.grants.iter().map(|OwnGrant { capabilities, resources, when }| Authority {
         capabilities: sorted(capabilities),
         resources: sorted(resources),
-        when: when.as_ref().map(|when| when.expression.text().to_owned()),
+        when: when.as_ref().map(|when| when.expression.shown()),
     });
     ChainStarter {
         agent: name.to_string(),
@@ -130,7 +129,7 @@ fn required(requirement: &Requirement) -> Required {
     Required {
         capabilities: capabilities.as_ref().map(sorted),
         resources: resources.as_ref().map(sorted),
-        require: require.expression.text().to_owned(),
+        require: require.expression.shown(),
     }
 }
 
@@ -179,7 +178,7 @@ impl Summary {
         for Required { capabilities, resources, require } in self.conditions.iter().take(SHOWN) {
             let any =
                 |names: &Option<Vec<String>>| names.as_ref().map_or_else(|| "any".to_owned(), |names| listed(names));
-            writeln!(f, "  for {} on {}: {}", any(capabilities), any(resources), on_one_line(require))?;
+            writeln!(f, "  for {} on {}: {}", any(capabilities), any(resources), require)?;
         }
         match self.conditions.len().saturating_sub(SHOWN) {
             0 => Ok(()),
@@ -208,7 +207,7 @@ impl std::fmt::Display for ChainStarter {
         for Authority { capabilities, resources, when } in self.authority.iter().take(SHOWN) {
             write!(f, "    with {} on {}", listed(capabilities), listed(resources))?;
             match when {
-                Some(when) => writeln!(f, " when {}", on_one_line(when))?,
+                Some(when) => writeln!(f, " when {}", when)?,
                 None => writeln!(f)?,
             }
         }
@@ -232,11 +231,6 @@ impl std::fmt::Display for EnforcementPoint {
             Some(agents) => write!(f, " (may state only {})", agents.join(" and ")),
         }
     }
-}
-
-/// A condition, cut and escaped so that it can't do anything to a terminal.
-fn on_one_line(condition: &str) -> String {
-    quoted(condition).trim_matches('`').to_owned()
 }
 
 /// The names with commas, the first ones of many.
