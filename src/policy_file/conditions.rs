@@ -187,6 +187,14 @@ mod tests {
     }
 
     #[test]
+    fn what_the_documents_show_compiles() {
+        let page = include_str!("../../docs/policy.md");
+        let example = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+        let policy = compiled(example).unwrap().policy;
+        assert_eq!((policy.conditions.len(), policy.has_when), (3, true));
+    }
+
+    #[test]
     fn equal_texts_are_compiled_once() {
         let text = r#"{"conditions": [{"require": "agent == 'a'"}, {"require": "agent == 'a'", "resources": ["/x"]}]}"#;
         let policy = compiled(text).unwrap().policy;

@@ -370,33 +370,45 @@ fn counted(condition: IdedExpr, cost: Cost) -> IdedExpr {
     call(op::CONDITIONAL, vec![tick, condition, no])
 }
 
-/// Parts that make a value larger than what they are made of.
+/// Parts that make a value larger than what they are made of. What stands in the text is small.
 fn grows(part: &IdedExpr, levels: usize) -> u64 {
     let Some(below) = levels.checked_sub(1) else { return 0 };
-    let sum = |parts: &mut dyn Iterator<Item = &IdedExpr>| {
-        parts.map(|part| grows(part, below)).fold(0_u64, u64::saturating_add)
+    let parts = parts_of(part);
+    let own = match &part.expr {
+        Expr::Call(call) if call.func_name == op::ADD => u64::from(parts.iter().all(|part| !is_literal(part))),
+        Expr::List(_) | Expr::Map(_) => {
+            u64::try_from(parts.iter().filter(|part| !is_literal(part)).count()).unwrap_or(u64::MAX)
+        }
+        Expr::Call(_)
+        | Expr::Comprehension(_)
+        | Expr::Ident(_)
+        | Expr::Literal(_)
+        | Expr::Select(_)
+        | Expr::Struct(_)
+        | Expr::Unspecified => 0,
     };
+    parts.into_iter().map(|part| grows(part, below)).fold(own, u64::saturating_add)
+}
+
+fn parts_of(part: &IdedExpr) -> Vec<&IdedExpr> {
     match &part.expr {
-        Expr::Call(call) => {
-            let own = u64::from(call.func_name == op::ADD);
-            own.saturating_add(sum(&mut call.target.as_deref().into_iter().chain(&call.args)))
-        }
-        Expr::List(list) => {
-            let own = u64::try_from(list.elements.len()).unwrap_or(u64::MAX);
-            own.saturating_add(sum(&mut list.elements.iter()))
-        }
+        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
+        Expr::List(list) => list.elements.iter().collect(),
         Expr::Map(map) => {
-            let values = map.entries.iter().filter_map(|entry| match &entry.expr {
+            let members = map.entries.iter().filter_map(|entry| match &entry.expr {
                 EntryExpr::MapEntry(entry) => Some([&entry.key, &entry.value]),
                 EntryExpr::StructField(_) => None,
             });
-            let own = u64::try_from(map.entries.len()).unwrap_or(u64::MAX);
-            own.saturating_add(sum(&mut values.flatten()))
+            members.flatten().collect()
         }
-        Expr::Select(select) => grows(&select.operand, below),
-        Expr::Comprehension(each) => sum(&mut [&each.iter_range, &each.loop_step].into_iter()),
-        Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) | Expr::Unspecified => 0,
+        Expr::Select(select) => vec![&select.operand],
+        Expr::Comprehension(each) => vec![&each.iter_range, &each.loop_step],
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) | Expr::Unspecified => Vec::new(),
     }
+}
+
+fn is_literal(part: &IdedExpr) -> bool {
+    matches!(part.expr, Expr::Literal(_))
 }
 
 fn stranger(id: u64, what: &str, name: &str, names: &[&str], these: &str) -> Problem {

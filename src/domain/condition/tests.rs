@@ -226,6 +226,19 @@ fn length_and_nesting_are_bounded() {
     assert!(Expression::compile(&repeated("depth<9&&", "true")).is_ok());
 }
 
+#[test]
+fn the_deepest_that_compiles_evaluates() {
+    let scene = Scene::of(json!({}));
+    let sums = (1..60).map(|terms| format!("depth{} > 0", "+1".repeat(terms)));
+    let brackets = (1..60).map(|levels| format!("{}true{}", "(true && (false || ".repeat(levels), "))".repeat(levels)));
+    let calls = (1..60).map(|levels| format!("{}depth{} == 2", "int(".repeat(levels), ")".repeat(levels)));
+    for texts in [sums.collect::<Vec<_>>(), brackets.collect(), calls.collect()] {
+        let deepest = texts.iter().take_while(|text| Expression::compile(text).is_ok()).last().unwrap();
+        assert!(texts.last() != Some(deepest), "{deepest}");
+        assert_eq!(scene.holds(deepest), Ok(()), "{deepest}");
+    }
+}
+
 /// 8 KiB of context that makes an evaluation cost the most: many values, or long strings.
 fn largest() -> [Value; 4] {
     let numbers = vec![1; 2000];
@@ -268,6 +281,11 @@ fn what_conditions_mostly_ask_costs_a_small_part_of_the_steps() {
     let text =
         "context.amount < 100 && agent in ['deployer', 'writer'] && context.tags.all(tag, tag in ['a', 'b', 'c'])";
     let (holds, steps) = scene.evaluate(text);
+    assert_eq!(holds, Ok(()));
+    assert!(steps < CONDITION_STEPS / 50, "{steps}");
+    // A long list in the text doesn't make what the request says larger.
+    let names = (0..100).map(|n| format!("'agent-{n}'")).collect::<Vec<_>>().join(", ");
+    let (holds, steps) = scene.evaluate(&format!("!(agent in [{names}]) && context.tags.exists(tag, tag == 'b')"));
     assert_eq!(holds, Ok(()));
     assert!(steps < CONDITION_STEPS / 50, "{steps}");
 }
