@@ -207,7 +207,7 @@ impl std::fmt::Display for ChainStarter {
         for Authority { capabilities, resources, when } in self.authority.iter().take(SHOWN) {
             write!(f, "    with {} on {}", listed(capabilities), listed(resources))?;
             match when {
-                Some(when) => writeln!(f, " when {}", when)?,
+                Some(when) => writeln!(f, " when {when}")?,
                 None => writeln!(f)?,
             }
         }

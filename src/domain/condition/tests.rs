@@ -2,7 +2,6 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::domain::facts::Facts;
 use crate::domain::resource::Resource;
 
 /// What a test says of a request.
@@ -33,11 +32,7 @@ impl Scene {
             claims: self.claims.as_object(),
             subject_properties: self.known.as_object(),
             resource_properties: None,
-            given: Given {
-                context: Some(&context as &dyn Facts),
-                subject: Some(&subject as &dyn Facts),
-                ..Given::default()
-            },
+            given: Given { context: Some(&context), subject: Some(&subject), ..Given::default() },
             now: Timestamp::from_seconds(1_795_298_503),
         };
         let mut evaluation = Evaluation::new(&circumstances);
