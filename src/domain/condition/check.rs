@@ -3,10 +3,14 @@
 //!
 //! What comes from facts can be anything, so that `context.x == 1` passes and `agent == 1` doesn't.
 
+use std::sync::Arc;
+
 use cel::common::ast::operators as op;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, SelectExpr};
 use cel::parser::Expression;
+use cel::{Context, Value};
 
+use super::ENVIRONMENT;
 use super::cost::{Cost, TICK};
 use super::shape::{FUNCTIONS, Shape};
 use super::variables::Variable;
@@ -169,7 +173,11 @@ impl Checker {
         }
         let cost = operands.iter().fold(Cost::STEP, |cost, operand| cost.and(operand.cost));
         let shape = match operands.as_slice() {
-            _ if is_name(&call.func_name) => function(id, call, &operands)?,
+            _ if is_name(&call.func_name) => {
+                let shape = function(id, call, &operands)?;
+                makes_something(id, call)?;
+                shape
+            }
             [one] => unary(id, &call.func_name, *one)?,
             [one, two] => binary(id, &call.func_name, *one, *two)?,
             [test, one, two] if call.func_name == op::CONDITIONAL => {
@@ -347,6 +355,30 @@ fn function(id: u64, call: &CallExpr, operands: &[Found]) -> Result<Shape> {
     let given = operands.iter().map(|operand| operand.shape.describe()).collect::<Vec<_>>().join(", ");
     let given = if given.is_empty() { "nothing".to_owned() } else { given };
     Err(Problem::new(id, format!("`{}` does not take {given}", call.func_name)))
+}
+
+/// Whether a function makes something of what stands in the text: `timestamp('noon')` and the time zone `'Berlin'` would
+/// be an error at each evaluation.
+fn makes_something(id: u64, call: &CallExpr) -> Result<()> {
+    if call.args.is_empty() || !call.args.iter().all(is_literal) {
+        return Ok(());
+    }
+    let mut call = call.clone();
+    if call.target.as_deref().is_some_and(|target| !is_literal(target)) {
+        if !call.func_name.starts_with("get") {
+            return Ok(());
+        }
+        // Only moments have getters that take something, and any will do.
+        let zero = IdedExpr { id, expr: Expr::Literal(LiteralValue::Int(0.into())) };
+        let moment = CallExpr { func_name: "timestamp".to_owned(), target: None, args: vec![zero] };
+        call.target = Some(Box::new(IdedExpr { id, expr: Expr::Call(moment) }));
+    }
+    let name = call.func_name.clone();
+    let part = IdedExpr { id, expr: Expr::Call(call) };
+    match Value::resolve_val(&part, &Context::with_env(Arc::clone(&ENVIRONMENT))) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Problem::new(id, format!("`{name}` can make nothing of what it is given here"))),
+    }
 }
 
 /// What is asked of each element, in the step of a loop: `@result && body`, `@result || body`, or
