@@ -307,8 +307,7 @@ impl Engine {
 /// The conditions of the policy, over all that is known of the request.
 fn meets_conditions(question: Question<'_>, found: &Findings<'_>, wanted: Option<Use<'_>>) -> Result<(), Denial> {
     let policy = question.policy();
-    let Some(speaker) = &found.speaker else { return Ok(()) };
-    let agent = speaker.agent.as_str();
+    let agent = found.speaker.as_ref().map_or(question.asker(), |speaker| speaker.agent.as_str());
     let alone = [Cow::Borrowed(agent)];
     let token = found.token.as_ref().map(VerifiedToken::claims);
     let circumstances = Circumstances {
@@ -316,7 +315,7 @@ fn meets_conditions(question: Question<'_>, found: &Findings<'_>, wanted: Option
         wanted,
         chain: token.map_or(&alone, |claims| &claims.chain),
         on_behalf_of: token.and_then(|claims| claims.on_behalf_of.as_deref()).unwrap_or_default(),
-        claims: speaker.claims(),
+        claims: found.speaker.as_ref().and_then(Speaker::claims),
         subject_properties: None,
         resource_properties: None,
         given: question.request.given,
