@@ -30,10 +30,10 @@ pub(crate) fn caller(world: &World, switches: &Switches, by: &By) -> Result<Resu
         By::Agent(name) => return Ok(Ok(world.caller(name))),
         By::Other(evidence) => evidence,
     };
-    let Evidence { agent, method, privileged, certificate, header } = evidence;
+    let Evidence { agent, method, privileged, claims, certificate, header } = evidence;
     if let Some(agent) = agent {
         let method = method_of(method.as_deref().unwrap_or_default())?;
-        return Ok(Ok(world.caller_by(agent, method, *privileged)));
+        return Ok(Ok(world.caller_with(agent, method, *privileged, claims.clone())));
     }
     let identity = Identity::new(switches.identity.clone(), switches.dev).map_err(|error| error.to_string())?;
     let certificate = certificate.as_ref().map(made).transpose()?;
@@ -46,14 +46,14 @@ pub(crate) fn agent_evidence(
     shown: &AgentEvidence,
     now: Timestamp,
 ) -> Result<Result<VerifiedIdentity, Denial>, String> {
-    let AgentEvidence { agent, method, subject, issuer } = shown;
+    let AgentEvidence { agent, method, subject, issuer, claims } = shown;
     let method = method_of(method)?;
     let Some(agent) = agent else {
         return Ok(Err(Denial::new(Reason::IdentityUnmapped, format!("{subject} belongs to no agent"))));
     };
     let agent = AgentName::parse(agent).map_err(|error| error.to_string())?;
     let (subject, issuer) = (subject.as_str().into(), issuer.as_str().into());
-    Ok(Ok(VerifiedIdentity { agent, subject, method, issuer, claims: Arc::default(), verified_at: now }))
+    Ok(Ok(VerifiedIdentity { agent, subject, method, issuer, claims: Arc::new(claims.clone()), verified_at: now }))
 }
 
 fn method_of(name: &str) -> Result<IdentityMethod, String> {
