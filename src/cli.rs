@@ -10,6 +10,7 @@ mod authorize;
 mod client;
 mod delegate;
 mod dev_certs;
+mod doctor;
 mod introspect;
 mod keygen;
 mod output;
@@ -69,6 +70,7 @@ enum Command {
     Introspect(introspect::Introspect),
     Watch(watch::Watch),
     Status(status::Status),
+    Doctor(doctor::Doctor),
 }
 
 #[derive(Subcommand)]
@@ -160,6 +162,7 @@ impl Command {
             Self::Introspect(command) => client::wait(command.run(output)),
             Self::Watch(command) => client::wait(command.run(output)),
             Self::Status(command) => client::wait(command.run(output)),
+            Self::Doctor(command) => command.run(output),
         }
     }
 }

@@ -23,6 +23,7 @@
 //! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
 //! | [`http`] | Metrics, liveness, readiness, published keys. |
+//! | [`doctor`] | What is wrong with a proxy's configuration. |
 //! | [`telemetry`] | The log. |
 //! | [`shutdown`] | The first signal drains, the second stops. |
 //! | [`config`] | The only reader of settings and environment. |
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod config;
 pub mod dev_folder;
 pub mod digest;
+pub mod doctor;
 pub mod domain;
 pub mod door;
 pub mod engine;

@@ -123,6 +123,7 @@ const HOUSE: &[Room] = &[
         rooms: &["readiness", "domain", "door", "engine", "identity", "json", "proxied", "state", "transport"],
         crates: &["axum", "form_urlencoded", "prometheus", "serde_json"],
     },
+    Room { name: "doctor", rooms: &[], crates: &["serde_json", "serde_saphyr"] },
     Room { name: "telemetry", rooms: &[], crates: &["serde", "tracing_subscriber"] },
     Room { name: "shutdown", rooms: &[], crates: &["tokio", "tokio_util", "tracing"] },
     Room {
@@ -176,6 +177,7 @@ const HOUSE: &[Room] = &[
             "config",
             "dev_folder",
             "digest",
+            "doctor",
             "domain",
             "engine",
             "identity",
@@ -232,6 +234,7 @@ const CRATES: &[&str] = &[
     "rustls",
     "serde",
     "serde_json",
+    "serde_saphyr",
     "sha2",
     "socket2",
     "strsim",
