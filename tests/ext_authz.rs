@@ -263,6 +263,26 @@ mod tests {
     }
 
     #[test]
+    fn c7_a_refusal_has_headers_of_its_own_alone() {
+        let gate = Gate::open();
+        let sent = [("x-remit-agent", "a"), ("x-mine", "m"), ("set-cookie", "c")];
+        let refused = gate.ask("gate", about("deployer", "/a", &sent));
+        let names = options(&refused).into_iter().map(|option| option.header.unwrap().key).collect::<Vec<_>>();
+        assert_eq!(names, ["content-type"]);
+    }
+
+    #[test]
+    fn c18_what_other_filters_wrote_is_not_read() {
+        let gate = Gate::open();
+        let mut bytes = about("deployer", "/a", &[]).encode_to_vec();
+        // One more piece of `attributes`, with a `metadata_context` (field 11) and a `tls_session` (field 12).
+        bytes.extend([0x0a, 0x0a, 0x5a, 0x02, 0x0a, 0x00, 0x62, 0x04, 0x0a, 0x02, b'a', b'b']);
+        let request = CheckRequest::decode(bytes.as_slice()).unwrap();
+        assert_eq!(request.encode_to_vec().len(), about("deployer", "/a", &[]).encode_to_vec().len());
+        assert_eq!(refusal(&gate.ask("gate", request)).1, "COMMUNICATION_NOT_ALLOWED");
+    }
+
+    #[test]
     fn c8_a_refusal_is_short_and_shows_no_token() {
         let gate = Gate::open();
         let token = "e".repeat(3000);
@@ -366,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn c18_the_destinations_certificate_counts_where_the_entry_lists_it() {
+    fn c17_the_destinations_certificate_counts_where_the_entry_lists_it() {
         let gate = Gate::open();
         let ask = |principal: &str| {
             let mut request = about("deployer", "/v2", &[]);

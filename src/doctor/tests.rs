@@ -61,7 +61,7 @@ fn c3_c9_c13_what_is_only_worse_is_a_warning() {
 
 #[test]
 fn istios_objects_are_read_too() {
-    let mesh = r#"
+    let mesh = r"
 apiVersion: v1
 kind: ConfigMap
 data:
@@ -73,7 +73,7 @@ data:
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 spec: {mtls: {mode: PERMISSIVE}}
-"#;
+";
     let found = fatal(mesh);
     assert!(found.len() == 2 && found[0].contains("failOpen") && found[1].contains("PERMISSIVE"), "{found:?}");
     let good = mesh.replace("failOpen: true", "failOpen: false, timeout: 0.5s").replace("PERMISSIVE", "STRICT");

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import ssl
+import subprocess
 import time
 
 import grpc
@@ -17,9 +18,9 @@ import pytest
 from certificates import Authority, spiffe_id
 from conftest import cannot
 from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2, external_auth_pb2_grpc
-from envoy_process import RULES, Envoy, Upstream, is_there
+from envoy_process import CONFIG, RULES, Envoy, Upstream, is_there
 from remit_client import World
-from remit_process import Remit, copy_folder
+from remit_process import Remit, binary, copy_folder
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, WRITER, deployer_token
 
 NEWEST, OLDER = "1.40.0", "1.36.4"
@@ -481,3 +482,40 @@ def test_a_field_that_is_not_utf_8_is_refused_in_an_answer(guarded_once):
     bad = good.replace(b"/open", b"/op\xffn")
     with stub(guarded_once, "svc-demo") as channel:
         assert denied(check(channel, bad)) == (403, "REQUEST_MALFORMED")
+
+
+def test_what_is_larger_than_any_request_is_not_read_and_many_at_once_are_answered(guarded_once):
+    with stub(guarded_once, "svc-demo") as channel:
+        huge = about(ANALYST)
+        huge.attributes.request.http.body = "x" * (1024 * 1024)
+        with pytest.raises(grpc.RpcError) as error:
+            check(channel, huge)
+        assert error.value.code() in (grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        method = channel.unary_unary(CHECK, lambda message: message, external_auth_pb2.CheckResponse.FromString)
+        asked = [method.future(about(ANALYST).SerializeToString(), timeout=30) for _ in range(300)]
+        assert [answer.result().status.code for answer in asked] == [0] * 300
+
+
+# The configuration itself.
+
+
+@pytest.mark.parametrize("version", [NEWEST, OLDER])
+def test_envoy_takes_the_configuration(guarded_once, version):
+    if not is_there(version):
+        cannot(f"Envoy {version} could not be installed")
+    envoy = Envoy(version, guarded_once.remit.folder, 1, guarded_once.upstream)
+    done = envoy.validate()
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_doctor_finds_nothing_in_ours_and_names_a_hole_in_another(tmp_path):
+    def examined(text):
+        (tmp_path / "envoy.yaml").write_text(text)
+        command = [binary(), "doctor", "--envoy", tmp_path / "envoy.yaml"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+    ours = examined(CONFIG.read_text())
+    assert (ours.returncode, ours.stdout) == (0, "nothing found\n")
+    open_ = examined(CONFIG.read_text().replace("failure_mode_allow: false", "failure_mode_allow: true"))
+    assert open_.returncode == 1 and "fix  failure_mode_allow: false" in open_.stdout
+    assert examined("a: 1").returncode == 2
