@@ -31,6 +31,8 @@ pub const BATCH_ITEMS: usize = 100;
 pub const CONTEXT_BYTES: usize = 8 * 1024;
 /// Nesting of the context.
 pub const CONTEXT_DEPTH: usize = 8;
+/// Subjects, resources or actions that the policy lists for searches: as many as it may have agents with rules.
+pub const ENTITIES: usize = 100_000;
 /// The policy file, in bytes.
 pub const POLICY_BYTES: usize = 8 * 1024 * 1024;
 /// Nesting of the policy file. The deepest known key is at 6.
