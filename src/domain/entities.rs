@@ -182,7 +182,9 @@ fn by_type<T: Ord>(kind: Kind, names: impl Iterator<Item = T>, text: fn(&T) -> &
             sorted.insert(type_name.into(), vec![name]);
         }
     }
-    sorted.values_mut().for_each(|of_type| of_type.sort_unstable());
+    for of_type in sorted.values_mut() {
+        of_type.sort_unstable();
+    }
     sorted
 }
 

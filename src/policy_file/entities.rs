@@ -1,4 +1,4 @@
-//! The section `entities`: what AuthZEN searches range over, with what is known of each.
+//! The section `entities`: what searches range over, with what is known of each.
 
 use jsonc_parser::ast::{Array, Object, Value};
 use serde_json::Map;
