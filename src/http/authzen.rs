@@ -59,7 +59,7 @@ struct Received {
     body: Map<String, Value>,
 }
 
-/// Who asks comes first: nobody's body is read.
+/// Who asks is settled first: the body of a caller that is nobody is not read.
 async fn receive(pages: &Pages, request: Request, most: usize) -> Result<Received, Refusal> {
     let (head, body) = request.into_parts();
     let visit = enter(&pages.door, &head)?;

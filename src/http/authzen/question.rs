@@ -56,9 +56,9 @@ pub(super) struct Question<'a> {
     pub(super) agent: Cow<'a, str>,
     pub(super) capability: &'a str,
     pub(super) resource: Cow<'a, str>,
-    pub(super) subject_properties: Option<&'a Map<String, Value>>,
-    pub(super) action_properties: Option<&'a Map<String, Value>>,
-    pub(super) resource_properties: Option<&'a Map<String, Value>>,
+    pub(super) subject_properties: Properties<'a>,
+    pub(super) action_properties: Properties<'a>,
+    pub(super) resource_properties: Properties<'a>,
     pub(super) context: Option<Context<'a>>,
 }
 
@@ -112,7 +112,7 @@ impl<'a> Stated<'a> {
         Ok(type_name)
     }
 
-    pub(super) fn action(&self) -> Result<(&'a str, Option<&'a Map<String, Value>>), Malformed> {
+    pub(super) fn action(&self) -> Result<(&'a str, Properties<'a>), Malformed> {
         let action = self.entity("action")?;
         let name = action.text("name")?;
         Capability::check(name).map_err(|invalid| Malformed::new("action.name", invalid.to_string()))?;
@@ -125,8 +125,10 @@ impl<'a> Stated<'a> {
     }
 }
 
+/// What is said of a subject, a resource or an action.
+type Properties<'a> = Option<&'a Map<String, Value>>;
 /// The name that a type and an id stand for, and the properties that came with them.
-pub(super) type Named<'a> = (Cow<'a, str>, Option<&'a Map<String, Value>>);
+pub(super) type Named<'a> = (Cow<'a, str>, Properties<'a>);
 
 impl<'a> Entity<'a> {
     fn text(&self, part: &'static str) -> Result<&'a str, Malformed> {
@@ -145,7 +147,7 @@ impl<'a> Entity<'a> {
         Ok((name, self.properties()?))
     }
 
-    fn properties(&self) -> Result<Option<&'a Map<String, Value>>, Malformed> {
+    fn properties(&self) -> Result<Properties<'a>, Malformed> {
         let Some(value) = self.object.get("properties") else { return Ok(None) };
         let member = || format!("{}.properties", self.member);
         let Value::Object(properties) = value else { return Err(Malformed::new(member(), "it is no object")) };
