@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_member_that_is_missing_or_of_another_type_is_named() {
-        let deep = json!({"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": 1}}}}}}}});
+        let deep = json!({"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {}}}}}}}, "b": [[[[[[[[1]]]]]]]]}});
         for (part, value, wanted) in [
             ("subject", json!("alice"), "subject: it is no object"),
             ("subject", json!({"id": "a"}), "subject.type: it is missing"),
