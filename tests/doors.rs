@@ -1,4 +1,4 @@
-//! The same answer at every door: in process, over gRPC, in a batch, over AuthZEN, for thousands of random requests.
+//! The same answer at every door: in process, over gRPC, in a batch, over `AuthZEN`, for thousands of random requests.
 //! The command line is a gRPC client; `tests/life` sees to it.
 
 #[cfg(test)]
@@ -181,7 +181,7 @@ mod tests {
             first
         }
 
-        /// What AuthZEN has words for: a use, by an agent that is named.
+        /// What `AuthZEN` has words for: a use, by an agent that is named.
         fn evaluation(&self, question: &Question) -> Value {
             let entity = |kind: Kind, name: &str| {
                 let (type_name, id) = kind.typed(name).unwrap_or((kind.bare_type(), name));
@@ -260,11 +260,11 @@ mod tests {
         if reason == Reason::Allowed { Ok(()) } else { Err((reason, text("message").to_owned())) }
     }
 
-    /// Without a call or a destination, which AuthZEN has no words for. Those with a call become questions about a
+    /// Without a call or a destination, which `AuthZEN` has no words for. Those with a call become questions about a
     /// token in its holder's hands, so that some are allowed.
-    fn in_authzens_words(question: Question) -> Question {
+    fn in_authzens_words(question: &Question) -> Question {
         let (agent, call) = (question.agent.unwrap_or(0), question.call);
-        let plain = Question { agent: Some(agent), destination: None, call: None, ..question };
+        let plain = Question { agent: Some(agent), destination: None, call: None, ..question.clone() };
         let Some((by_gate, get)) = call else { return plain };
         let token = plain.token % 4;
         let holder = [1, 1, 2, 8][token];
@@ -278,20 +278,17 @@ mod tests {
         let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(4000));
         let allowed = std::cell::Cell::new(0_u32);
         let outcome = runner.run(&questions(), |question| {
-            let question = in_authzens_words(question);
+            let question = in_authzens_words(&question);
             let wanted = verdict(&doors.batch(&question));
             let (status, alone, batched) = doors.authzen(&question);
-            match &wanted {
-                Err((Reason::RequestMalformed, _)) => {
-                    prop_assert_eq!(status, StatusCode::BAD_REQUEST);
-                    prop_assert_eq!(&alone["reason"], "REQUEST_MALFORMED");
-                    prop_assert_eq!(said(&batched).unwrap_err().0, Reason::RequestMalformed);
-                }
-                _ => {
-                    prop_assert_eq!(status, StatusCode::OK);
-                    prop_assert_eq!(said(&alone), wanted.clone());
-                    prop_assert_eq!(said(&batched), wanted.clone());
-                }
+            if let Err((Reason::RequestMalformed, _)) = &wanted {
+                prop_assert_eq!(status, StatusCode::BAD_REQUEST);
+                prop_assert_eq!(&alone["reason"], "REQUEST_MALFORMED");
+                prop_assert_eq!(said(&batched).unwrap_err().0, Reason::RequestMalformed);
+            } else {
+                prop_assert_eq!(status, StatusCode::OK);
+                prop_assert_eq!(said(&alone), wanted.clone());
+                prop_assert_eq!(said(&batched), wanted.clone());
             }
             allowed.set(allowed.get() + u32::from(wanted.is_ok()));
             Ok(())

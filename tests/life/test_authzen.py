@@ -467,11 +467,8 @@ def test_a_body_that_is_too_large(pep, path, bound):
     body = GOOD[:-1] + ', "x": "' + "a" * bound + '"}'
     assert "more than" in pep.send("POST", f"/access/v1/{path}", body).json(413)["message"]
     chunks = [body[at : at + 65536].encode() for at in range(0, len(body), 65536)]
-    # Without a length that says so before it comes; the connection may be ended while it is sent.
-    try:
-        assert pep.send("POST", f"/access/v1/{path}", iter(chunks)).status == 413
-    except (BrokenPipeError, ConnectionResetError):
-        pass
+    # Without a length that says so before it comes.
+    assert pep.send("POST", f"/access/v1/{path}", iter(chunks)).status == 413
     within = GOOD[:-1] + ', "x": "' + "a" * (bound - len(GOOD) - 100) + '"}'
     assert pep.send("POST", f"/access/v1/{path}", within).status == 200
 

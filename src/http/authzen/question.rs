@@ -257,10 +257,8 @@ mod tests {
     use super::*;
 
     fn map(value: Value) -> Map<String, Value> {
-        match value {
-            Value::Object(object) => object,
-            other => panic!("{other}"),
-        }
+        let Value::Object(object) = value else { panic!("no object") };
+        object
     }
 
     fn good() -> Value {
