@@ -626,6 +626,19 @@ def test_a_stale_policy_denies_and_finds_nothing(serve, folder):
     assert answer.json(503)["reason"] == "POLICY_STALE"
 
 
+def test_what_can_not_be_recorded_is_denied_and_not_found(serve, folder):
+    (folder / "policy.json").write_text(json.dumps(POLICY))
+    pep = Pep(serve(REMIT_AUDIT_FILE="/dev/full", **over_tls(folder)).remit)
+
+    def refusal():
+        answer = pep.evaluate(ALICE, READ, RECORD_1)
+        return None if answer["decision"] else answer["context"]["reason"]
+
+    assert wait_until(refusal, "writing failed") == "AUDIT_UNAVAILABLE"
+    answer = pep.post("search/action", dict(subject=ALICE, resource=RECORD_1))
+    assert answer.json(503)["reason"] == "AUDIT_UNAVAILABLE"
+
+
 # The same answer as over gRPC.
 
 
