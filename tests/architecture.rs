@@ -73,8 +73,23 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "identity",
-        rooms: &["domain", "json", "transport"],
-        crates: &["serde", "serde_json", "x509_parser", "http"],
+        rooms: &["digest", "domain", "json", "transport"],
+        // Of jsonwebtoken only the cryptography is used: what it takes by default, RFC 8725 refuses.
+        crates: &[
+            "serde",
+            "serde_json",
+            "x509_parser",
+            "http",
+            "arc_swap",
+            "base64",
+            "jsonwebtoken",
+            "moka",
+            "parking_lot",
+            "reqwest",
+            "tokio",
+            "tracing",
+            "url",
+        ],
     },
     Room {
         name: "engine",
