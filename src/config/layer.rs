@@ -27,7 +27,6 @@ const LATER: &[&str] = &[
     "offline_jwt",
     "otlp_endpoint",
     "prefix",
-    "public_url",
     "replicas",
     "sync",
     "timeout_ms",
