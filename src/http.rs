@@ -1,9 +1,16 @@
-//! The HTTP face: metrics, liveness, readiness, published keys, and the question of proxies that speak HTTP.
+//! The HTTP face: decisions for `AuthZEN` clients and for proxies, metrics, liveness, readiness, published keys.
 
+mod authenticate;
+mod authzen;
+mod body;
 mod check;
 mod health;
 mod metrics;
+mod refusal;
+mod request_id;
 mod well_known;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{any, get};
@@ -23,9 +30,12 @@ pub struct Pages {
     pub examine: Examine,
     /// The counters.
     pub registry: prometheus::Registry,
+    /// Scheme, host and port at which others reach these pages; without it no address is published.
+    pub public_url: Option<Arc<str>>,
 }
 
-/// The pages of the HTTP listener. Proxies need an identity; the others none, and only auditors see readiness in detail.
+/// The pages of the HTTP listener. Metrics, health and what is well-known need no identity; only auditors see readiness
+/// in detail.
 pub fn routes(pages: Pages) -> Router {
     Router::new()
         .route("/metrics", get(metrics::page))
@@ -33,5 +43,6 @@ pub fn routes(pages: Pages) -> Router {
         .route("/readyz", get(health::ready))
         .route("/.well-known/jwks.json", get(well_known::keys))
         .route("/v1/check", any(check::check))
+        .merge(authzen::routes())
         .with_state(pages)
 }

@@ -44,13 +44,16 @@ pub struct Config {
     pub api_keys_file: Option<PathBuf>,
     /// What forwarded identities are signed with.
     pub forward: forwarded::Config,
+    /// `[[identity.jwt]]`: the issuers whose JWTs are evidence.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jwt: Vec<jwt::Config>,
 }
 
 impl Config {
     /// Whether a client may be known by something else than its certificate.
     #[must_use]
     pub fn takes_other_evidence(&self) -> bool {
-        self.api_keys_file.is_some()
+        self.api_keys_file.is_some() || !self.jwt.is_empty()
     }
 }
 
@@ -63,6 +66,7 @@ impl Default for Config {
             allow_common_name: false,
             api_keys_file: None,
             forward: forwarded::Config::default(),
+            jwt: Vec::new(),
         }
     }
 }

@@ -22,7 +22,7 @@
 //! | [`api`] | The messages that `proto/` generates. |
 //! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
-//! | [`http`] | Metrics, liveness, readiness, published keys. |
+//! | [`http`] | `AuthZEN`, metrics, liveness, readiness, published keys, the question of proxies that speak HTTP. |
 //! | [`doctor`] | What is wrong with a proxy's configuration. |
 //! | [`telemetry`] | The log. |
 //! | [`shutdown`] | The first signal drains, the second stops. |

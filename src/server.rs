@@ -5,6 +5,7 @@
 //! reloads, expiry) runs on the main thread's runtime.
 
 mod build;
+mod issuers;
 mod reload;
 mod troubles;
 mod workers;
@@ -89,6 +90,7 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
     let built = build::build(&config, is_dev)?;
     let (examine, troubles) = built.examination(&config, drain.clone());
     let reloader = reload::begin(&built, &config, troubles, drain.clone())?;
+    issuers::begin(&built.identity.sources().issuers, built.engine.clock(), &drain)?;
 
     let (mut answering, health) = grpc::health().await;
     let cores = runtimes(&config);
@@ -181,8 +183,13 @@ fn http_service(
         Security::Plain(Protocol::Auto)
     };
     let (port, listener) = bind(config.http.listen, "[http] listen")?;
-    let (examine, registry) = (Arc::clone(examine), built.registry.clone());
-    let pages = http::Pages { door: gatekeeper.door().clone(), gatekeeper, examine, registry };
+    let pages = http::Pages {
+        door: gatekeeper.door().clone(),
+        gatekeeper,
+        examine: Arc::clone(examine),
+        registry: built.registry.clone(),
+        public_url: config.http.published_at(port).map(Arc::from),
+    };
     let gate = Gate::new(built.admin_gate.limits().clone());
     Ok((port, serve(listener, security, http::routes(pages), gate, drain.clone())))
 }
