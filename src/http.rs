@@ -1,7 +1,10 @@
-//! The HTTP face: metrics, liveness, readiness.
+//! The HTTP face: metrics, liveness, readiness, OAuth.
 
 mod health;
 mod metrics;
+pub mod oauth;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
@@ -18,13 +21,20 @@ pub struct Pages {
     pub examine: Examine,
     /// The counters.
     pub registry: prometheus::Registry,
+    /// The base of every address that is published; none: nothing is published.
+    pub public_url: Option<Arc<str>>,
+    /// How the OAuth face was configured.
+    pub oauth: oauth::Settings,
 }
 
-/// The pages of the HTTP listener. None of these needs an identity; only auditors see readiness in detail.
+/// The pages of the HTTP listener. Metrics, health and what is well-known need no identity; only auditors see
+/// readiness in detail.
 pub fn routes(pages: Pages) -> Router {
+    let oauth = oauth::routes(pages.door.clone(), pages.public_url.clone(), pages.oauth);
     Router::new()
         .route("/metrics", get(metrics::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .with_state(pages)
+        .merge(oauth)
 }

@@ -88,7 +88,7 @@ async fn delegate(
         on_behalf_of: None,
     };
     let request =
-        DelegateRequest { wish, parent, request_id: "", deadline: world.clock.now().after(Duration::from_secs(1)) };
+        DelegateRequest { wish, parent, request_id: "", deadline: world.clock.now().after(Duration::from_secs(1)), exchange: None };
     world.engine.delegate(&caller(from), &request).await.outcome
 }
 

@@ -97,6 +97,7 @@ impl World {
             parent,
             request_id: "",
             deadline: self.deadline(wish.late),
+            exchange: None,
         };
         self.engine.delegate(&caller(&wish.caller), &request).await
     }
