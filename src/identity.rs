@@ -19,7 +19,7 @@ use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use api_key::ApiKeys;
 use forwarded::Forwarding;
-use jwt::{Issuers, VerifiedJwt};
+use jwt::{ClientConfig, Clients, Issuers, VerifiedJwt};
 use mtls::Certificate;
 use spiffe::{InvalidTemplate, Template};
 
@@ -38,6 +38,9 @@ pub struct Config {
     /// `[[identity.jwt]]`: the issuers whose JWTs are evidence.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub jwt: Vec<jwt::Config>,
+    /// `[[identity.client]]`: the agents that authenticate to the OAuth endpoints with `private_key_jwt`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client: Vec<ClientConfig>,
 }
 
 impl Default for Config {
@@ -48,6 +51,7 @@ impl Default for Config {
             dns_templates: vec!["{agent}.ai-agents.svc.cluster.local".to_owned()],
             allow_common_name: false,
             jwt: Vec::new(),
+            client: Vec::new(),
         }
     }
 }
@@ -111,6 +115,8 @@ pub struct Sources {
     pub api_keys: ApiKeys,
     /// What Remit signed itself.
     pub forwarding: Forwarding,
+    /// Which clients' assertions are good.
+    pub clients: Clients,
 }
 
 /// Turns evidence into callers.
@@ -174,6 +180,30 @@ impl Identity {
             return Err(Unidentified::Unauthenticated("x-remit-agent names another agent than the evidence"));
         }
         Ok(first)
+    }
+
+    /// The client that signed this assertion (RFC 7523) for one of these audiences. It holds no role.
+    ///
+    /// # Errors
+    /// Why it is nobody.
+    pub fn identify_client(
+        &self,
+        assertion: &str,
+        audiences: &[String],
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Caller, Unidentified> {
+        let agent = self.sources.clients.verify(assertion, audiences, now).map_err(Unidentified::Unauthenticated)?;
+        let agent = policy.name(agent.as_str()).cloned().unwrap_or(agent);
+        let identity = VerifiedIdentity {
+            subject: agent.shared(),
+            agent,
+            method: IdentityMethod::Jwt,
+            issuer: CLIENT_ISSUER.into(),
+            claims: Arc::default(),
+            verified_at: now,
+        };
+        Ok(Caller::new(Arc::new(identity), false))
     }
 
     fn by_certificate(
@@ -271,6 +301,8 @@ impl Identity {
     }
 }
 
+/// The issuer of identities by a client's own key.
+const CLIENT_ISSUER: &str = "remit:client-key";
 /// The issuer of identities by API key.
 const API_KEY_ISSUER: &str = "remit:api-key";
 

@@ -117,7 +117,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "http",
         rooms: &["readiness", "domain", "door", "engine", "identity", "json", "state", "transport"],
-        crates: &["axum", "prometheus", "serde_json"],
+        crates: &["axum", "prometheus", "serde_json", "tracing", "url"],
     },
     Room { name: "telemetry", rooms: &[], crates: &["serde", "tracing_subscriber"] },
     Room { name: "shutdown", rooms: &[], crates: &["tokio", "tokio_util", "tracing"] },
