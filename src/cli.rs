@@ -4,6 +4,7 @@
 //! it was denied or a check failed, 2 if it was called wrongly or something broke. A token comes from a file, from
 //! standard input or from `REMIT_TOKEN`, and never stands in an argument or an error.
 
+mod api_key;
 mod authorize;
 mod client;
 mod delegate;
@@ -48,6 +49,9 @@ enum Command {
     Serve(serve::Serve),
     Keygen(keygen::Keygen),
     DevCerts(dev_certs::DevCerts),
+    /// Make API keys.
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
     /// Look at policy files.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -61,6 +65,11 @@ enum Command {
     Introspect(introspect::Introspect),
     Watch(watch::Watch),
     Status(status::Status),
+}
+
+#[derive(Subcommand)]
+enum ApiKeyCommand {
+    New(api_key::New),
 }
 
 #[derive(Subcommand)]
@@ -131,6 +140,7 @@ impl Command {
             Self::Serve(command) => command.run(),
             Self::Keygen(command) => command.run(output),
             Self::DevCerts(command) => command.run(output),
+            Self::ApiKey(ApiKeyCommand::New(command)) => command.run(output),
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),

@@ -1,8 +1,9 @@
-//! The HTTP face: metrics, liveness, readiness, OAuth.
+//! The HTTP face: metrics, liveness, readiness, published keys, OAuth.
 
 mod health;
 mod metrics;
 pub mod oauth;
+mod well_known;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub fn routes(pages: Pages) -> Router {
         .route("/metrics", get(metrics::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
+        .route("/.well-known/jwks.json", get(well_known::keys))
         .with_state(pages)
         .merge(oauth)
 }

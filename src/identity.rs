@@ -4,9 +4,12 @@ pub mod api_key;
 mod connection;
 pub mod forwarded;
 pub mod jwt;
+pub mod jwt_type;
 pub mod mtls;
+pub mod signing;
 pub mod spiffe;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use connection::{API_KEY_HEADER, FORWARDED_HEADER, Identified, SELF_ASSERTED_HEADER};
@@ -41,6 +44,19 @@ pub struct Config {
     /// `[[identity.client]]`: the agents that authenticate to the OAuth endpoints with `private_key_jwt`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub client: Vec<ClientConfig>,
+    /// The file with the digests of API keys, as `remit api-key new` prints them. None by default: no key is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_keys_file: Option<PathBuf>,
+    /// What forwarded identities are signed with.
+    pub forward: forwarded::Config,
+}
+
+impl Config {
+    /// Whether a client may be known by something else than its certificate.
+    #[must_use]
+    pub fn takes_other_evidence(&self) -> bool {
+        self.api_keys_file.is_some() || !self.jwt.is_empty()
+    }
 }
 
 impl Default for Config {
@@ -52,6 +68,8 @@ impl Default for Config {
             allow_common_name: false,
             jwt: Vec::new(),
             client: Vec::new(),
+            api_keys_file: None,
+            forward: forwarded::Config::default(),
         }
     }
 }
@@ -78,6 +96,19 @@ impl Evidence<'_> {
         let Self { certificate, bearer, api_key, forwarded, self_asserted } = self;
         certificate.is_none() && [bearer, api_key, forwarded, self_asserted].iter().all(|told| told.is_none())
     }
+}
+
+/// Evidence of somebody that a request shows beside its caller's own. It has no `Debug`: it is a secret.
+#[derive(Clone, Copy)]
+pub enum Shown<'a> {
+    /// A JWT of a configured issuer.
+    Bearer(&'a str),
+    /// An API key.
+    ApiKey(&'a str),
+    /// What Remit signed for this receiver: an agent's name.
+    ForwardedTo(&'a str, &'a str),
+    /// What Remit signed for Remit itself.
+    Forwarded(&'a str),
 }
 
 /// Why nobody is the caller.
@@ -163,7 +194,7 @@ impl Identity {
             certificate.map(|certificate| self.by_certificate(certificate, policy, now)),
             bearer.map(|token| self.by_jwt(token, policy, now)),
             api_key.map(|key| self.by_api_key(key, policy, now)),
-            forwarded.map(|text| self.by_forwarded(text, policy, now)),
+            forwarded.map(|text| self.by_forwarded(None, text, policy, now)),
         ]
         .into_iter()
         .flatten();
@@ -204,6 +235,25 @@ impl Identity {
             verified_at: now,
         };
         Ok(Caller::new(Arc::new(identity), false))
+    }
+
+    /// Whom this is evidence of, whoever shows it.
+    ///
+    /// # Errors
+    /// Why it is nobody.
+    pub fn verify(
+        &self,
+        shown: Shown<'_>,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Arc<VerifiedIdentity>, Unidentified> {
+        let caller = match shown {
+            Shown::Bearer(token) => self.by_jwt(token, policy, now),
+            Shown::ApiKey(key) => self.by_api_key(key, policy, now),
+            Shown::Forwarded(text) => self.by_forwarded(None, text, policy, now),
+            Shown::ForwardedTo(audience, text) => self.by_forwarded(Some(audience), text, policy, now),
+        };
+        caller.map(|caller| Arc::clone(caller.identity()))
     }
 
     fn by_certificate(
@@ -247,8 +297,19 @@ impl Identity {
         Ok(Caller::new(Arc::new(identity), true))
     }
 
-    fn by_forwarded(&self, text: &str, policy: &Policy, now: Timestamp) -> Result<Caller, Unidentified> {
-        let identity = self.sources.forwarding.verify(text, now).map_err(Unidentified::Unauthenticated)?;
+    fn by_forwarded(
+        &self,
+        audience: Option<&str>,
+        text: &str,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Caller, Unidentified> {
+        let forwarding = &self.sources.forwarding;
+        let identity = match audience {
+            Some(audience) => forwarding.verify_for(audience, text, now),
+            None => forwarding.verify(text, now),
+        };
+        let identity = identity.map_err(Unidentified::Unauthenticated)?;
         let agent = policy.name(identity.agent.as_str()).cloned().unwrap_or(identity.agent);
         // What was forwarded holds no role: it says who asked somebody else.
         Ok(Caller::new(Arc::new(VerifiedIdentity { agent, ..identity }), false))

@@ -70,7 +70,8 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "identity",
-        rooms: &["domain", "json", "transport"],
+        // Of the keyring it wants digests of API keys, and the rule which files are closed to others.
+        rooms: &["domain", "json", "keyring", "transport"],
         // Of jsonwebtoken only the cryptography is used, SHA-256 of tokens for their cache included.
         crates: &[
             "serde",
@@ -83,9 +84,11 @@ const HOUSE: &[Room] = &[
             "moka",
             "parking_lot",
             "reqwest",
+            "subtle",
             "tokio",
             "tracing",
             "url",
+            "zeroize",
         ],
     },
     Room {
@@ -154,7 +157,7 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "cli",
-        rooms: &["api", "config", "dev_folder", "domain", "engine", "keyring", "policy_file", "server"],
+        rooms: &["api", "config", "dev_folder", "domain", "engine", "identity", "keyring", "policy_file", "server"],
         crates: &[
             "base64",
             "clap",

@@ -16,6 +16,8 @@ crl = "crl.pem"
 client_auth = "required"
 [http]
 listen = "[::1]:5"
+public_url = "https://remit.example.com"
+offline_jwt = true
 tls_certificate = "http.pem"
 tls_key = "http.key"
 client_ca = "http-ca.pem"
@@ -52,6 +54,13 @@ spiffe_templates = ["spiffe://a/{agent}"]
 allow_dns_san = true
 dns_templates = ["{agent}.a"]
 allow_common_name = true
+api_keys_file = "api_keys.txt"
+[identity.forward]
+signing_key = "forward.key"
+issuer = "https://remit.example"
+ttl_seconds = 30
+also_published = ["next.pem"]
+jwks_cache_seconds = 15
 [telemetry]
 log = "debug"
 format = "text"
@@ -106,7 +115,7 @@ fn every_key_arrives_in_its_place() {
     let config = given.config();
     let at = |name: &str| given.folder.path().join(name);
     assert_eq!(config.grpc.limits().streams, 256);
-    assert_eq!(config.tls.files().certificate, at("server.pem"));
+    assert_eq!(config.tls.files(false).certificate, at("server.pem"));
     assert_eq!(config.tls.client_ca, PathBuf::from("/etc/ca.pem"));
     assert_eq!(config.http.files().unwrap().key, at("http.key"));
     assert_eq!(config.policy.roles().enforcement_points[0].as_str(), "gate");
@@ -236,7 +245,7 @@ fn an_unknown_key_is_shown_at_its_place() {
     assert!(section.contains("did you mean `telemetry`?"), "{section}");
     let later = Given::file("[state]\ndir = \"state\"\n").error();
     assert!(later.contains("this version of Remit does not act on `dir`: remove it"), "{later}");
-    for text in ["[tls]\nclient_auth = \"optional\"\n", "[state]\nbackend = \"journal\"\n", "[[identity.jwt]]\n", "x ="]
+    for text in ["[tls]\nclient_auth = \"perhaps\"\n", "[state]\nbackend = \"journal\"\n", "[[identity.jwt]]\n", "x ="]
     {
         assert!(Given::file(text).error().contains("line "), "{text}");
     }
@@ -295,4 +304,23 @@ fn an_unreadable_file_is_named() {
     let sources = Sources { file: Some("/nonexistent/remit.toml".into()), ..Sources::default() };
     let error = Config::read(&sources).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/remit.toml"), "{error}");
+}
+
+#[test]
+fn what_is_published_is_configured_or_local() {
+    let at = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
+    let mut http = HttpConfig::default();
+    assert_eq!(http.published_at(at("127.0.0.1:9")).as_deref(), Some("http://localhost:9"));
+    assert_eq!(http.published_at(at("10.0.0.1:9")), None);
+    http.tls_certificate = Some("a.pem".into());
+    assert_eq!(http.published_at(at("[::1]:9")).as_deref(), Some("https://localhost:9"));
+    http.public_url = Some(PublicUrl::parse("https://remit.example.com").unwrap());
+    assert_eq!(http.published_at(at("127.0.0.1:9")).as_deref(), Some("https://remit.example.com"));
+}
+
+#[test]
+fn a_public_url_that_is_more_than_an_origin_is_refused_with_what_to_write() {
+    let given = Given::file(&format!("{REQUIRED}http.public_url = \"https://remit.example.com/\"\n"));
+    let refused = Config::read(&given.sources).unwrap_err().to_string();
+    assert!(refused.contains("write https://remit.example.com"), "{refused}");
 }

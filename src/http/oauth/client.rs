@@ -44,10 +44,16 @@ fn has_assertion(form: &Form) -> bool {
 fn only_one(asked: &Asked) -> Result<(), Refusal> {
     let Asked { peer, headers, form } = asked;
     if headers.contains_key(FORWARDED_HEADER) {
-        return Err(Refusal::new(Error::InvalidClient, "x-remit-identity says who asked somebody else, not who the client is"));
+        return Err(Refusal::new(
+            Error::InvalidClient,
+            "x-remit-identity says who asked somebody else, not who the client is",
+        ));
     }
     if form.one("client_secret").is_some() {
-        return Err(Refusal::new(Error::InvalidClient, "client secrets are not taken: use a certificate, an API key or private_key_jwt"));
+        return Err(Refusal::new(
+            Error::InvalidClient,
+            "client secrets are not taken: use a certificate, an API key or private_key_jwt",
+        ));
     }
     let shown = [
         peer.as_ref().is_some_and(|peer| peer.standing() != Standing::Anonymous),
@@ -56,7 +62,10 @@ fn only_one(asked: &Asked) -> Result<(), Refusal> {
         has_assertion(form),
     ];
     if shown.iter().filter(|is_shown| **is_shown).count() > 1 {
-        return Err(Refusal::new(Error::InvalidRequest, "the client authenticates in more than one way: use one (RFC 6749 §2.3)"));
+        return Err(Refusal::new(
+            Error::InvalidRequest,
+            "the client authenticates in more than one way: use one (RFC 6749 §2.3)",
+        ));
     }
     Ok(())
 }

@@ -1,5 +1,9 @@
 //! The subject's and the actor's tokens, verified by the kind that they are said to be of (RFC 8693 §2.1, §3).
 
+use std::sync::Arc;
+
+use serde_json::Value;
+
 use super::OAuth;
 use super::exchange::{Actor, Subject, SubjectJwt};
 use super::form::Form;
@@ -9,7 +13,8 @@ use crate::domain::caller::Caller;
 use crate::domain::time::Timestamp;
 use crate::door::Visit;
 use crate::identity::jwt::VerifiedJwt;
-use crate::identity::{Evidence, Unidentified};
+use crate::identity::jwt_type::JwtType;
+use crate::identity::{Evidence, Shown, Unidentified};
 
 /// The subject token.
 ///
@@ -64,16 +69,25 @@ fn by_jwt(oauth: &OAuth, token: &str, visit: &Visit, now: Timestamp) -> Result<A
     let issuers = &oauth.door.identity().sources().issuers;
     let jwt = issuers.verify(token, now).map_err(|why| not_good("actor_token", why))?;
     let agent = bearer(oauth, token, visit, now).map_err(|why| not_good("actor_token", why))?;
-    let caller = agent.ok_or_else(|| Refusal::new(Error::InvalidRequest, "actor_token is of nobody that is an agent"))?;
-    Ok(Actor { caller, has_act: jwt.actor.is_some(), expires_at: Some(jwt.expires_at) })
+    let agent =
+        agent.ok_or_else(|| Refusal::new(Error::InvalidRequest, "actor_token is of nobody that is an agent"))?;
+    let identity = Arc::clone(agent.identity());
+    Ok(Actor { identity, has_act: jwt.actor.is_some(), expires_at: jwt.expires_at })
 }
 
-/// What Remit signed for itself, or for the client, who was asked by this agent.
+/// What Remit signed for the client, who was asked by this agent, or for Remit itself.
 fn forwarded(oauth: &OAuth, token: &str, visit: &Visit, now: Timestamp) -> Result<Actor, Refusal> {
     let identity = oauth.door.identity();
-    let caller = identity.forwarded_to(visit.caller.agent(), token, visit.policy(), now);
-    let (caller, has_act) = caller.map_err(|why| not_good("actor_token", why))?;
-    Ok(Actor { caller, has_act, expires_at: None })
+    let signer = identity.sources().forwarding.signer();
+    let signer = signer.ok_or_else(|| not_good("actor_token", "no signing key is configured"))?;
+    let told = signer.open(JwtType::ForwardedIdentity, token, now).map_err(|why| not_good("actor_token", why))?;
+    let expires_at = told.get("exp").and_then(Value::as_u64);
+    let expires_at = expires_at.ok_or_else(|| not_good("actor_token", "the forwarded identity has no exp"))?;
+    let verify = |shown| identity.verify(shown, visit.policy(), now);
+    let to_client = verify(Shown::ForwardedTo(visit.caller.agent().as_str(), token));
+    let identity = to_client.or_else(|_| verify(Shown::Forwarded(token)));
+    let identity = identity.map_err(|_| not_good("actor_token", "the forwarded identity is not for the client"))?;
+    Ok(Actor { identity, has_act: told.contains_key("act"), expires_at })
 }
 
 /// The agent that the token is evidence of, and none if it is good evidence of nobody that is one.

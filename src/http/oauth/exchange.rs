@@ -30,7 +30,7 @@ use serde_json::{Map, Value, json};
 
 use super::refusal::{Error, Refusal};
 use crate::domain::agent::AgentName;
-use crate::domain::caller::{Caller, IdentityMethod};
+use crate::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
 use crate::domain::chain::within_depth;
 use crate::domain::policy::Policy;
 use crate::domain::reason::Reason;
@@ -70,10 +70,10 @@ pub(super) struct SubjectJwt {
 
 /// The actor token.
 pub(super) struct Actor {
-    pub(super) caller: Caller,
+    pub(super) identity: Arc<VerifiedIdentity>,
     pub(super) has_act: bool,
     /// In seconds.
-    pub(super) expires_at: Option<u64>,
+    pub(super) expires_at: u64,
 }
 
 /// How names are read.
@@ -113,9 +113,9 @@ pub(super) fn plan<'a>(shown: Shown<'a>, names: Names<'_>) -> Result<Plan<'a>, R
     if actor.as_ref().is_some_and(|actor| actor.has_act) {
         return Err(refused("actor_token has act: somebody acts as the actor, and what is minted would not say so"));
     }
-    let actor_expires_at = actor.as_ref().and_then(|actor| actor.expires_at);
-    let actor = actor.map_or_else(|| client.clone(), |actor| actor.caller);
-    let to = actor.agent().clone();
+    let actor_expires_at = actor.as_ref().map(|actor| actor.expires_at);
+    let actor = actor.map_or_else(|| Arc::clone(client.identity()), |actor| actor.identity);
+    let to = actor.agent.clone();
     match subject {
         Subject::Capability(text) => Ok(Plan {
             from: client.clone(),
@@ -138,11 +138,11 @@ pub(super) fn plan<'a>(shown: Shown<'a>, names: Names<'_>) -> Result<Plan<'a>, R
 type Start = (Caller, Option<String>, Vec<Party>);
 
 /// Who starts the chain, on whose behalf, and who acted before.
-fn start(jwt: SubjectJwt, client: &Caller, actor: &Caller, names: Names<'_>) -> Result<Start, Refusal> {
+fn start(jwt: SubjectJwt, client: &Caller, actor: &VerifiedIdentity, names: Names<'_>) -> Result<Start, Refusal> {
     let SubjectJwt { issuer, subject, agent, act, .. } = jwt;
     if let Some(act) = act {
         let mut actors = actors(&act, &issuer)?.into_iter();
-        if !actors.next().is_some_and(|current| names.is(&current, client)) {
+        if !actors.next().is_some_and(|current| names.is(&current, client.identity())) {
             return Err(refused("subject_token has act: only its current actor, as the client, may exchange it"));
         }
         return Ok((client.clone(), Some(behalf(&issuer, &subject)?), actors.collect()));
@@ -150,7 +150,7 @@ fn start(jwt: SubjectJwt, client: &Caller, actor: &Caller, names: Names<'_>) -> 
     match agent {
         None => Ok((client.clone(), Some(behalf(&issuer, &subject)?), Vec::new())),
         Some(agent) if agent.agent() == client.agent() => Ok((client.clone(), None, Vec::new())),
-        Some(agent) if actor.agent() == client.agent() => Ok((agent, None, Vec::new())),
+        Some(agent) if actor.agent == *client.agent() => Ok((agent, None, Vec::new())),
         Some(_) => {
             let why = "the client is neither the subject nor the actor: one of them has to ask for the exchange";
             Err(Refusal::new(Error::UnauthorizedClient, why).because(Reason::DelegationNotAllowed))
@@ -160,7 +160,7 @@ fn start(jwt: SubjectJwt, client: &Caller, actor: &Caller, names: Names<'_>) -> 
 
 /// `may_act` names the one that may be the actor (RFC 8693 §4.4). Whether what it says beside that holds nobody here
 /// can tell.
-fn may_act(jwt: &SubjectJwt, actor: &Caller, names: Names<'_>) -> Result<(), Refusal> {
+fn may_act(jwt: &SubjectJwt, actor: &VerifiedIdentity, names: Names<'_>) -> Result<(), Refusal> {
     let Some(may_act) = &jwt.may_act else { return Ok(()) };
     let only = may_act.as_object().filter(|members| members.keys().all(|name| name == "iss" || name == "sub"));
     let named = only.and_then(|members| party(members, &jwt.issuer));
@@ -217,14 +217,16 @@ fn carried(earlier: &[Party], is_offline: bool, policy: &Policy) -> Result<(), R
 impl Names<'_> {
     /// Whether a JWT's party is this agent: by the same evidence, by the policy's `principals`, or by its name under
     /// Remit's own issuer.
-    fn is(self, party: &Party, caller: &Caller) -> bool {
+    fn is(self, party: &Party, identity: &VerifiedIdentity) -> bool {
         let Party { issuer, subject } = party;
-        let (agent, identity) = (caller.agent(), caller.identity());
+        let (issuer, subject) = (issuer.as_ref(), subject.as_ref());
         if self.issuer == Some(issuer) {
-            return **subject == *agent.as_str();
+            return subject == identity.agent.as_str();
         }
-        let same = identity.method == IdentityMethod::Jwt && identity.issuer == *issuer && identity.subject == *subject;
-        same || self.policy.principals.get(format!("jwt:{issuer}#{subject}").as_str()) == Some(agent)
+        let is_jwt = identity.method == IdentityMethod::Jwt;
+        let is_same = is_jwt && &*identity.issuer == issuer && &*identity.subject == subject;
+        let mapped = || self.policy.principals.get(format!("jwt:{issuer}#{subject}").as_str());
+        is_same || mapped() == Some(&identity.agent)
     }
 }
 

@@ -55,7 +55,7 @@ impl Form {
 
     /// The value of a parameter.
     pub(super) fn one(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The values of a parameter that may stand several times.

@@ -64,7 +64,9 @@ fn told(denial: &Denial) -> Result<(), Refusal> {
         | Reason::PolicyStale
         | Reason::StateUnavailable
         | Reason::AuditUnavailable
-        | Reason::DeadlineExceeded => Err(Refusal::new(Error::Unavailable, denial.message().clone()).because(denial.reason())),
+        | Reason::DeadlineExceeded => {
+            Err(Refusal::new(Error::Unavailable, denial.message().clone()).because(denial.reason()))
+        }
         Reason::Allowed
         | Reason::CapabilityNotGranted
         | Reason::ResourceNotGranted

@@ -38,13 +38,15 @@ pub(super) fn read<'f>(form: &'f Form, to: &'f str) -> Result<Wish<'f>, Refusal>
 fn capabilities(form: &Form) -> Result<Vec<Cow<'_, str>>, Refusal> {
     let refused = |why: String| Refusal::new(Error::InvalidScope, why);
     let scope = form.one("scope");
-    let scope = scope.ok_or_else(|| refused("scope is missing: name the capabilities; there is no default".to_owned()))?;
+    let scope =
+        scope.ok_or_else(|| refused("scope is missing: name the capabilities; there is no default".to_owned()))?;
     let names = scope.split(' ').map(Cow::Borrowed).collect::<Vec<_>>();
     if names.len() > limits::TOKEN_CAPABILITIES {
         return Err(refused(format!("scope has more than {} capabilities", limits::TOKEN_CAPABILITIES)));
     }
     for name in &names {
-        Capability::check(name).map_err(|invalid| refused(format!("scope has a name that is no capability: {invalid}")))?;
+        Capability::check(name)
+            .map_err(|invalid| refused(format!("scope has a name that is no capability: {invalid}")))?;
     }
     distinct(&names).map_err(|()| refused("scope names a capability twice".to_owned()))?;
     Ok(names)
@@ -59,10 +61,12 @@ fn resources(form: &Form) -> Result<Vec<Pattern<'_>>, Refusal> {
         return Err(Refusal::new(Error::InvalidTarget, why));
     }
     distinct(&texts).map_err(|()| Refusal::new(Error::InvalidTarget, "a resource stands twice"))?;
-    let parse = |text: &'_ str| Pattern::parse(text.to_owned()).map_err(|invalid| {
-        let why = format!("a resource is no pattern of resources: {invalid}");
-        Refusal::new(Error::InvalidTarget, why).because(Reason::ResourceNotCanonical)
-    });
+    let parse = |text: &'_ str| {
+        Pattern::parse(text.to_owned()).map_err(|invalid| {
+            let why = format!("a resource is no pattern of resources: {invalid}");
+            Refusal::new(Error::InvalidTarget, why).because(Reason::ResourceNotCanonical)
+        })
+    };
     texts.into_iter().map(parse).collect()
 }
 
@@ -92,7 +96,9 @@ fn number(form: &Form, name: &'static str) -> Result<Option<u32>, Refusal> {
     let Some(text) = form.one(name) else { return Ok(None) };
     let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     let number = text.parse().ok().filter(|_| digits);
-    number.map(Some).ok_or_else(|| Refusal::new(Error::InvalidRequest, format!("{name} is a whole number from 1 to 4294967295")))
+    number
+        .map(Some)
+        .ok_or_else(|| Refusal::new(Error::InvalidRequest, format!("{name} is a whole number from 1 to 4294967295")))
 }
 
 fn flag(form: &Form, name: &'static str) -> Result<bool, Refusal> {
@@ -160,7 +166,13 @@ mod tests {
 
     #[test]
     fn numbers_and_flags_have_one_spelling() {
-        for bad in ["remit_max_uses=0", "remit_max_uses=%2B1", "remit_ttl_seconds=1.5", "remit_ttl_seconds=01", "remit_delegatable=yes"] {
+        for bad in [
+            "remit_max_uses=0",
+            "remit_max_uses=%2B1",
+            "remit_ttl_seconds=1.5",
+            "remit_ttl_seconds=01",
+            "remit_delegatable=yes",
+        ] {
             let text = format!("scope=get&remit_resource=x&{bad}");
             assert_eq!(wished(&text), Err(Error::InvalidRequest), "{bad}");
         }

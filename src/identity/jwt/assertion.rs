@@ -96,7 +96,8 @@ impl Clients {
     /// # Errors
     /// A file that can't be used.
     pub fn reload(&self) -> Result<bool, ClientKeysError> {
-        let read = self.files.iter().map(|(agent, path)| ClientKeys::read(agent, path)).collect::<Result<Vec<_>, _>>()?;
+        let read =
+            self.files.iter().map(|(agent, path)| ClientKeys::read(agent, path)).collect::<Result<Vec<_>, _>>()?;
         let same = self.keys.load().iter().zip(&read).all(|(before, read)| before.text == read.text);
         if !same {
             self.keys.store(std::sync::Arc::new(read));
@@ -205,7 +206,8 @@ impl ClientKeys {
 fn agents(configs: &[ClientConfig]) -> Result<Vec<(AgentName, PathBuf)>, ClientKeysError> {
     let mut agents = Vec::<(AgentName, PathBuf)>::new();
     for ClientConfig { agent, jwks_file } in configs {
-        let name = AgentName::parse(agent).map_err(|why| ClientKeysError(format!("{agent:?} is not an agent's name: {why}")))?;
+        let name = AgentName::parse(agent)
+            .map_err(|why| ClientKeysError(format!("{agent:?} is not an agent's name: {why}")))?;
         if agents.iter().any(|(known, _)| *known == name) {
             return Err(ClientKeysError(format!("{name} is there twice: put all its keys in one jwks_file")));
         }
@@ -275,7 +277,11 @@ mod tests {
         }
 
         fn verify(&self, assertion: &str, at: u64) -> Result<AgentName, &'static str> {
-            self.clients.verify(assertion, &[HERE.to_owned(), format!("{HERE}/oauth2/token")], Timestamp::from_seconds(at))
+            self.clients.verify(
+                assertion,
+                &[HERE.to_owned(), format!("{HERE}/oauth2/token")],
+                Timestamp::from_seconds(at),
+            )
         }
     }
 
