@@ -13,8 +13,6 @@ mod offline;
 mod refusal;
 mod request;
 mod revoke;
-#[cfg(test)]
-mod tests;
 mod token;
 mod wishes;
 
