@@ -5,6 +5,7 @@
 //! standard input or from `REMIT_TOKEN`, and never stands in an argument or an error.
 
 mod api_key;
+mod audit_verify;
 mod authorize;
 mod client;
 mod delegate;
@@ -58,6 +59,9 @@ enum Command {
     /// Look at tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Look at audit logs.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     Authorize(authorize::Authorize),
     Delegate(delegate::Delegate),
     Revoke(revoke::Revoke),
@@ -80,6 +84,11 @@ enum PolicyCommand {
 #[derive(Subcommand)]
 enum TokenCommand {
     Inspect(token_inspect::Inspect),
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    Verify(audit_verify::Verify),
 }
 
 /// How a command ended that was not an error.
@@ -143,6 +152,7 @@ impl Command {
             Self::ApiKey(ApiKeyCommand::New(command)) => command.run(output),
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
+            Self::Audit(AuditCommand::Verify(command)) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),
             Self::Revoke(command) => client::wait(command.run(output)),
