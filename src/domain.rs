@@ -9,6 +9,7 @@ pub mod caller;
 pub mod capability;
 pub mod chain;
 pub mod decision;
+pub mod entities;
 pub mod facts;
 pub mod limits;
 pub mod policy;

@@ -1,8 +1,13 @@
-//! The HTTP face: metrics, liveness, readiness, published keys, OAuth.
+//! The HTTP face: decisions for `AuthZEN` clients, OAuth, metrics, liveness, readiness, published keys.
 
+mod authenticate;
+mod authzen;
+mod body;
 mod health;
 mod metrics;
 pub mod oauth;
+mod refusal;
+mod request_id;
 mod well_known;
 
 use std::sync::Arc;
@@ -22,14 +27,14 @@ pub struct Pages {
     pub examine: Examine,
     /// The counters.
     pub registry: prometheus::Registry,
-    /// The base of every address that is published; none: nothing is published.
+    /// Scheme, host and port at which others reach these pages; without it no address is published.
     pub public_url: Option<Arc<str>>,
     /// How the OAuth face was configured.
     pub oauth: oauth::Settings,
 }
 
-/// The pages of the HTTP listener. Metrics, health and what is well-known need no identity; only auditors see
-/// readiness in detail.
+/// The pages of the HTTP listener. Metrics, health and what is well-known need no identity; only auditors see readiness
+/// in detail.
 pub fn routes(pages: Pages) -> Router {
     let oauth = oauth::routes(pages.door.clone(), pages.public_url.clone(), pages.oauth);
     Router::new()
@@ -37,6 +42,7 @@ pub fn routes(pages: Pages) -> Router {
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/.well-known/jwks.json", get(well_known::keys))
+        .merge(authzen::routes())
         .with_state(pages)
         .merge(oauth)
 }

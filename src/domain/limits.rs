@@ -31,6 +31,16 @@ pub const BATCH_ITEMS: usize = 100;
 pub const CONTEXT_BYTES: usize = 8 * 1024;
 /// Nesting of the context.
 pub const CONTEXT_DEPTH: usize = 8;
+/// Subjects, resources or actions that the policy lists for searches: as many as it may have agents with rules.
+pub const ENTITIES: usize = 100_000;
+/// What one page of a search looks at: each costs a decision.
+pub const SEARCH_CANDIDATES: usize = 1000;
+/// Results of a page of a search for which no limit is asked.
+pub const SEARCH_RESULTS: usize = 100;
+/// The body of a batch over HTTP, in bytes: as a gRPC message.
+pub const BATCH_BODY_BYTES: usize = 1024 * 1024;
+/// The body of any other request over HTTP, in bytes: context and three sets of properties, with room.
+pub const BODY_BYTES: usize = 256 * 1024;
 /// The policy file, in bytes.
 pub const POLICY_BYTES: usize = 8 * 1024 * 1024;
 /// Nesting of the policy file. The deepest known key is at 6.

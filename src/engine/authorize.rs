@@ -66,7 +66,7 @@ pub struct AgentCall<'a> {
 }
 
 impl<'a> Action<'a> {
-    fn wanted(self) -> Option<(&'a str, &'a str)> {
+    pub(super) fn wanted(self) -> Option<(&'a str, &'a str)> {
         match self {
             Self::Use(capability, resource) | Self::UseByCall(capability, resource, _) => Some((capability, resource)),
             Self::Call(_) => None,
@@ -173,6 +173,25 @@ impl Engine {
         }
         self.note_answer(question, &found, &decision);
         decision
+    }
+
+    /// What the answer to a dry run would be. Nothing is counted or recorded.
+    pub(super) async fn would_allow(
+        &self,
+        beginning: &Beginning,
+        caller: &Caller,
+        request: &AuthorizeRequest<'_>,
+    ) -> Result<(), Denial> {
+        let request = &AuthorizeRequest { dry_run: true, ..*request };
+        let question = Question { beginning, caller, request, now: self.clock.now() };
+        let mut buffer = Vec::new();
+        let mut found = Findings { speaker: None, token: None };
+        match self.judge(question, &mut buffer, &mut found) {
+            Verdict::Denied(denial) => Err(denial),
+            Verdict::UpToTheLedger { refused_after } => {
+                self.settle(question, &found, refused_after).await.map(|_unused_place| ())
+            }
+        }
     }
 
     /// Everything that needs no ledger.

@@ -324,7 +324,6 @@ mod tests {
         ),
         ("{\"token\": {«\"max_ttl\"»: 3}}", "unknown key `token.max_ttl`", "did you mean `max_ttl_seconds`?"),
         ("{«\"conditions\"»: []}", "doesn't act on this key yet", "remove it"),
-        ("{«\"entities\"»: {}}", "doesn't act on this key yet", "remove it"),
         ("{«\"quarantine_after\"»: {}}", "doesn't act on this key yet", "remove it"),
         (
             "{\"grants\": [{\"agent\": \"a\", \"capabilities\": [\"c\"], \"resources\": [\"*\"], «\"when\"»: \"true\"}]}",
