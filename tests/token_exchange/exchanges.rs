@@ -148,9 +148,10 @@ fn what_is_beyond_the_limits_is_refused_by_its_reason() {
         (error.to_owned(), reason.to_owned())
     };
     let told = |error: &str, reason: &str| (error.to_owned(), reason.to_owned());
-    assert_eq!(with(&[("scope", "delete")]), told("invalid_scope", "DELEGATION_WIDENS"));
+    assert_eq!(with(&[("scope", "delete")]), told("invalid_scope", "CAPABILITY_NOT_GRANTED"));
     assert_eq!(with(&[("scope", "put")]), told("invalid_scope", "CAPABILITY_NOT_GRANTED"));
-    assert_eq!(with(&[("remit_resource", "dev/web")]), told("invalid_scope", "DELEGATION_WIDENS"));
+    assert_eq!(with(&[("remit_resource", "dev/web")]), told("invalid_target", "RESOURCE_NOT_GRANTED"));
+    assert_eq!(with(&[("resource", "https://h/x")]), told("invalid_scope", "DELEGATION_WIDENS"));
     assert_eq!(with(&[("remit_resource", "prod/../x")]), told("invalid_target", "RESOURCE_NOT_CANONICAL"));
     assert_eq!(with(&[("actor_token", &clerk)]), told("unauthorized_client", "DELEGATION_NOT_ALLOWED"));
     assert_eq!(with(&[("remit_max_uses", "2")]), told("invalid_request", "USES_NOT_ALLOWED"));

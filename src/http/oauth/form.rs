@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
 
 use super::refusal::{Error, Refusal};
+use crate::http::body::{self, is_of_type};
 
 /// A form, in bytes: a capability token, an actor's JWT and the longest list of wishes fit several times.
 const FORM_BYTES: usize = 64 * 1024;
@@ -24,11 +24,12 @@ impl Form {
     /// # Errors
     /// `invalid_request`: it is no form, or a single-valued parameter stands in it twice.
     pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Self, Refusal> {
-        if !is_form(headers) {
+        // Parameters of the type, such as a charset, say nothing that isn't fixed: UTF-8 alone is read.
+        if !is_of_type(headers, "application/x-www-form-urlencoded") {
             return Err(refused("the body has to be application/x-www-form-urlencoded"));
         }
-        let bytes = to_bytes(body, FORM_BYTES).await;
-        let bytes = bytes.map_err(|_| refused("the body can't be read, or has more than 65536 bytes"))?;
+        let bytes = body::read(headers, body, FORM_BYTES).await;
+        let bytes = bytes.map_err(|_| refused("the body can't be read in time, or has more than 65536 bytes"))?;
         Self::parse(&bytes).map_err(refused)
     }
 
@@ -74,16 +75,6 @@ impl Form {
 
 fn refused(why: &'static str) -> Refusal {
     Refusal::new(Error::InvalidRequest, why)
-}
-
-/// Parameters of the type, such as a charset, say nothing that isn't fixed; UTF-8 alone is read.
-fn is_form(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next().and_then(|value| value.to_str().ok()), values.next()) else {
-        return false;
-    };
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 /// `+` and `%XX` undone; nothing is repaired.
@@ -138,18 +129,5 @@ mod tests {
         }
         assert!(Form::parse(b"a=\xff").is_err());
         assert!(parse(&"resource=r&".repeat(FIELDS + 1)).is_err());
-    }
-
-    #[test]
-    fn only_a_form_is_a_form() {
-        let of = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, value.parse().unwrap());
-            is_form(&headers)
-        };
-        assert!(of("application/x-www-form-urlencoded"));
-        assert!(of("application/X-WWW-Form-urlencoded; charset=UTF-8"));
-        assert!(!of("application/json"));
-        assert!(!is_form(&HeaderMap::new()));
     }
 }
