@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, PublicUrl};
 use crate::domain::limits;
 use crate::domain::token::is_free_text;
 use crate::identity::jwt::{self, Clients};
@@ -130,7 +130,7 @@ fn oauth(config: &Config) -> Result<(), ConfigError> {
     Clients::check(&config.identity.client)
         .map_err(|error| ConfigError::Invalid(format!("[[identity.client]] {error}")))?;
     // Remit never takes back what it signs for others.
-    let own = config.http.public_url.as_ref().map(|url| url.as_str());
+    let own = config.http.public_url.as_ref().map(PublicUrl::as_str);
     if config.identity.jwt.iter().any(|jwt| Some(jwt.issuer.as_str()) == own) {
         return Err(invalid("[[identity.jwt]] issuer", "is [http] public_url: Remit takes no JWT of its own"));
     }

@@ -11,7 +11,11 @@ use crate::harness::NOW;
 fn a_token_is_shown_to_those_it_concerns() {
     let face = Face::new(false);
     let token = face.workers_token(3);
-    assert_eq!(face.introspect("eye", &token), json!({"active": false}), "an auditor needs evidence that may hold the role");
+    assert_eq!(
+        face.introspect("eye", &token),
+        json!({"active": false}),
+        "an auditor needs evidence that may hold the role"
+    );
     for agent in ["worker", "gateway"] {
         let seen = face.introspect(agent, &token);
         assert_eq!(seen["active"], true, "{agent}");

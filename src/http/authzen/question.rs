@@ -191,6 +191,7 @@ impl<'a> Question<'a> {
             token: self.context.as_ref().and_then(|context| context.token),
             agent: Some(&self.agent),
             destination: None,
+            agent_evidence: None,
             given: Given {
                 context: self.context.as_ref().map(|facts| -> &dyn Facts { facts }),
                 subject: facts(self.subject_properties),

@@ -163,8 +163,8 @@ fn start(jwt: SubjectJwt, client: &Caller, actor: &VerifiedIdentity, names: Name
 fn may_act(jwt: &SubjectJwt, actor: &VerifiedIdentity, names: Names<'_>) -> Result<(), Refusal> {
     let Some(may_act) = &jwt.may_act else { return Ok(()) };
     let only = may_act.as_object().filter(|members| members.keys().all(|name| name == "iss" || name == "sub"));
-    let named = only.and_then(|members| party(members, &jwt.issuer));
-    if named.is_some_and(|named| names.is(&named, actor)) {
+    let meant = only.and_then(|members| party(members, &jwt.issuer));
+    if meant.is_some_and(|meant| names.is(&meant, actor)) {
         return Ok(());
     }
     let why = "may_act of subject_token does not name the actor by iss and sub";

@@ -16,7 +16,7 @@ use crate::engine::Delegated;
 use crate::identity::jwt_type::JwtType;
 
 /// Nobody can revoke it, so that it ends soon by itself.
-pub(super) const LIFE: Duration = Duration::from_secs(60);
+pub(super) const LIFE: Duration = Duration::from_mins(1);
 
 /// An offline JWT is for one place and one use, and nothing is handed on from it.
 ///
@@ -52,8 +52,7 @@ pub(super) fn sign(
 ) -> Result<String, Refusal> {
     let claims = claims(oauth.issuer().unwrap_or_default(), delegated, earlier, client, audience, now);
     let signer = oauth.door.identity().sources().forwarding.signer();
-    let signed = signer.map(|signer| signer.sign(JwtType::AccessToken, &claims, now));
-    match signed {
+    match signer.map(|signer| signer.sign(JwtType::AccessToken, &claims, now)) {
         Some(Ok(token)) => Ok(token),
         Some(Err(why)) => Err(Refusal::new(Error::InvalidRequest, format!("the JWT is not signed: {why}"))),
         None => Err(Refusal::new(Error::Unavailable, "there is no key to sign with")),

@@ -1,4 +1,4 @@
-//! Assertions that clients sign themselves, `private_key_jwt` (RFC 7523 §2.2, §3; OpenID Connect Core §9).
+//! Assertions that clients sign themselves, `private_key_jwt` (RFC 7523 §2.2, §3; `OpenID` Connect Core §9).
 //!
 //! An assertion is good once. What was used is remembered until it expires, in this process; what was made before the
 //! process started is refused, so that a restart forgets nothing that matters.
