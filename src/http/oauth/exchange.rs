@@ -215,18 +215,15 @@ fn carried(earlier: &[Party], is_offline: bool, policy: &Policy) -> Result<(), R
 }
 
 impl Names<'_> {
-    /// Whether a JWT's party is this agent: by the same evidence, by the policy's `principals`, or by its name under
-    /// Remit's own issuer.
+    /// Whether a JWT's party is this agent: by the same evidence, or by its name under Remit's own issuer. The policy's
+    /// `principals` say nothing here: they map the claim that names agents, which need not be `sub`.
     fn is(self, party: &Party, identity: &VerifiedIdentity) -> bool {
         let Party { issuer, subject } = party;
         let (issuer, subject) = (issuer.as_ref(), subject.as_ref());
         if self.issuer == Some(issuer) {
             return subject == identity.agent.as_str();
         }
-        let is_jwt = identity.method == IdentityMethod::Jwt;
-        let is_same = is_jwt && &*identity.issuer == issuer && &*identity.subject == subject;
-        let mapped = || self.policy.principals.get(format!("jwt:{issuer}#{subject}").as_str());
-        is_same || mapped() == Some(&identity.agent)
+        identity.method == IdentityMethod::Jwt && &*identity.issuer == issuer && &*identity.subject == subject
     }
 }
 

@@ -33,7 +33,11 @@ impl Form {
         Self::parse(&bytes).map_err(refused)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+    /// The fields of a form.
+    ///
+    /// # Errors
+    /// What makes it none.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         let mut fields = Vec::new();
         let mut seen = HashSet::new();
         for field in bytes.split(|byte| *byte == b'&').filter(|field| !field.is_empty()) {

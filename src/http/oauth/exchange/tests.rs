@@ -11,7 +11,6 @@ const REMIT: &str = "https://remit.example";
 const SUBJECT_END: u64 = 200;
 const ACTOR_END: u64 = 100;
 
-/// The agents are known to the IdP by their own names, except that `x-…` are nobody here.
 fn policy() -> Policy {
     let text = r#"{
         "max_delegation_depth": 2,
@@ -19,7 +18,7 @@ fn policy() -> Policy {
             "gateway": {"can_delegate_to": ["worker"], "max_capability_set": ["get"]},
             "worker": {"max_capability_set": ["get"]}, "other": {"max_capability_set": ["get"]}
         },
-        "principals": {"jwt:https://idp.example#gateway": "gateway", "jwt:https://idp.example#worker": "worker"}
+        "principals": {"jwt:https://idp.example#gateway": "gateway"}
     }"#;
     compile("policy.json", text.as_bytes(), &ExtraRoles::default(), |_| String::new(), 1).unwrap().policy
 }
@@ -89,7 +88,7 @@ fn who_delegates_to_whom() {
 
 #[test]
 fn the_laundering_matrix() {
-    let gateway = || json!({"sub": "gateway"});
+    let gateway = || json!({"iss": REMIT, "sub": "gateway"});
     let worker = || json!({"sub": "worker"});
     let stranger = || json!({"sub": "x-stranger"});
     let good = || told("gateway", "worker", ALICE);
@@ -120,7 +119,7 @@ fn the_laundering_matrix() {
 
 #[test]
 fn an_agent_that_is_acted_for_gives_no_authority_of_its_own() {
-    let acted_for = subject(Some("other"), Some(json!({"sub": "gateway"})), None);
+    let acted_for = subject(Some("other"), Some(json!({"iss": REMIT, "sub": "gateway"})), None);
     let user = Some("jwt:https://idp.example#other");
     assert_eq!(planned(acted_for, actor("worker"), false), told("gateway", "worker", user));
 }
@@ -135,7 +134,7 @@ fn an_actor_that_somebody_acts_for_is_refused() {
 
 #[test]
 fn actors_of_before_are_kept_or_the_exchange_is_refused() {
-    let act = |older: Value| Some(json!({"sub": "gateway", "act": older}));
+    let act = |older: Value| Some(json!({"iss": REMIT, "sub": "gateway", "act": older}));
     let one = || act(json!({"sub": "x-one"}));
     let two = || act(json!({"sub": "x-one", "act": {"iss": "https://elsewhere.example", "sub": "x-two"}}));
     assert_eq!(planned(subject(None, one(), None), actor("worker"), false), REFUSED, "a capability token has no place");
@@ -154,7 +153,8 @@ fn names_in_a_jwt_are_of_its_issuer_unless_they_say_another() {
     assert!(named(json!({"sub": "other"}), actor("other")), "by the same evidence");
     let by_certificate =
         Actor { identity: identity("other", IdentityMethod::Spiffe), has_act: false, expires_at: ACTOR_END };
-    assert!(!named(json!({"sub": "other"}), Some(by_certificate)), "nothing maps the name to that agent");
+    assert!(!named(json!({"sub": "other"}), Some(by_certificate)), "it is not known to the IdP by that name");
+    assert!(!named(json!({"sub": "gateway"}), None), "principals map the claim that names agents, and not sub");
 }
 
 #[test]
@@ -174,8 +174,9 @@ fn a_may_act_that_is_not_understood_names_nobody() {
 
 #[test]
 fn an_act_that_is_not_understood_is_refused() {
-    let deep = (0..ACTORS).fold(json!({"sub": "x"}), |inner, _| json!({"sub": "gateway", "act": inner}));
-    for act in [json!({}), json!({"sub": 1}), json!("gateway"), json!({"sub": "gateway", "act": "x"}), deep] {
+    let deep = (0..ACTORS).fold(json!({"sub": "x"}), |inner, _| json!({"iss": REMIT, "sub": "gateway", "act": inner}));
+    let broken = json!({"iss": REMIT, "sub": "gateway", "act": "x"});
+    for act in [json!({}), json!({"iss": REMIT}), json!("gateway"), broken, deep] {
         assert_eq!(planned(subject(None, Some(act.clone()), None), actor("worker"), true), REFUSED, "{act}");
     }
 }
