@@ -102,11 +102,9 @@ fn both_versions_of_pkcs8_are_read() {
     let second = pair.serialize_der();
     assert!(second.len() > 48, "rcgen writes version 2");
     let first = [&ed25519_head()[..], &second[16..48]].concat();
-    let pem = |der: &[u8]| {
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
-        format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
-    };
-    let ids = [pem(&first), pem(&second)].map(|pem| {
+    let first_pem = ed25519_pem(&second).unwrap().to_string();
+    assert_eq!(ed25519_pem(&first).as_deref(), Some(&first_pem), "what is written is version 1");
+    let ids = [first_pem, pair.serialize_pem()].map(|pem| {
         files.write("forward.key", &pem);
         published_ids(&files.signer(&[]).unwrap(), NOW)
     });
