@@ -44,7 +44,12 @@ mod tests {
             {"from": "coordinator", "to": "*"},
             {"from": "deployer", "to": "gate", "methods": ["GET"], "paths": ["/v1/*"]}
         ],
-        "quarantined": ["rogue"]
+        "quarantined": ["rogue"],
+        "entities": {
+            "resources": [{"type": "resource", "id": "prod/web"}, {"type": "resource", "id": "prod/db/x"},
+                {"type": "resource", "id": "dev/web"}, {"type": "db", "id": "orders"}, {"type": "db", "id": "//x/y"}],
+            "actions": ["get", "apply", "delete"]
+        }
     }"#;
 
     const AGENTS: [&str; 9] =
@@ -258,6 +263,55 @@ mod tests {
         let allowed = answer.decision == i32::from(pb::Decision::Allow);
         assert_eq!(allowed, reason == Reason::Allowed);
         if allowed { Ok(()) } else { Err((reason, answer.message.clone())) }
+    }
+
+    /// What the three searches find for a question, each with what gRPC says of every name that they range over.
+    fn searched(doors: &Doors, question: &Question) -> [(Vec<Value>, Vec<Value>); 3] {
+        let whole = doors.evaluation(question);
+        let search = |what: &str| {
+            let (status, page) = doors.post(&format!("/access/v1/search/{what}"), question, &whole);
+            assert_eq!(status, StatusCode::OK, "{page}");
+            page["results"].as_array().unwrap().clone()
+        };
+        let is_allowed = |question: &Question| verdict(&doors.batch(question)).is_ok();
+        let of_type = |member: &str, name: &Value| name["type"] == whole[member]["type"];
+        let mut subjects = (0..AGENTS.len()).map(|agent| Question { agent: Some(agent), ..question.clone() });
+        let mut resources = (0..5).map(|resource| Question { resource, ..question.clone() });
+        let mut actions = (0..3).map(|capability| Question { capability, ..question.clone() });
+        let allowed = |asked: &mut dyn Iterator<Item = Question>, member: &str| {
+            let allowed = asked.filter(is_allowed).map(|question| doors.evaluation(&question)[member].clone());
+            let mut names = allowed.filter(|name| member == "action" || of_type(member, name)).collect::<Vec<_>>();
+            names.sort_by_key(ToString::to_string);
+            names
+        };
+        let sorted = |mut names: Vec<Value>| {
+            names.sort_by_key(ToString::to_string);
+            names
+        };
+        [
+            (sorted(search("subject")), allowed(&mut subjects, "subject")),
+            (sorted(search("resource")), allowed(&mut resources, "resource")),
+            (sorted(search("action")), allowed(&mut actions, "action")),
+        ]
+    }
+
+    #[test]
+    fn a_search_finds_exactly_what_is_allowed() {
+        let doors = Doors::open();
+        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(500));
+        let found = std::cell::Cell::new(0_usize);
+        let outcome = runner.run(&questions(), |question| {
+            let question = in_authzens_words(&question);
+            let question =
+                Question { capability: question.capability % 3, resource: question.resource % 5, ..question };
+            for (names, allowed) in searched(&doors, &question) {
+                prop_assert_eq!(&names, &allowed);
+                found.set(found.get() + names.len());
+            }
+            Ok(())
+        });
+        outcome.unwrap();
+        assert!(found.get() > 20, "only {} are found", found.get());
     }
 
     fn said(answer: &Value) -> Result<(), (Reason, String)> {

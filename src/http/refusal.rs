@@ -75,3 +75,33 @@ impl IntoResponse for Refusal {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(refusal: Refusal) -> (u16, Option<String>, Option<String>) {
+        let response = refusal.into_response();
+        let text = |name| response.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
+        assert_eq!(text(CACHE_CONTROL).as_deref(), Some("no-store"));
+        (response.status().as_u16(), text(WWW_AUTHENTICATE), text(RETRY_AFTER))
+    }
+
+    #[test]
+    fn who_finds_no_room_is_told_when_to_come_back() {
+        assert_eq!(headers(Refusal::overloaded()), (429, None, Some("1".to_owned())));
+    }
+
+    #[test]
+    fn nobody_is_challenged_and_somebody_who_is_no_agent_is_not() {
+        let challenge = Some("Bearer realm=\"remit\"".to_owned());
+        let denial = |reason| Denial::new(reason, "why");
+        for (nobody, wanted) in [
+            (Unidentified::Unauthenticated("x"), (401, challenge.clone(), None)),
+            (Unidentified::SelfAsserted(denial(Reason::IdentitySelfAsserted)), (401, challenge, None)),
+            (Unidentified::Unmapped(denial(Reason::IdentityUnmapped)), (403, None, None)),
+        ] {
+            assert_eq!(headers(Refusal::unidentified(&nobody)), wanted);
+        }
+    }
+}

@@ -510,6 +510,85 @@ def test_many_at_once(remit):
     assert decided == [[True] * 20] * 16
 
 
+# Properties, for the policy's conditions: the fixture of the certification scenario.
+
+ARCHIVED = "resource.properties.status == 'archived'"
+BY_PROPERTIES = {
+    "grants": [
+        {"agent": "user:alice", "capabilities": ["read"], "resources": ["record:*"]},
+        {"agent": "user:alice", "capabilities": ["write"], "resources": ["record:*"], "when": f"!({ARCHIVED})"},
+        {"agent": "user:alice", "capabilities": ["delete"], "resources": ["record:*"], "when": "action.properties.soft == true"},
+        {"agent": "user:bob", "capabilities": ["read"], "resources": ["record:*"]},
+        {
+            "agent": "user:bob",
+            "capabilities": ["write"],
+            "resources": ["record:*"],
+            "when": f"subject.type == 'user' && subject.properties.role == 'admin' && {ARCHIVED}",
+        },
+    ],
+    "conditions": [{"require": "!has(context.remit_token)"}],
+    "entities": {
+        "subjects": [ALICE, BOB | {"properties": {"role": "admin"}}],
+        "resources": [RECORD_1 | {"properties": {"status": "active"}}, RECORD_2 | {"properties": {"status": "archived"}}],
+        "actions": ["read", "write", "delete"],
+    },
+}
+IS_ADMIN, IS_ARCHIVED, IS_ACTIVE = ({"properties": value} for value in ({"role": "admin"}, {"status": "archived"}, {"status": "active"}))
+
+
+@pytest.fixture(scope="module")
+def by_properties(template, tmp_path_factory):
+    folder = copy_folder(template, tmp_path_factory.mktemp("properties") / "dev")
+    (folder / "policy.json").write_text(json.dumps(BY_PROPERTIES))
+    with Remit(folder, **over_tls(folder)) as remit:
+        yield Pep(remit)
+
+
+DELETE = {"name": "delete"}
+FIXTURE = [
+    (ALICE, READ, RECORD_1, True),
+    (ALICE, WRITE, RECORD_1, True),
+    (BOB, READ, RECORD_1, True),
+    (BOB, WRITE, RECORD_1, False),
+    (ALICE, WRITE, RECORD_2 | IS_ARCHIVED, False),
+    (BOB | IS_ADMIN, WRITE, RECORD_2 | IS_ARCHIVED, True),
+    (ALICE, DELETE | {"properties": {"soft": True}}, RECORD_1, True),
+    (ALICE, DELETE | {"properties": {"soft": False}}, RECORD_1, False),
+    # What the policy lists, and over it what is sent.
+    (BOB, WRITE, RECORD_2, True),
+    (ALICE, WRITE, RECORD_2 | IS_ACTIVE, True),
+    (BOB | {"properties": {"role": "guest"}}, WRITE, RECORD_2, False),
+]
+
+
+@pytest.mark.parametrize("subject, action, resource, wanted", FIXTURE)
+def test_conditions_see_properties(by_properties, subject, action, resource, wanted):
+    # Conditions don't see the token; this one is none, and without one grants decide.
+    answer = by_properties.evaluate(subject, action, resource, context={"remit_token": ""})
+    assert answer["decision"] is wanted, answer
+    assert wanted or answer["context"]["reason"] in ("CONDITION_NOT_MET", "CAPABILITY_NOT_GRANTED")
+
+
+def test_searches_see_properties(by_properties):
+    writers = by_properties.search("subject", subject=USER, action=WRITE, resource=RECORD_2 | IS_ARCHIVED)
+    assert ids(writers) == ["bob"]
+    written = by_properties.search("resource", subject=BOB | IS_ADMIN, action=WRITE, resource=RECORD)
+    assert ids(written) == ["record-2"]
+    done = by_properties.search("action", subject=BOB | IS_ADMIN, resource=RECORD_2 | IS_ARCHIVED)
+    assert [action["name"] for action in done["results"]] == ["read", "write"]
+
+
+def test_a_batch_sees_the_properties_of_each(by_properties):
+    records = [{"resource": RECORD_1 | IS_ACTIVE}, {"resource": RECORD_2 | IS_ARCHIVED}]
+    assert by_properties.decides({"subject": ALICE, "action": WRITE, "evaluations": records}) == [True, False]
+    writers = [{"subject": ALICE}, {"subject": BOB | IS_ADMIN}]
+    archived = {"action": WRITE, "resource": RECORD_2 | IS_ARCHIVED}
+    assert by_properties.decides(archived | {"evaluations": writers}) == [False, True]
+    merged = {"subject": ALICE, "action": WRITE, "resource": {"type": "record"}}
+    items = [{"resource": {"id": "record-1"} | IS_ACTIVE}, {"resource": RECORD_2 | IS_ARCHIVED}]
+    assert by_properties.decides(merged | {"evaluations": items}) == [True, False]
+
+
 # Who asks.
 
 
@@ -624,6 +703,19 @@ def test_a_stale_policy_denies_and_finds_nothing(serve, folder):
     assert wait_until(refusal, "the policy is stale") == "POLICY_STALE"
     answer = pep.post("search/action", dict(subject=ALICE, resource=RECORD_1))
     assert answer.json(503)["reason"] == "POLICY_STALE"
+
+
+def test_what_can_not_be_recorded_is_denied_and_not_found(serve, folder):
+    (folder / "policy.json").write_text(json.dumps(POLICY))
+    pep = Pep(serve(REMIT_AUDIT_FILE="/dev/full", **over_tls(folder)).remit)
+
+    def refusal():
+        answer = pep.evaluate(ALICE, READ, RECORD_1)
+        return None if answer["decision"] else answer["context"]["reason"]
+
+    assert wait_until(refusal, "writing failed") == "AUDIT_UNAVAILABLE"
+    answer = pep.post("search/action", dict(subject=ALICE, resource=RECORD_1))
+    assert answer.json(503)["reason"] == "AUDIT_UNAVAILABLE"
 
 
 # The same answer as over gRPC.
