@@ -96,7 +96,8 @@ class Face:
                 status, headers, text = answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
             status, headers, text = error.code, error.headers, error.read()
-        return status, headers, json.loads(text) if text else None
+        is_json = headers.get_content_type() == "application/json"
+        return status, headers, json.loads(text) if is_json else text.decode() or None
 
     def exchange(self, subject, kind, actor, who, **more):
         form = {
@@ -192,6 +193,30 @@ def test_revoking_over_http_holds_over_grpc(oauth, idp):
     assert reason(world[DEPLOYER].authorize("kubectl_get", "prod/web", first)) == "TOKEN_REVOKED"
 
 
+def test_the_log_says_who_asked_and_whose_authority_it_was(oauth, idp):
+    world, face, key, _ = oauth
+    coordinator, deployer = idp.jwt("c", COORDINATOR), {"key": key}
+    token = granted(face.exchange(coordinator, TYPE + "jwt", None, deployer))
+    assert face.exchange(coordinator, TYPE + "jwt", None, deployer, scope="delete_everything")[2]["error"] == "invalid_scope"
+    assert face.ask("/oauth2/revoke", {"token": token}, agent=VALIDATOR)[0] == 200
+
+    def lines(**wanted):
+        return [line for line in world.remit.audit() if all(line.get(name) == text for name, text in wanted.items())]
+
+    asked = {"message_type": "delegate", "from_agent": COORDINATOR, "to_agent": DEPLOYER, "caller": DEPLOYER}
+    wait_until(lambda: lines(result="accepted", identity_method="API_KEY", **asked), "who asked is recorded")
+    wait_until(lambda: lines(result="denied", **asked), "also where it was refused")
+    wait_until(
+        lambda: lines(message_type="revoke", caller=VALIDATOR, reason="CALLER_NOT_AUTHORIZED"),
+        "a revocation without effect is recorded",
+    )
+    samples = dict(line.rsplit(" ", 1) for line in face.ask("/metrics")[2].splitlines() if not line.startswith("#"))
+    attempts = [
+        samples[f'agent_capability_escalation_attempts_total{{agent_id="{agent}"}}'] for agent in (COORDINATOR, DEPLOYER)
+    ]
+    assert attempts == ["0", "1"], "whoever asked for too much did it"
+
+
 def test_clients_are_somebody_in_one_way(oauth, idp):
     _, face, key, client = oauth
     form = {"token": "x"}
@@ -226,7 +251,8 @@ def test_an_offline_jwt_is_verified_with_the_published_keys_and_never_taken_back
     metadata = face.ask("/.well-known/oauth-authorization-server")[2]
     assert metadata["issuer"] == claims["iss"] == face.url
     assert "tls_client_auth" in metadata["token_endpoint_auth_methods_supported"]
-    keys = face.ask(metadata["jwks_uri"].removeprefix(face.url))[2]["keys"]
+    published = face.ask(metadata["jwks_uri"].removeprefix(face.url))[2]
+    keys = json.loads(published)["keys"]
     [key] = [key for key in keys if key["kid"] == header["kid"]]
     if key["kty"] == "OKP":
         ed25519.Ed25519PublicKey.from_public_bytes(unb64(key["x"])).verify(unb64(signature), message.encode())

@@ -113,6 +113,29 @@ fn an_id_token_is_for_the_client_that_it_was_issued_to() {
 }
 
 #[test]
+fn an_identity_that_remit_signed_for_the_client_names_the_actor() {
+    let face = Face::new(false);
+    let parent = face.workers_token(9);
+    let with = |identity: &str, kind: &str| {
+        let fields = [
+            ("subject_token", parent.as_str()),
+            ("subject_token_type", CAPABILITY),
+            ("actor_token", identity),
+            ("actor_token_type", kind),
+        ];
+        face.exchange("worker", &fields)
+    };
+    let identity = "urn:remit:token-type:identity";
+    let answer = with(&face.forwarded("tool", "worker", &[]), identity);
+    assert_eq!(face.introspect("tool", &answer.token())["client_id"], "tool");
+    assert_eq!(answer.body["expires_in"], 60, "it ends with the identity");
+    assert_eq!(with(&face.forwarded("tool", "gateway", &[]), identity).error().0, "invalid_request", "for another");
+    assert_eq!(with(&face.forwarded("tool", "worker", &[]), JWT).error().0, "invalid_request", "of another type");
+    let in_a_chain = face.forwarded("tool", "worker", &["gateway", "tool"]);
+    assert_eq!(with(&in_a_chain, identity).error().0, "invalid_request", "its chain would be lost");
+}
+
+#[test]
 fn laundering_is_refused_over_the_wire_too() {
     let face = Face::new(false);
     let actor = face.agent_jwt("worker");

@@ -16,7 +16,7 @@ use remit::domain::chain::Wish;
 use remit::door::Door;
 use remit::engine::{DelegateRequest, Delegation, Engine};
 use remit::http::{Pages, oauth, routes};
-use remit::identity::forwarded::Forwarding;
+use remit::identity::forwarded::{Forwarding, Introduction};
 use remit::identity::jwt::{Audience, ClientConfig, Clients, Config as Issuer, Issuers};
 use remit::identity::{Config, Identity, SELF_ASSERTED_HEADER, Sources, forwarded};
 use remit::readiness::Condition;
@@ -73,6 +73,7 @@ pub(crate) struct Face {
     pub(crate) engine: Arc<Engine>,
     pub(crate) idp: Signer,
     pub(crate) worker_key: Signer,
+    identity: Arc<Identity>,
     router: Router,
     runtime: tokio::runtime::Runtime,
     _folder: tempfile::TempDir,
@@ -125,16 +126,16 @@ impl Face {
         let started = remit::domain::time::Timestamp::from_seconds(NOW - 60);
         let clients = Clients::read(&[ClientConfig { agent: "worker".to_owned(), jwks_file }], started).unwrap();
         let sources = Sources { issuers, clients, forwarding: forwarding(folder.path(), now), ..Sources::default() };
-        let identity = Identity::new(Config::default(), true).unwrap().with_sources(sources);
+        let identity = Arc::new(Identity::new(Config::default(), true).unwrap().with_sources(sources));
         let pages = Pages {
-            door: Door::new(Arc::clone(&engine), Arc::new(identity), 1),
+            door: Door::new(Arc::clone(&engine), Arc::clone(&identity), 1),
             examine: Arc::new(|| panic!("nobody asks") as Condition),
             registry: Registry::new(),
             public_url: Some(REMIT.into()),
             oauth: oauth::Settings { offline_jwt, asks_for_certificates: false },
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { engine, idp, worker_key, router: routes(pages), runtime, _folder: folder }
+        Self { engine, idp, worker_key, identity, router: routes(pages), runtime, _folder: folder }
     }
 
     /// Sends a request.
@@ -183,18 +184,29 @@ impl Face {
     /// Delegates in process.
     pub(crate) fn delegate(&self, agent: &str, parent: Option<&str>, wish: Wish<'_>) -> Delegation {
         let now = self.engine.clock().now();
-        let identity = VerifiedIdentity {
+        let caller = Caller::new(Arc::new(self.by_certificate(agent)), true);
+        let deadline = now.after(PATIENCE);
+        let request = DelegateRequest { wish, parent, request_id: "", deadline, exchange: None };
+        self.runtime.block_on(self.engine.delegate(&caller, &request))
+    }
+
+    fn by_certificate(&self, agent: &str) -> VerifiedIdentity {
+        VerifiedIdentity {
             agent: AgentName::parse(agent).unwrap(),
             subject: agent.into(),
             method: IdentityMethod::Spiffe,
             issuer: "CN=ca".into(),
             claims: Arc::default(),
-            verified_at: now,
-        };
-        let caller = Caller::new(Arc::new(identity), true);
-        let deadline = now.after(PATIENCE);
-        let request = DelegateRequest { wish, parent, request_id: "", deadline, exchange: None };
-        self.runtime.block_on(self.engine.delegate(&caller, &request))
+            verified_at: self.engine.clock().now(),
+        }
+    }
+
+    /// Remit's word to the audience that this agent asked it, in this chain.
+    pub(crate) fn forwarded(&self, agent: &str, audience: &str, chain: &[&str]) -> String {
+        let (identity, chain) =
+            (self.by_certificate(agent), chain.iter().map(|name| (*name).into()).collect::<Vec<_>>());
+        let introduction = Introduction { identity: &identity, audience, chain: &chain, on_behalf_of: None, id: "1" };
+        self.identity.sources().forwarding.sign(&introduction, self.engine.clock().now()).unwrap()
     }
 
     /// The IdP's word that this is `subject`, and an agent if it has a name.
