@@ -10,7 +10,7 @@ use crate::harness::NOW;
 
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-fn assertion(more: Value) -> Value {
+fn assertion(more: &Value) -> Value {
     let mut claims =
         json!({"iss": "worker", "sub": "worker", "aud": REMIT, "jti": "j", "iat": NOW - 1, "exp": NOW + 60});
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -33,7 +33,7 @@ fn nobody_gets_nothing_at_any_endpoint() {
 fn a_client_authenticates_in_one_way() {
     let face = Face::new(false);
     let (bearer, signed) =
-        (format!("Bearer {}", face.agent_jwt("worker")), face.worker_key.sign(&assertion(json!({}))));
+        (format!("Bearer {}", face.agent_jwt("worker")), face.worker_key.sign(&assertion(&json!({}))));
     let assertion = [("token", "x.y"), ("client_assertion_type", ASSERTION), ("client_assertion", &signed)];
     let with = |fields: &[(&str, &str)], headers: &[(&str, &str)]| {
         let request = headers
@@ -60,7 +60,7 @@ fn private_key_jwt_is_good_once() {
         fields.extend(more);
         face.send(form("/oauth2/introspect", &fields).body(encoded(&fields)).unwrap())
     };
-    let signed = face.worker_key.sign(&assertion(json!({"aud": format!("{REMIT}/oauth2/token")})));
+    let signed = face.worker_key.sign(&assertion(&json!({"aud": format!("{REMIT}/oauth2/token")})));
     assert_eq!(send(&signed, &[("client_id", "worker")]).status, StatusCode::OK);
     assert_eq!(send(&signed, &[]).error().0, "invalid_client");
     for bad in [
@@ -68,12 +68,12 @@ fn private_key_jwt_is_good_once() {
         json!({"exp": NOW + 900}),
         json!({"iss": "gateway", "sub": "gateway"}),
     ] {
-        let signed = face.worker_key.sign(&assertion(bad));
+        let signed = face.worker_key.sign(&assertion(&bad));
         assert_eq!(send(&signed, &[]).error().0, "invalid_client");
     }
-    let other = face.idp.sign(&assertion(json!({"jti": "k"})));
+    let other = face.idp.sign(&assertion(&json!({"jti": "k"})));
     assert_eq!(send(&other, &[]).error().0, "invalid_client");
-    let signed = face.worker_key.sign(&assertion(json!({"jti": "l"})));
+    let signed = face.worker_key.sign(&assertion(&json!({"jti": "l"})));
     assert_eq!(send(&signed, &[("client_id", "gateway")]).error().0, "invalid_client");
     let fields = [("token", "x"), ("client_assertion", signed.as_str())];
     let without_type = face.send(form("/oauth2/introspect", &fields).body(encoded(&fields)).unwrap());
@@ -83,7 +83,7 @@ fn private_key_jwt_is_good_once() {
 #[test]
 fn a_client_whose_jwt_says_that_somebody_acts_for_it_is_nobody() {
     let face = Face::new(false);
-    let acted = face.jwt("worker", Some("worker"), json!({"act": {"sub": "x"}}));
+    let acted = face.jwt("worker", Some("worker"), &json!({"act": {"sub": "x"}}));
     let fields = [("token", "x.y")];
     let request = form("/oauth2/introspect", &fields).header("authorization", format!("Bearer {acted}"));
     assert_eq!(face.send(request.body(encoded(&fields)).unwrap()).error().0, "invalid_client");

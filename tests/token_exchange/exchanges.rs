@@ -53,7 +53,7 @@ fn l2_nobody_exchanges_another_holders_token() {
 #[test]
 fn without_an_actor_token_the_client_would_delegate_to_itself() {
     let face = Face::new(false);
-    let (parent, alice) = (face.workers_token(1), face.jwt("alice", None, json!({})));
+    let (parent, alice) = (face.workers_token(1), face.jwt("alice", None, &json!({})));
     let by_token = face.exchange("worker", &[("subject_token", &parent), ("subject_token_type", CAPABILITY)]);
     assert_eq!(by_token.error(), ("invalid_request", "DELEGATION_CYCLE"));
     let by_user = face.exchange("gateway", &[("subject_token", &alice), ("subject_token_type", JWT)]);
@@ -63,7 +63,7 @@ fn without_an_actor_token_the_client_would_delegate_to_itself() {
 #[test]
 fn a_user_stands_behind_the_chain_that_the_client_starts() {
     let face = Face::new(false);
-    let (alice, actor) = (face.jwt("alice", None, json!({})), face.agent_jwt("worker"));
+    let (alice, actor) = (face.jwt("alice", None, &json!({})), face.agent_jwt("worker"));
     let fields = [
         ("subject_token", alice.as_str()),
         ("subject_token_type", ACCESS_TOKEN),
@@ -95,7 +95,7 @@ fn an_agents_jwt_delegates_to_the_client_that_shows_it() {
 fn an_id_token_is_for_the_client_that_it_was_issued_to() {
     let face = Face::new(false);
     let actor = face.agent_jwt("worker");
-    let id_token = |audience: &str| face.jwt("alice", Some("worker"), json!({"aud": audience, "nonce": "n"}));
+    let id_token = |audience: &str| face.jwt("alice", Some("worker"), &json!({"aud": audience, "nonce": "n"}));
     let with = |token: &str, kind: &str| {
         let fields = [
             ("subject_token", token),
@@ -109,7 +109,7 @@ fn an_id_token_is_for_the_client_that_it_was_issued_to() {
     assert_eq!(face.introspect("worker", &token)["sub"], "jwt:https://idp.example#alice", "whatever agent it names");
     assert_eq!(with(&id_token("worker"), ID_TOKEN).error().0, "invalid_request");
     assert_eq!(with(&id_token("remit"), JWT).error().0, "invalid_request", "it is no access token");
-    assert_eq!(with(&face.jwt("alice", None, json!({})), ID_TOKEN).error().0, "invalid_request");
+    assert_eq!(with(&face.jwt("alice", None, &json!({})), ID_TOKEN).error().0, "invalid_request");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn laundering_is_refused_over_the_wire_too() {
     let face = Face::new(false);
     let actor = face.agent_jwt("worker");
     let with = |more: serde_json::Value, actor: Option<&str>| {
-        let alice = face.jwt("alice", None, more);
+        let alice = face.jwt("alice", None, &more);
         let mut fields = vec![("subject_token", alice.as_str()), ("subject_token_type", JWT)];
         fields.extend(actor.iter().flat_map(|actor| [("actor_token", *actor), ("actor_token_type", JWT)]));
         face.exchange("gateway", &fields).status.as_u16()
@@ -151,7 +151,7 @@ fn laundering_is_refused_over_the_wire_too() {
     assert_eq!(with(json!({"may_act": {"sub": "tool"}}), Some(&actor)), 400);
     assert_eq!(with(json!({"act": gateway}), Some(&actor)), 200);
     assert_eq!(with(json!({"act": {"sub": "worker"}}), Some(&actor)), 400);
-    let acted = face.jwt("worker", Some("worker"), json!({"act": {"sub": "x"}}));
+    let acted = face.jwt("worker", Some("worker"), &json!({"act": {"sub": "x"}}));
     assert_eq!(with(json!({}), Some(&acted)), 400);
 }
 
@@ -227,7 +227,7 @@ fn a_request_that_is_not_of_its_form_is_told_so() {
     ] {
         assert_eq!(face.exchange("worker", &fields).error().0, "invalid_request", "{:?}", fields.last());
     }
-    let alice = face.jwt("alice", None, json!({}));
+    let alice = face.jwt("alice", None, &json!({}));
     let as_actor = vec![subject, kind, ("actor_token", alice.as_str()), ("actor_token_type", JWT)];
     assert_eq!(face.exchange("worker", &as_actor).error().0, "invalid_request", "a user is no actor");
 }

@@ -129,7 +129,7 @@ impl Face {
         let identity = Arc::new(Identity::new(Config::default(), true).unwrap().with_sources(sources));
         let pages = Pages {
             door: Door::new(Arc::clone(&engine), Arc::clone(&identity), 1),
-            examine: Arc::new(|| panic!("nobody asks") as Condition),
+            examine: Arc::new(|| -> Condition { panic!("nobody asks") }),
             registry: Registry::new(),
             public_url: Some(REMIT.into()),
             oauth: oauth::Settings { offline_jwt, asks_for_certificates: false },
@@ -209,8 +209,8 @@ impl Face {
         self.identity.sources().forwarding.sign(&introduction, self.engine.clock().now()).unwrap()
     }
 
-    /// The IdP's word that this is `subject`, and an agent if it has a name.
-    pub(crate) fn jwt(&self, subject: &str, agent: Option<&str>, more: Value) -> String {
+    /// The provider's word that this is `subject`, and an agent if it has a name.
+    pub(crate) fn jwt(&self, subject: &str, agent: Option<&str>, more: &Value) -> String {
         let mut claims = json!({"iss": IDP, "sub": subject, "aud": "remit", "iat": NOW - 10, "exp": NOW + 100});
         if let Some(agent) = agent {
             claims["agent"] = agent.into();
@@ -219,9 +219,9 @@ impl Face {
         self.idp.sign(&claims)
     }
 
-    /// The IdP's word that this is an agent.
+    /// The provider's word that this is an agent.
     pub(crate) fn agent_jwt(&self, agent: &str) -> String {
-        self.jwt(agent, Some(agent), json!({}))
+        self.jwt(agent, Some(agent), &json!({}))
     }
 }
 

@@ -101,7 +101,7 @@ fn remit_takes_no_offline_jwt_back() {
 fn an_offline_jwt_keeps_every_actor() {
     let face = Face::new(true);
     let act = json!({"iss": REMIT, "sub": "gateway", "act": {"sub": "x-first"}});
-    let (alice, actor) = (face.jwt("alice", None, json!({"act": act})), face.agent_jwt("worker"));
+    let (alice, actor) = (face.jwt("alice", None, &json!({"act": act})), face.agent_jwt("worker"));
     let fields = [
         ("subject_token", alice.as_str()),
         ("subject_token_type", JWT),

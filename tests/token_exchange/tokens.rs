@@ -42,7 +42,7 @@ fn what_is_not_good_and_what_is_not_yours_look_the_same() {
     let face = Face::new(false);
     let (mine, revoked) = (face.workers_token(1), face.workers_token(1));
     assert_eq!(face.post("/oauth2/revoke", "worker", &[("token", &revoked)]).status, StatusCode::OK);
-    let altered = format!("{}{}", &mine[..mine.len() - 1], if mine.ends_with('0') { '1' } else { '0' });
+    let altered = format!("{}{}", mine.split_at(mine.len() - 1).0, if mine.ends_with('0') { '1' } else { '0' });
     let nothing = json!({"active": false});
     assert_eq!(face.introspect("tool", &mine), nothing, "not in its chain");
     assert_eq!(face.introspect("stranger", &mine), nothing, "not in the policy");
