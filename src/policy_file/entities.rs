@@ -197,6 +197,16 @@ mod tests {
     }
 
     #[test]
+    fn what_the_documents_show_compiles() {
+        for page in [include_str!("../../docs/policy.md"), include_str!("../../docs/authzen.md")] {
+            let example = page.split("```json\n").map(|part| part.split("```").next().unwrap());
+            let example =
+                example.filter(|text| text.starts_with('{')).find(|text| text.contains("\"entities\"")).unwrap();
+            assert!(compiled(example).unwrap().policy.entities.resource_count() > 0);
+        }
+    }
+
+    #[test]
     fn properties_are_bounded() {
         let text = |length: usize| {
             let long = "a".repeat(length);
