@@ -38,7 +38,7 @@ use compact::{Compact, LEVELS};
 use issuer::Issuer;
 
 /// How long a verified token is remembered.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const REMEMBERED: Duration = Duration::from_mins(1);
 /// Verified tokens that are remembered, none larger than a token.
 const REMEMBERED_TOKENS: u64 = 4096;
 
