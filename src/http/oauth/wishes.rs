@@ -119,7 +119,10 @@ fn distinct<T: Eq + std::hash::Hash>(items: &[T]) -> Result<(), ()> {
 mod tests {
     use super::*;
 
-    fn wished(text: &str) -> Result<(Vec<String>, Vec<String>, Vec<String>), Error> {
+    /// Capabilities, resources, audience.
+    type Wished = (Vec<String>, Vec<String>, Vec<String>);
+
+    fn wished(text: &str) -> Result<Wished, Error> {
         let form = Form::parse(text.as_bytes()).unwrap();
         let wish = read(&form, "agent").map_err(|refusal| refusal.error())?;
         let texts = |texts: &[Cow<'_, str>]| texts.iter().map(ToString::to_string).collect();

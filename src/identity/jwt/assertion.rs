@@ -311,7 +311,7 @@ mod tests {
             ("aud", Value::Null),
             ("exp", json!(NOW)),
             ("exp", json!(NOW + 306)),
-            ("exp", json!(NOW as f64 + 60.5)),
+            ("exp", json!(1_795_297_963.5)),
             ("exp", Value::Null),
             ("iat", json!(NOW + 6)),
             ("iat", Value::Null),
