@@ -38,9 +38,6 @@ pub struct Config {
     pub dns_templates: Vec<String>,
     /// Certificates without a URI and a DNS name that counts name an agent by their common name.
     pub allow_common_name: bool,
-    /// `[[identity.jwt]]`: the issuers whose JWTs are evidence.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub jwt: Vec<jwt::Config>,
     /// `[[identity.client]]`: the agents that authenticate to the OAuth endpoints with `private_key_jwt`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub client: Vec<ClientConfig>,
@@ -49,6 +46,9 @@ pub struct Config {
     pub api_keys_file: Option<PathBuf>,
     /// What forwarded identities are signed with.
     pub forward: forwarded::Config,
+    /// `[[identity.jwt]]`: the issuers whose JWTs are evidence.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jwt: Vec<jwt::Config>,
 }
 
 impl Config {
