@@ -4,6 +4,7 @@
 //! it was denied or a check failed, 2 if it was called wrongly or something broke. A token comes from a file, from
 //! standard input or from `REMIT_TOKEN`, and never stands in an argument or an error.
 
+mod agent_card;
 mod authorize;
 mod client;
 mod delegate;
@@ -54,6 +55,7 @@ enum Command {
     /// Look at tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    AgentCard(agent_card::AgentCard),
     Authorize(authorize::Authorize),
     Delegate(delegate::Delegate),
     Revoke(revoke::Revoke),
@@ -133,6 +135,7 @@ impl Command {
             Self::DevCerts(command) => command.run(output),
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
+            Self::AgentCard(command) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),
             Self::Revoke(command) => client::wait(command.run(output)),
@@ -141,6 +144,12 @@ impl Command {
             Self::Watch(command) => client::wait(command.run(output)),
             Self::Status(command) => client::wait(command.run(output)),
         }
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        output::complain(&format!("warning: {warning}"));
     }
 }
 

@@ -22,6 +22,7 @@ struct Room {
 const HOUSE: &[Room] = &[
     Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim"] },
     Room { name: "json", rooms: &[], crates: &["serde", "serde_json"] },
+    Room { name: "agent_card", rooms: &["json"], crates: &["serde_json"] },
     Room {
         name: "keyring",
         rooms: &["domain"],
@@ -139,7 +140,7 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "cli",
-        rooms: &["api", "config", "dev_folder", "domain", "engine", "keyring", "policy_file", "server"],
+        rooms: &["agent_card", "api", "config", "dev_folder", "domain", "engine", "keyring", "policy_file", "server"],
         crates: &[
             "base64",
             "clap",
