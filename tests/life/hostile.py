@@ -1,6 +1,5 @@
 """JWTs that must not be believed, each wrong in one thing, and what the log has to say of it."""
 
-import base64
 import hashlib
 import hmac
 import json
@@ -9,7 +8,7 @@ import time
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, utils
-from oidc import AUDIENCE, encode, new_key, sign
+from oidc import AUDIENCE, decode, encode, new_key, sign
 
 ABSENT = object()
 
@@ -72,7 +71,7 @@ class Forge:
     def der_signature(self):
         """ES256 in the form of X.509, where JWS has two numbers side by side."""
         head, payload, signature = self.token("ES256").split(".")
-        raw = decoded(signature)
+        raw = decode(signature)
         numbers = [int.from_bytes(half) for half in (raw[:32], raw[32:])]
         return f"{head}.{payload}.{encode(utils.encode_dss_signature(*numbers))}"
 
@@ -98,10 +97,6 @@ def changed(members, other):
 
 def encoded(claims):
     return encode(json.dumps(claims).encode())
-
-
-def decoded(part):
-    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def twice(name, value):

@@ -41,6 +41,10 @@ def encode(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
+def decode(part):
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
 def sign(header, payload, key):
     """A compact JWS of this text, whatever it says; `key` signs with its own algorithm."""
     header = header if isinstance(header, str) else json.dumps(header)

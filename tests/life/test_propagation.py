@@ -14,9 +14,11 @@ from conftest import REPOSITORY, STUBS
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from oidc import Provider
+from remit.v1 import decision_service_pb2 as pb
+from remit_client import Refused, identity_method
 from remit_process import environment
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR
-from test_oidc import bearer, configure, may_ask, need_node  # noqa: F401  a fixture
+from test_oidc import configure, may_ask, need_node  # noqa: F401  a fixture
 from waiting import wait_until
 
 EXAMPLE = REPOSITORY / "examples/python/propagation"
@@ -183,9 +185,13 @@ def test_what_a_caller_writes_into_headers_stays_outside(place):
     assert place.messages() == []
 
 
-def test_remit_takes_it_from_its_receiver_alone(place):
+def test_remit_tells_its_receiver_alone(place):
     assert place.send(tokens_of(place.provider)).returncode == 0
-    text = place.messages()[0]["headers"]["x-remit-identity"]
-    with bearer(place.world, text) as client:
-        assert not may_ask(place.world, text), "it is no access token"
-        del client
+    wish = pb.VerifyIdentityRequest(forwarded=place.messages()[0]["headers"]["x-remit-identity"])
+    receiver, other = place.world[ANALYST], place.world[DEPLOYER]
+    identity = receiver.call(receiver.decisions.VerifyIdentity, wish).identity
+    assert (identity.agent, identity.issuer) == (VALIDATOR, place.provider.issuer)
+    assert identity_method(identity) == "FORWARDED" and not identity.is_self_asserted
+    with pytest.raises(Refused):
+        other.call(other.decisions.VerifyIdentity, wish)
+    assert not may_ask(place.world, wish.forwarded), "it is no access token"
