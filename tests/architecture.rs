@@ -72,7 +72,22 @@ const HOUSE: &[Room] = &[
     Room {
         name: "identity",
         rooms: &["domain", "json", "transport"],
-        crates: &["serde", "serde_json", "x509_parser", "http"],
+        // Of jsonwebtoken only the cryptography is used, SHA-256 of tokens for their cache included.
+        crates: &[
+            "serde",
+            "serde_json",
+            "x509_parser",
+            "http",
+            "arc_swap",
+            "base64",
+            "jsonwebtoken",
+            "moka",
+            "parking_lot",
+            "reqwest",
+            "tokio",
+            "tracing",
+            "url",
+        ],
     },
     Room {
         name: "engine",
