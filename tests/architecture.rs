@@ -155,7 +155,18 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "cli",
-        rooms: &["agent_card", "api", "config", "dev_folder", "domain", "engine", "keyring", "policy_file", "server"],
+        rooms: &[
+            "agent_card",
+            "api",
+            "config",
+            "dev_folder",
+            "domain",
+            "engine",
+            "identity",
+            "keyring",
+            "policy_file",
+            "server",
+        ],
         crates: &[
             "base64",
             "clap",

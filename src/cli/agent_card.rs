@@ -11,9 +11,13 @@ use super::output::{self, Answer, Output};
 use super::{CliError, Outcome, warn};
 use crate::agent_card::{self, Evidence, Filled, Offer, Shape};
 use crate::config::{Asked, Config, Sources};
+use crate::identity::jwt::{self, Discovery};
 
 /// The file that is read when none is named.
 const CONFIG: &str = "remit.toml";
+
+/// Where a provider describes itself (`OpenID` Connect Discovery §4.1).
+const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
 /// Fill the security part of an A2A agent card from the configuration.
 #[derive(Args)]
@@ -51,7 +55,8 @@ impl AgentCard {
     pub(super) fn run(self, output: Output) -> Result<Outcome, CliError> {
         let (config, mut warnings) = Config::read(&self.sources(Sources::of_process()))?;
         let text = read(&self.input)?;
-        let offer = offer(&config, &mut warnings);
+        let (offer, about_offer) = offer(&config);
+        warnings.extend(about_offer);
         let shape = match self.a2a {
             Version::V1 => Shape::V1,
             Version::V03 => Shape::V03,
@@ -83,14 +88,31 @@ impl AgentCard {
     }
 }
 
-/// What the service takes as evidence under this configuration.
-fn offer(config: &Config, _warnings: &mut Vec<String>) -> Offer {
-    let evidence = vec![Evidence::ClientCertificate];
-    Offer {
-        is_certificate_required: match config.tls.client_auth {
-            Asked::Required => true,
-        },
-        evidence,
+/// What the service takes as evidence under this configuration, and what its owner should know about that.
+fn offer(config: &Config) -> (Offer, Vec<String>) {
+    let identity = &config.identity;
+    let (namers, others): (Vec<_>, Vec<_>) = identity.jwt.iter().partition(|issuer| issuer.agent_claim.is_some());
+    let left_out = others.into_iter().map(|jwt::Config { issuer, .. }| {
+        format!("{issuer} is left out: without an agent_claim its JWTs name users, and no caller")
+    });
+    let elsewhere = namers.iter().filter_map(|jwt::Config { issuer, discovery, .. }| match discovery {
+        Some(Discovery::Url(url)) => Some(format!("for {issuer} the card names {url}: can callers reach that?")),
+        Some(Discovery::Standard(_)) | None => None,
+    });
+    let warnings = left_out.chain(elsewhere).collect();
+    let evidence = [Evidence::ClientCertificate].into_iter().chain(namers.into_iter().map(by_jwt)).collect();
+    (Offer { is_certificate_required: config.tls.client_auth == Asked::Required, evidence }, warnings)
+}
+
+fn by_jwt(config: &jwt::Config) -> Evidence {
+    let jwt::Config { issuer, audience, discovery, .. } = config;
+    let description = format!("a JWT of {issuer} for {}", audience.0.join(" or "));
+    match discovery {
+        Some(Discovery::Url(url)) => Evidence::OpenIdConnect { discovery: url.clone(), description },
+        Some(Discovery::Standard(true)) => {
+            Evidence::OpenIdConnect { discovery: format!("{}{WELL_KNOWN}", issuer.trim_end_matches('/')), description }
+        }
+        Some(Discovery::Standard(false)) | None => Evidence::BearerJwt { description },
     }
 }
 
