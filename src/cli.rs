@@ -5,6 +5,7 @@
 //! standard input or from `REMIT_TOKEN`, and never stands in an argument or an error.
 
 mod agent_card;
+mod api_key;
 mod authorize;
 mod client;
 mod delegate;
@@ -49,6 +50,9 @@ enum Command {
     Serve(serve::Serve),
     Keygen(keygen::Keygen),
     DevCerts(dev_certs::DevCerts),
+    /// Make API keys.
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
     /// Look at policy files.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -63,6 +67,11 @@ enum Command {
     Introspect(introspect::Introspect),
     Watch(watch::Watch),
     Status(status::Status),
+}
+
+#[derive(Subcommand)]
+enum ApiKeyCommand {
+    New(api_key::New),
 }
 
 #[derive(Subcommand)]
@@ -133,6 +142,7 @@ impl Command {
             Self::Serve(command) => command.run(),
             Self::Keygen(command) => command.run(output),
             Self::DevCerts(command) => command.run(output),
+            Self::ApiKey(ApiKeyCommand::New(command)) => command.run(output),
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
             Self::AgentCard(command) => command.run(output),

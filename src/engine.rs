@@ -12,6 +12,7 @@ mod recording;
 mod revoke;
 mod speaker;
 mod tally;
+mod verify_identity;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

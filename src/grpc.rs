@@ -3,6 +3,7 @@
 mod admin_service;
 mod authenticate;
 mod decision_service;
+mod evidence;
 mod status;
 mod watch;
 mod wire;

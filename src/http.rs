@@ -1,7 +1,8 @@
-//! The HTTP face: metrics, liveness, readiness.
+//! The HTTP face: metrics, liveness, readiness, published keys.
 
 mod health;
 mod metrics;
+mod well_known;
 
 use axum::Router;
 use axum::routing::get;
@@ -26,5 +27,6 @@ pub fn routes(pages: Pages) -> Router {
         .route("/metrics", get(metrics::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
+        .route("/.well-known/jwks.json", get(well_known::keys))
         .with_state(pages)
 }

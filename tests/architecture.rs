@@ -71,8 +71,9 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "identity",
-        rooms: &["domain", "json", "transport"],
-        // Of jsonwebtoken only the cryptography is used, SHA-256 of tokens for their cache included.
+        // Of jsonwebtoken only the cryptography is used, SHA-256 of tokens for their cache included. Of the keyring it wants
+        // digests of API keys, and the rule which files are closed to others.
+        rooms: &["domain", "json", "keyring", "transport"],
         crates: &[
             "serde",
             "serde_json",
@@ -84,9 +85,11 @@ const HOUSE: &[Room] = &[
             "moka",
             "parking_lot",
             "reqwest",
+            "subtle",
             "tokio",
             "tracing",
             "url",
+            "zeroize",
         ],
     },
     Room {

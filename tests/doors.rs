@@ -127,6 +127,7 @@ mod tests {
                 action,
                 token: (!message.token.is_empty()).then_some(message.token.as_str()),
                 agent: question.agent.and_then(|place| present(AGENTS[place])),
+                agent_evidence: None,
                 destination: question.destination.and_then(|place| present(AGENTS[place])),
                 given: Given::default(),
                 dry_run: true,

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::output::{self, Answer, Output};
 use super::{CliError, Outcome, warn};
 use crate::agent_card::{self, Evidence, Filled, Offer, Shape};
-use crate::config::{Asked, Config, Sources};
+use crate::config::{Config, Sources};
+use crate::identity::API_KEY_HEADER;
 use crate::identity::jwt::{self, Discovery};
 
 /// The file that is read when none is named.
@@ -100,8 +101,10 @@ fn offer(config: &Config) -> (Offer, Vec<String>) {
         Some(Discovery::Standard(_)) | None => None,
     });
     let warnings = left_out.chain(elsewhere).collect();
-    let evidence = [Evidence::ClientCertificate].into_iter().chain(namers.into_iter().map(by_jwt)).collect();
-    (Offer { is_certificate_required: config.tls.client_auth == Asked::Required, evidence }, warnings)
+    let api_key = identity.api_keys_file.as_ref().map(|_| Evidence::ApiKey { header: API_KEY_HEADER.to_owned() });
+    let evidence =
+        [Evidence::ClientCertificate].into_iter().chain(namers.into_iter().map(by_jwt)).chain(api_key).collect();
+    (Offer { is_certificate_required: config.requires_client_certificate(), evidence }, warnings)
 }
 
 fn by_jwt(config: &jwt::Config) -> Evidence {

@@ -84,7 +84,7 @@ impl Serve {
         }
         let failed = |error| CliError::new("the dev folder can't be laid out", error);
         let now = Clock::system().now();
-        let folder = DevFolder::lay_out(&self.dev_dir, &keygen::new_key(), now).map_err(failed)?;
+        let folder = DevFolder::lay_out(&self.dev_dir, keygen::new_key, now).map_err(failed)?;
         let (config, mut warnings) = Config::read(&self.sources(process))?;
         warnings.extend(folder.certify_agents(&config, now).map_err(failed)?);
         Ok(Prepared { config, folder: Some(folder), warnings })

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::{Config, ConfigError};
 use crate::domain::limits;
+use crate::domain::token::is_free_text;
+use crate::identity::signing::{ALSO_PUBLISHED, LONGEST_LIFE};
 use crate::identity::spiffe::Template;
 use crate::transport::listen::require_loopback;
 
@@ -23,6 +25,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     http(config)?;
     numbers(config)?;
     config.events.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+    forward(config)?;
     templates(config)
 }
 
@@ -112,6 +115,41 @@ fn numbers(config: &Config) -> Result<(), ConfigError> {
 
 /// More threads than machines have cores would be a slip.
 const MOST_RUNTIMES: usize = 1024;
+
+fn forward(config: &Config) -> Result<(), ConfigError> {
+    let forward = &config.identity.forward;
+    let text = |key: &str| format!("[identity.forward] {key}");
+    match (&forward.signing_key, &forward.issuer) {
+        (Some(_), None) => {
+            let why = "is missing beside signing_key: write the URL of this service, or a name that no agent has";
+            return Err(invalid(&text("issuer"), why));
+        }
+        (None, Some(_)) => {
+            return Err(invalid(&text("signing_key"), "is missing beside issuer: name a PEM file with a private key"));
+        }
+        (None, None) if !forward.also_published.is_empty() => {
+            return Err(invalid(&text("also_published"), "needs a signing_key beside it"));
+        }
+        _ => {}
+    }
+    if forward.issuer.as_deref().is_some_and(|issuer| !is_free_text(issuer)) {
+        return Err(invalid(&text("issuer"), "has 1 to 256 bytes and no control characters"));
+    }
+    let ranges = [
+        ("ttl_seconds", forward.ttl_seconds, LONGEST_LIFE.as_secs()),
+        ("jwks_cache_seconds", forward.jwks_cache_seconds, LONGEST_CACHE_SECONDS),
+    ];
+    if let Some((key, found, most)) = ranges.iter().find(|(_, found, most)| !(1..=*most).contains(found)) {
+        return Err(invalid(&text(key), &format!("is {found} and has to be 1 to {most}")));
+    }
+    if forward.also_published.len() > ALSO_PUBLISHED {
+        return Err(invalid(&text("also_published"), &format!("has at most {ALSO_PUBLISHED} files")));
+    }
+    Ok(())
+}
+
+/// A key that is taken back has to be gone from everywhere within the hour.
+const LONGEST_CACHE_SECONDS: u64 = 3600;
 
 fn templates(config: &Config) -> Result<(), ConfigError> {
     let spiffe = config.identity.spiffe_templates.iter().map(|text| ("spiffe_templates", Template::spiffe(text)));

@@ -15,14 +15,12 @@ const OTHER_VARIABLES: &[&str] = &["REMIT_TOKEN"];
 const NEAR: usize = 3;
 /// Keys that are known, and that this version does not act on.
 const LATER: &[&str] = &[
-    "api_keys_file",
     "candidate",
     "checkpoint_events",
     "checkpoint_seconds",
     "console",
     "dir",
     "ext_authz",
-    "forward",
     "jwt",
     "mask",
     "offline_jwt",
@@ -77,7 +75,7 @@ pub(super) fn flags(flags: &[String]) -> Result<Table, ConfigError> {
         let bad = |why: String| ConfigError::Setting { place: format!("--set {flag}"), why };
         let (path, value) =
             flag.split_once('=').ok_or_else(|| bad("write it as SECTION.KEY=VALUE, e.g. grpc.listen=…".to_owned()))?;
-        let known = KEYS.iter().find(|key| path.split_once('.') == Some((key.section, key.name)));
+        let known = KEYS.iter().find(|key| path.rsplit_once('.') == Some((key.section, key.name)));
         let Some(key) = known else {
             let names: Vec<String> = KEYS.iter().map(|key| format!("{}.{}", key.section, key.name)).collect();
             let meant = closest(path, names.iter().map(String::as_str));
@@ -93,7 +91,7 @@ pub(super) fn flags(flags: &[String]) -> Result<Table, ConfigError> {
 pub(super) fn lay(lower: &mut Table, upper: Table) {
     for (name, value) in upper {
         match (lower.get_mut(&name), value) {
-            (Some(Value::Table(below)), Value::Table(above)) => below.extend(above),
+            (Some(Value::Table(below)), Value::Table(above)) => lay(below, above),
             (_, value) => {
                 lower.insert(name, value);
             }
@@ -118,9 +116,14 @@ fn make_absolute(table: &mut Table, key: &Key, folder: &Path) {
             joined.clone_into(path);
         }
     };
-    let Some(section) = table.get_mut(key.section) else { return };
+    let mut names = key.section.split('.');
+    let outermost = names.next().and_then(|name| table.get_mut(name));
+    let Some(section) = names.fold(outermost, |section, name| section?.get_mut(name)) else { return };
     match (key.kind, section) {
         (Kind::Path | Kind::PathOrDash, Value::Table(section)) => section.get_mut(key.name).into_iter().for_each(join),
+        (Kind::Paths, Value::Table(section)) => {
+            section.get_mut(key.name).and_then(Value::as_array_mut).into_iter().flatten().for_each(join);
+        }
         (Kind::KeyFiles, Value::Array(entries)) => {
             entries.iter_mut().filter_map(|entry| entry.get_mut(key.name)).for_each(join);
         }
@@ -162,9 +165,12 @@ mod tests {
         let mut count = 0;
         for (section, keys) in &table {
             let keys = if let Value::Array(entries) = keys { &entries[0] } else { keys };
-            for name in keys.as_table().unwrap().keys().filter(|name| *name != "foreign") {
-                assert!(KEYS.iter().any(|key| key.section == section && key.name == name), "{section}.{name}");
-                count += 1;
+            for (name, value) in keys.as_table().unwrap().iter().filter(|(name, _)| *name != "foreign") {
+                let inner = value.as_table().map(|inner| inner.keys().map(|key| (format!("{section}.{name}"), key)));
+                for (section, name) in inner.map_or_else(|| vec![(section.clone(), name)], Iterator::collect) {
+                    assert!(KEYS.iter().any(|key| key.section == section && key.name == name), "{section}.{name}");
+                    count += 1;
+                }
             }
         }
         assert_eq!(count, KEYS.len());

@@ -52,6 +52,13 @@ spiffe_templates = ["spiffe://a/{agent}"]
 allow_dns_san = true
 dns_templates = ["{agent}.a"]
 allow_common_name = true
+api_keys_file = "api_keys.txt"
+[identity.forward]
+signing_key = "forward.key"
+issuer = "https://remit.example"
+ttl_seconds = 30
+also_published = ["next.pem"]
+jwks_cache_seconds = 15
 [telemetry]
 log = "debug"
 format = "text"
@@ -106,7 +113,7 @@ fn every_key_arrives_in_its_place() {
     let config = given.config();
     let at = |name: &str| given.folder.path().join(name);
     assert_eq!(config.grpc.limits().streams, 256);
-    assert_eq!(config.tls.files().certificate, at("server.pem"));
+    assert_eq!(config.tls.files(false).certificate, at("server.pem"));
     assert_eq!(config.tls.client_ca, PathBuf::from("/etc/ca.pem"));
     assert_eq!(config.http.files().unwrap().key, at("http.key"));
     assert_eq!(config.policy.roles().enforcement_points[0].as_str(), "gate");
@@ -236,7 +243,7 @@ fn an_unknown_key_is_shown_at_its_place() {
     assert!(section.contains("did you mean `telemetry`?"), "{section}");
     let later = Given::file("[state]\ndir = \"state\"\n").error();
     assert!(later.contains("this version of Remit does not act on `dir`: remove it"), "{later}");
-    for text in ["[tls]\nclient_auth = \"optional\"\n", "[state]\nbackend = \"journal\"\n", "[[identity.jwt]]\n", "x ="]
+    for text in ["[tls]\nclient_auth = \"perhaps\"\n", "[state]\nbackend = \"journal\"\n", "[[identity.jwt]]\n", "x ="]
     {
         assert!(Given::file(text).error().contains("line "), "{text}");
     }

@@ -143,6 +143,11 @@ impl Certificates {
     }
 }
 
+/// A key for signing JWTs, Ed25519, as PEM.
+pub(super) fn signing_key() -> Result<Zeroizing<String>, DevFolderError> {
+    Ok(Zeroizing::new(KeyPair::generate_for(&rcgen::PKCS_ED25519)?.serialize_pem()))
+}
+
 /// The agent's SPIFFE ID of the default template.
 fn spiffe_id(agent: &AgentName) -> Option<String> {
     let templates = identity::Config::default().spiffe_templates;
@@ -208,6 +213,6 @@ fn read<T>(path: &Path, look: impl FnOnce(&X509Certificate<'_>) -> T) -> Result<
 
 impl From<rcgen::Error> for DevFolderError {
     fn from(error: rcgen::Error) -> Self {
-        Self(format!("a certificate can't be made: {error}"))
+        Self(format!("a certificate or key can't be made: {error}"))
     }
 }

@@ -13,7 +13,7 @@ fn config(folder: &DevFolder) -> Config {
 }
 
 fn lay_out(path: &Path, now: Timestamp) -> (DevFolder, Vec<String>) {
-    let folder = DevFolder::lay_out(path, &"ab".repeat(32), now).unwrap();
+    let folder = DevFolder::lay_out(path, || "ab".repeat(32).into(), now).unwrap();
     let warnings = folder.certify_agents(&config(&folder), now).unwrap();
     (folder, warnings)
 }
@@ -40,9 +40,11 @@ fn lays_out_what_a_service_needs() {
     assert!(warnings.is_empty());
     let found = contents(folder.path());
     let mut wanted: Vec<String> =
-        ["ca.key", "ca.pem", "hmac.key", "policy.json", "remit.toml", "server.key", "server.pem"]
+        ["api_keys.txt", "ca.key", "ca.pem", "forward.key", "hmac.key", "policy.json", "remit.toml", "server.key"]
+            .into_iter()
+            .chain(["server.pem", "api_keys/ops-admin.key", "api_keys/svc-demo.key"])
             .map(str::to_owned)
-            .to_vec();
+            .collect();
     for agent in ["coordinator", "analyst", "deployer", "writer", "validator"].map(|name| format!("agent-{name}")) {
         wanted.extend([format!("agents/{agent}.pem"), format!("agents/{agent}.key")]);
     }

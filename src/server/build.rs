@@ -9,11 +9,14 @@ use tokio_util::sync::CancellationToken;
 use super::ServerError;
 use super::troubles::Troubles;
 use crate::config::Config;
+use crate::domain::time::Timestamp;
 use crate::engine::chance::Chance;
 use crate::engine::clock::Clock;
 use crate::engine::{Engine, InForce, Parts, Tally};
 use crate::events::{Events, OnFailure};
-use crate::identity::Identity;
+use crate::identity::api_key::ApiKeys;
+use crate::identity::forwarded::Forwarding;
+use crate::identity::{Identity, Sources};
 use crate::keyring::{KeyFiles, sha256_hex};
 use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
 use crate::readiness::{Condition, Connections, Examine};
@@ -45,6 +48,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     let http_tls = http_tls(config, &clock)?;
     let identity =
         Identity::new(config.identity.clone(), is_dev).map_err(|error| ServerError::new("[identity]", error))?;
+    let identity = identity.with_sources(sources(config, clock.now())?);
 
     let file = PolicyFile::new(config.policy.file.clone(), config.policy.roles(), sha256_hex);
     let first =
@@ -88,13 +92,24 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
 }
 
 /// A compiled policy as the engine takes it.
-pub(super) fn in_force(compiled: Compiled, now: crate::domain::time::Timestamp) -> InForce {
+pub(super) fn in_force(compiled: Compiled, now: Timestamp) -> InForce {
     let Compiled { policy, warnings, source } = compiled;
     InForce { policy, source, warnings: warnings.iter().map(|warning| warning.render(false)).collect(), loaded_at: now }
 }
 
+/// What evidence beside certificates is checked against.
+fn sources(config: &Config, now: Timestamp) -> Result<Sources, ServerError> {
+    let api_keys = config.identity.api_keys_file.clone().map(ApiKeys::read).transpose();
+    let forwarding = Forwarding::new(&config.identity.forward, now);
+    Ok(Sources {
+        api_keys: api_keys.map_err(|error| ServerError::new("[identity] api_keys_file", error))?.unwrap_or_default(),
+        forwarding: forwarding.map_err(|error| ServerError::new("[identity.forward]", error))?,
+        ..Sources::default()
+    })
+}
+
 fn tls(config: &Config, is_dev: bool, clock: &Clock) -> Result<TlsStore, ServerError> {
-    let mut files = config.tls.files();
+    let mut files = config.tls.files(config.identity.takes_other_evidence());
     if is_dev {
         // A caller may be a name and nothing else, so it need not have a certificate.
         files.client_auth = ClientAuth::Optional;

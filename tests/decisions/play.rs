@@ -162,6 +162,7 @@ impl<'c> Play<'c> {
             action,
             token: step.token.as_deref().map(|name| self.names.text(name)).transpose()?,
             agent: step.agent.as_deref(),
+            agent_evidence: None,
             destination: step.destination.as_deref(),
             given: Given::default(),
             dry_run: step.dry_run,

@@ -185,6 +185,7 @@ impl World {
             action: Action::Use(capability, resource),
             token: None,
             agent: None,
+            agent_evidence: None,
             destination: None,
             given: Given::default(),
             dry_run: false,

@@ -70,6 +70,7 @@ impl World {
             action,
             token,
             agent: ask.agent.as_deref(),
+            agent_evidence: None,
             destination: ask.destination.as_deref(),
             given: Given::default(),
             dry_run: ask.dry_run,

@@ -101,3 +101,55 @@ def test_a_bad_card_is_told_where_and_why_and_the_output_stays(folder, tmp_path)
     assert out.read_text() == "as it was"
     assert cards.run(CARD, "--out", out).returncode == 0
     assert parse_agent_card(json.loads(out.read_text())).name == "deployer"
+
+
+ISSUERS = """
+[[identity.jwt]]
+issuer = "https://login.example.com/"
+audience = ["remit", "remit-2"]
+discovery = true
+agent_claim = "client_id"
+
+[[identity.jwt]]
+issuer = "https://keys.example.com"
+audience = "remit"
+jwks_uri = "https://keys.example.com/jwks"
+agent_claim = "azp"
+
+[[identity.jwt]]
+issuer = "https://users.example.com"
+audience = "remit"
+discovery = true
+"""
+
+
+def test_every_kind_of_evidence_that_is_configured(folder):
+    cards = Cards(folder, ISSUERS)
+    with_keys = ("--set", "identity.api_keys_file=keys.txt")
+    ran = cards.run(CARD, *with_keys)
+    assert ran.returncode == 0, ran.stderr
+    assert "https://users.example.com is left out" in ran.stderr
+    read = parse_agent_card(json.loads(ran.stdout))
+    schemes = read.security_schemes
+    assert sorted(schemes) == ["apiKey", "bearer", "mtls", "oidc"]
+    assert (
+        schemes["oidc"].open_id_connect_security_scheme.open_id_connect_url
+        == "https://login.example.com/.well-known/openid-configuration"
+    )
+    assert schemes["bearer"].http_auth_security_scheme.bearer_format == "JWT"
+    assert "https://keys.example.com" in schemes["bearer"].http_auth_security_scheme.description
+    key = schemes["apiKey"].api_key_security_scheme
+    assert (key.location, key.name) == ("header", "x-api-key")
+    alone = [list(requirement.schemes) for requirement in read.security_requirements]
+    assert alone == [["mtls"], ["oidc"], ["bearer"], ["apiKey"]], "any of them will do"
+    strict = parse_agent_card(cards.filled(CARD, *with_keys, "--set", "tls.client_auth=required"))
+    assert all("mtls" in requirement.schemes for requirement in strict.security_requirements)
+    old = v0_3.AgentCard.model_validate(cards.filled(OLD_CARD, *with_keys, "--a2a", "0.3"))
+    kinds = {name: scheme.root.type for name, scheme in old.security_schemes.items()}
+    assert kinds == {
+        "apiKey": "apiKey",
+        "bearer": "http",
+        "mtls": "mutualTLS",
+        "oidc": "openIdConnect",
+        "partner": "apiKey",
+    }

@@ -131,6 +131,10 @@ fn described(verdict: pb::IntrospectResponse, token: Introspected) -> pb::Intros
     }
 }
 
+pub(in crate::grpc) fn identity_response(verified: VerifiedIdentity) -> pb::VerifyIdentityResponse {
+    pb::VerifyIdentityResponse { identity: Some(identity(verified)) }
+}
+
 fn identity(identity: VerifiedIdentity) -> pb::VerifiedIdentity {
     let is_self_asserted = identity.is_self_asserted();
     let VerifiedIdentity { agent, subject, method, issuer, claims, verified_at } = identity;
