@@ -104,8 +104,9 @@ def twice(name, value):
     return lambda text: f'{text[:-1]}, "{name}": {json.dumps(value)}}}'
 
 
-NOT_STRICT = "is not strict JSON"
+NOT_STRICT = "not strict JSON"
 NOT_TAKEN = "algorithm is not taken"
+OTHER_ALGORITHM = "algorithm is not that of its key"
 DEMANDS = "demands what is not done here"
 TYP = "typ is not that of an access token"
 AUD = "aud is not a text or a list"
@@ -172,8 +173,8 @@ RULES = {
     "the algorithm is in small letters": (lambda forge: forge.token(header={"alg": "rs256"}), NOT_TAKEN),
     "the public key as the secret of an HMAC": (lambda forge: forge.signed_by_hmac(forge.public_pem()), NOT_TAKEN),
     "an empty secret of an HMAC": (lambda forge: forge.signed_by_hmac(b""), NOT_TAKEN),
-    "a key for another algorithm": (lambda forge: forge.key_for_another_algorithm(), "no such key"),
-    "a key of another kind": (lambda forge: forge.token("ES256", header={"alg": "RS256"}), "no such key"),
+    "a key for another algorithm": (lambda forge: forge.key_for_another_algorithm(), OTHER_ALGORITHM),
+    "a key of another kind": (lambda forge: forge.token("ES256", header={"alg": "RS256"}), OTHER_ALGORITHM),
     "a signature as X.509 writes it": (lambda forge: forge.der_signature(), "signature"),
     "a signature of zeros": (lambda forge: forge.zero_signature(), "signature"),
     "a stranger's signature": (lambda forge: forge.token(key=forge.stranger), "signature"),
@@ -189,7 +190,7 @@ RULES = {
     ),
     "a key in the header and no name": (
         lambda forge: forge.token(key=forge.stranger, header={"jwk": forge.public_jwk(forge.stranger), "kid": ABSENT}),
-        "signature",
+        "no such key",
     ),
     "an address of keys in the header": (
         lambda forge: forge.token(
