@@ -6,6 +6,7 @@
 
 mod agent_card;
 mod api_key;
+mod audit_verify;
 mod authorize;
 mod client;
 mod delegate;
@@ -59,6 +60,9 @@ enum Command {
     /// Look at tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Look at audit logs.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     AgentCard(agent_card::AgentCard),
     Authorize(authorize::Authorize),
     Delegate(delegate::Delegate),
@@ -82,6 +86,11 @@ enum PolicyCommand {
 #[derive(Subcommand)]
 enum TokenCommand {
     Inspect(token_inspect::Inspect),
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    Verify(audit_verify::Verify),
 }
 
 /// How a command ended that was not an error.
@@ -145,6 +154,7 @@ impl Command {
             Self::ApiKey(ApiKeyCommand::New(command)) => command.run(output),
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
+            Self::Audit(AuditCommand::Verify(command)) => command.run(output),
             Self::AgentCard(command) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),

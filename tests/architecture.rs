@@ -21,6 +21,7 @@ struct Room {
 
 const HOUSE: &[Room] = &[
     Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim"] },
+    Room { name: "digest", rooms: &[], crates: &["faster_hex", "sha2"] },
     Room { name: "json", rooms: &[], crates: &["serde", "serde_json"] },
     Room { name: "agent_card", rooms: &["json"], crates: &["serde_json"] },
     Room {
@@ -31,9 +32,10 @@ const HOUSE: &[Room] = &[
     Room { name: "state", rooms: &["domain"], crates: &["arc_swap", "parking_lot"] },
     Room {
         name: "events",
-        rooms: &["domain"],
+        rooms: &["digest", "domain"],
         crates: &["serde", "serde_json", "tokio", "parking_lot", "tracing", "jiff", "arc_swap"],
     },
+    Room { name: "audit", rooms: &["digest", "events"], crates: &[] },
     Room {
         name: "policy_file",
         rooms: &["domain"],
@@ -72,8 +74,8 @@ const HOUSE: &[Room] = &[
     Room {
         name: "identity",
         // Of jsonwebtoken only the cryptography is used, SHA-256 of tokens for their cache included. Of the keyring it wants
-        // digests of API keys, and the rule which files are closed to others.
-        rooms: &["domain", "json", "keyring", "transport"],
+        // the rule which files are closed to others.
+        rooms: &["digest", "domain", "json", "keyring", "transport"],
         crates: &[
             "serde",
             "serde_json",
@@ -135,6 +137,7 @@ const HOUSE: &[Room] = &[
         rooms: &[
             "readiness",
             "config",
+            "digest",
             "domain",
             "door",
             "engine",
@@ -153,7 +156,7 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "dev_folder",
-        rooms: &["config", "domain", "identity", "keyring", "policy_file"],
+        rooms: &["config", "digest", "domain", "identity", "keyring", "policy_file"],
         crates: &["rcgen", "serde", "serde_json", "x509_parser", "zeroize"],
     },
     Room {
@@ -161,8 +164,10 @@ const HOUSE: &[Room] = &[
         rooms: &[
             "agent_card",
             "api",
+            "audit",
             "config",
             "dev_folder",
+            "digest",
             "domain",
             "engine",
             "identity",

@@ -9,8 +9,7 @@ use super::output::{Answer, Output};
 use super::{CliError, Outcome, keygen};
 use crate::dev_folder::private_file;
 use crate::domain::agent::AgentName;
-use crate::identity::api_key::{digest_line, is_key_id, new_key};
-use crate::keyring::sha256_hex;
+use crate::identity::api_key::{is_key_id, line_for, new_key};
 
 /// Make an API key. It is shown once; the service knows it by the line that is shown beside it.
 #[derive(Args)]
@@ -42,7 +41,7 @@ impl New {
     pub(super) fn run(self, output: Output) -> Result<Outcome, CliError> {
         let Self { id, agent, out } = self;
         let key = new_key(&keygen::new_key());
-        let line = digest_line(&id, &agent, &sha256_hex(key.as_bytes()));
+        let line = line_for(&id, &agent, &key);
         let (shown, file) = match &out {
             None => (Some(key.to_string()), None),
             Some(path) => {
@@ -84,7 +83,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let key = std::fs::read_to_string(&path).unwrap();
         let digests = folder.path().join("digests");
-        let line = digest_line("ci-1", &new().agent, &sha256_hex(key.trim_end().as_bytes()));
+        let line = line_for("ci-1", &new().agent, key.trim_end());
         std::fs::write(&digests, &line).unwrap();
         let found = ApiKeys::read(digests).unwrap().find(key.trim_end()).unwrap();
         assert_eq!((found.id.as_ref(), found.agent.as_str()), ("ci-1", "svc-ci"));

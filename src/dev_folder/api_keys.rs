@@ -4,8 +4,7 @@ use zeroize::Zeroizing;
 
 use super::{DevFolder, DevFolderError, file_error, private_file};
 use crate::domain::agent::AgentName;
-use crate::identity::api_key::{digest_line, new_key};
-use crate::keyring::sha256_hex;
+use crate::identity::api_key::{line_for, new_key};
 
 /// Who gets a key: an administrator and auditor, and an enforcement point.
 const AGENTS: [&str; 2] = ["ops-admin", "svc-demo"];
@@ -27,7 +26,7 @@ pub(super) fn lay_out(folder: &DevFolder, secret: impl Fn() -> Zeroizing<String>
         let path = folder.file(&file);
         let key = Zeroizing::new(std::fs::read_to_string(&path).map_err(|error| file_error(&path, error))?);
         let agent = AgentName::parse(name).map_err(|error| file_error(&path, error))?;
-        lines.push(digest_line(&format!("dev-{name}"), &agent, &sha256_hex(key.trim_end().as_bytes())));
+        lines.push(line_for(&format!("dev-{name}"), &agent, key.trim_end()));
     }
     folder.keep_or_write(DIGESTS, |path| private_file::replace_public(path, &lines.join("\n")))
 }

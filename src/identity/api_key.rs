@@ -12,10 +12,10 @@ use arc_swap::ArcSwap;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-pub use file::{ApiKeyFileError, LineError, digest_line, is_key_id};
+pub use file::{ApiKeyFileError, LineError, is_key_id, line_for};
 
+use crate::digest::Digest;
 use crate::domain::agent::AgentName;
-use crate::keyring::sha256_hex;
 use file::Entry;
 
 /// A header with more is no key.
@@ -86,20 +86,23 @@ impl ApiKeys {
         if key.is_empty() || key.len() > KEY_BYTES {
             return None;
         }
-        let digest = sha256_hex(key.as_bytes());
+        let digest = Digest::of(key.as_bytes());
         let entries = entries.load();
         // The first bytes of a digest choose the few entries to compare with: they tell nothing about a key.
-        let prefix = file::prefix(&digest)?;
-        let start = entries.partition_point(|entry| entry.prefix() < prefix);
-        let near = entries.iter().skip(start).take_while(|entry| entry.prefix() == prefix);
+        let start = entries.partition_point(|entry| prefix(&entry.digest) < prefix(&digest));
+        let near = entries.iter().skip(start).take_while(|entry| prefix(&entry.digest) == prefix(&digest));
         let mut found = None;
         for entry in near {
-            if bool::from(entry.digest.as_bytes().ct_eq(digest.as_bytes())) {
+            if bool::from(entry.digest.bytes().ct_eq(digest.bytes())) {
                 found = Some(entry);
             }
         }
         found.map(|entry| entry.key.clone())
     }
+}
+
+fn prefix(digest: &Digest) -> Option<&[u8; 2]> {
+    digest.bytes().first_chunk()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use prometheus::proto::MetricType;
+use remit::digest::sha256_hex;
 use remit::domain::agent::AgentName;
 use remit::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
 use remit::domain::chain::Wish;
@@ -38,7 +39,7 @@ use remit::engine::{
     Parts, Revocation, Revoked, Tally, TokenTarget,
 };
 use remit::events::{AuditConfig, Events, EventsConfig};
-use remit::keyring::{Key, Keyring, sha256_hex};
+use remit::keyring::{Key, Keyring};
 use remit::policy_file::{ExtraRoles, PolicyError, compile};
 use remit::state::{Capacity, State};
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::KnownKey;
+use crate::digest::Digest;
 use crate::domain::agent::AgentName;
 use crate::domain::limits;
 
@@ -15,28 +16,13 @@ use crate::domain::limits;
 const KEYS: usize = 10_000;
 /// The longest line is an id, an agent's name and a digest.
 const FILE_BYTES: usize = 4 * 1024 * 1024;
-/// SHA-256 in hexadecimal.
-const DIGEST_DIGITS: usize = 64;
-/// So many digits choose the entries that a key is compared with.
-const PREFIX_DIGITS: usize = 4;
 const WRITABLE_BY_OTHERS: u32 = 0o002;
 
 /// A line of the file.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) digest: Box<str>,
+    pub(super) digest: Digest,
     pub(super) key: KnownKey,
-}
-
-impl Entry {
-    pub(super) fn prefix(&self) -> &str {
-        prefix(&self.digest).unwrap_or_default()
-    }
-}
-
-/// The digits of a digest by which entries are in order.
-pub(super) fn prefix(digest: &str) -> Option<&str> {
-    digest.get(..PREFIX_DIGITS)
 }
 
 /// Why a file of API keys is not used.
@@ -75,9 +61,8 @@ impl std::fmt::Display for LineError {
             Self::Words => f.write_str("write `id agent sha256`, as `remit api-key new` prints it"),
             Self::Id => write!(f, "the id has at most {} printable ASCII characters", limits::CAPABILITY_BYTES),
             Self::Agent(why) => write!(f, "the second word is no agent's name: {why}"),
-            Self::Digest => write!(
-                f,
-                "the third word has to be the key's SHA-256, {DIGEST_DIGITS} lower-case hexadecimal digits: `remit api-key new` prints it"
+            Self::Digest => f.write_str(
+                "the third word has to be the key's SHA-256, 64 lower-case hexadecimal digits: `remit api-key new` prints it"
             ),
             Self::IdTwice => f.write_str("the id stands in an earlier line: give each key an id of its own"),
             Self::KeyTwice => f.write_str("the key stands in an earlier line: make each agent a key of its own"),
@@ -110,10 +95,10 @@ impl std::fmt::Display for ApiKeyFileError {
 
 impl std::error::Error for ApiKeyFileError {}
 
-/// The line that makes a key of this digest known.
+/// The line that makes this key known.
 #[must_use]
-pub fn digest_line(id: &str, agent: &AgentName, digest: &str) -> String {
-    format!("{id} {agent} {digest}")
+pub fn line_for(id: &str, agent: &AgentName, key: &str) -> String {
+    format!("{id} {agent} {}", Digest::of(key.as_bytes()))
 }
 
 /// Every entry of the file, in the order of digests.
@@ -142,12 +127,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, ApiKeyFileError> {
         if !ids.insert(Arc::clone(&entry.key.id)) {
             return Err(bad(LineError::IdTwice));
         }
-        if !digests.insert(entry.digest.clone()) {
+        if !digests.insert(entry.digest) {
             return Err(bad(LineError::KeyTwice));
         }
         entries.push(entry);
     }
-    entries.sort_unstable_by(|one, other| one.digest.cmp(&other.digest));
+    entries.sort_unstable_by_key(|entry| entry.digest);
     Ok(entries)
 }
 
@@ -165,11 +150,8 @@ fn parse(line: &str) -> Result<Option<Entry>, LineError> {
         return Err(LineError::Id);
     }
     let agent = AgentName::parse(agent).map_err(|why| LineError::Agent(why.to_string()))?;
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    if digest.len() != DIGEST_DIGITS || !digest.bytes().all(is_digit) {
-        return Err(LineError::Digest);
-    }
-    Ok(Some(Entry { digest: digest.into(), key: KnownKey { id: id.into(), agent } }))
+    let digest = Digest::from_hex(digest).ok_or(LineError::Digest)?;
+    Ok(Some(Entry { digest, key: KnownKey { id: id.into(), agent } }))
 }
 
 /// Whether a text may name a key.
