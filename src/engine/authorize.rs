@@ -92,6 +92,8 @@ pub struct Decision {
     pub agent: Option<VerifiedIdentity>,
     /// From the agent whose authority it is to the one that acts; empty where no token opened.
     pub chain: Vec<Arc<str>>,
+    /// The user behind the chain, where there is one.
+    pub on_behalf_of: Option<Box<str>>,
     /// The token, if it opened.
     pub token: Option<TokenShown>,
     /// Under which policy.
@@ -160,6 +162,7 @@ impl Engine {
             id: self.events.decision_id(),
             chain: chain(question, &found),
             agent: found.speaker.as_ref().map(|speaker| speaker.identity(question.now)),
+            on_behalf_of: found.token.as_ref().and_then(|token| token.claims().on_behalf_of.as_deref()).map(Box::from),
             token: found.token.as_ref().map(|token| shown(token, left)),
             policy: question.policy().id.clone(),
             dry_run: request.dry_run,

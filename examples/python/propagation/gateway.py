@@ -56,7 +56,8 @@ class Gateway(BaseHTTPRequestHandler):
             token=self.headers.get("x-remit-token", ""),
             capability=CAPABILITY,
             resource=self.path.lstrip("/"),
-            forward_to=receiver,
+            destination=receiver,
+            forward_identity=True,
         )
         return identity, remit.Authorize(wish, timeout=5)
 
