@@ -234,3 +234,14 @@ fn sha256(token: &str) -> Result<[u8; 32], &'static str> {
     let digest = (aws_lc::DEFAULT_PROVIDER.key_utils.compute_digest)(token.as_bytes(), ThumbprintHash::SHA256);
     digest.ok().and_then(|digest| digest.try_into().ok()).ok_or("the JWT could not be hashed")
 }
+
+#[cfg(test)]
+mod fetch_tests;
+#[cfg(test)]
+mod keys_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod verify_tests;
+#[cfg(test)]
+mod wycheproof_tests;

@@ -213,3 +213,105 @@ fn invalid(config: &Config, key: &str, why: &str) -> InvalidIssuer {
     let of = if config.issuer.is_empty() { String::new() } else { format!(" of {:?}", config.issuer) };
     InvalidIssuer(format!("[[identity.jwt]] {key}{of} {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str) -> Result<Terms, String> {
+        let config: Config = toml::from_str(toml).map_err(|error| error.message().to_owned())?;
+        all(&[config]).map(|mut terms| terms.remove(0)).map_err(|error| error.to_string())
+    }
+
+    const LEAST: &str = "issuer = \"https://idp.example\"\naudience = \"us\"\n";
+
+    #[test]
+    fn an_issuer_needs_a_name_an_audience_and_a_place_of_keys() {
+        let terms = read(&format!("{LEAST}discovery = true")).unwrap();
+        assert_eq!(terms.source.url().as_str(), "https://idp.example/.well-known/openid-configuration");
+        assert_eq!(*terms.audiences, [Box::from("us")]);
+        assert!(
+            !terms.privileged && !terms.id_tokens && terms.agent_claim.is_none() && terms.forward_claims.is_empty()
+        );
+        assert_eq!((terms.max_lifetime_seconds, terms.algorithms.len()), (3600, 5));
+
+        for (toml, wanted) in [
+            ("audience = \"us\"", "issuer is missing: write issuer ="),
+            ("issuer = \"https://a\"\ndiscovery = true", "audience of \"https://a\" is missing: write audience ="),
+            ("issuer = \"https://a\"\naudience = []\ndiscovery = true", "audience of \"https://a\" is missing"),
+            (LEAST, "jwks_uri of \"https://idp.example\" is missing: write discovery = true, or jwks_uri ="),
+        ] {
+            let error = read(toml).unwrap_err();
+            assert!(error.starts_with("[[identity.jwt]] ") && error.contains(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_come_from_one_place() {
+        let both = format!("{LEAST}jwks_uri = \"https://a/k\"\ndiscovery = true");
+        assert!(read(&both).unwrap_err().contains("write only one of the two"));
+        let off = format!("{LEAST}jwks_uri = \"https://a/k\"\ndiscovery = false");
+        assert_eq!(read(&off).unwrap().source, Source::KeySet(Url::parse("https://a/k").unwrap()));
+        let tenant = "issuer = \"https://a/t/\"\naudience = [\"us\"]\ndiscovery = true";
+        assert_eq!(read(tenant).unwrap().source.url().as_str(), "https://a/t/.well-known/openid-configuration");
+        let at = format!("{LEAST}discovery = \"https://inside/metadata\"");
+        assert_eq!(read(&at).unwrap().source.url().as_str(), "https://inside/metadata");
+        let name = "issuer = \"idp\"\naudience = \"us\"\ndiscovery = true";
+        assert!(read(name).unwrap_err().contains("write the metadata's URL instead of true"));
+    }
+
+    #[test]
+    fn addresses_are_https_or_on_loopback() {
+        let uri = |uri: &str| read(&format!("{LEAST}jwks_uri = \"{uri}\""));
+        for good in ["https://a/k?p=1", "http://127.0.0.1:8080/k", "http://[::1]/k", "http://localhost/k"] {
+            assert!(uri(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://idp.example/k",
+            "http://localhost.example/k",
+            "http://127.0.0.1.example/k",
+            "http://10.0.0.1/k",
+            "ftp://a/k",
+            "file:///k",
+            "https://user@a/k",
+            "https://:secret@a/k",
+            "https://a/k#f",
+            "/k",
+            "",
+        ] {
+            let error = uri(bad).unwrap_err();
+            assert!(error.contains("jwks_uri") && !error.contains("secret"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_that_can_not_be_acted_on_are_refused() {
+        for (line, wanted) in [
+            ("algorithms = []", "algorithms of"),
+            ("algorithms = [\"HS256\"]", "unknown variant"),
+            ("algorithms = [\"none\"]", "unknown variant"),
+            ("agent_claim = \"\"", "agent_claim of"),
+            ("forward_claims = [\"\"]", "forward_claims of"),
+            ("max_lifetime_seconds = 0", "is 0 and has to be 1 to 86400"),
+            ("max_lifetime_seconds = 86401", "has to be 1 to 86400"),
+            ("refresh_seconds = 0", "refresh_seconds of"),
+            ("refresh_seconds = 60\nmax_stale_seconds = 60", "is 60 and has to be 61 to"),
+            ("discovery = 7", "discovery is true or a URL"),
+            ("leeway = 60", "unknown field `leeway`"),
+        ] {
+            let place = if line.starts_with("discovery") { "" } else { "discovery = true\n" };
+            let error = read(&format!("{LEAST}{place}{line}")).unwrap_err();
+            assert!(error.contains(wanted), "{line}: {error}");
+        }
+        for issuer in ["https://a#b", "https://a b", "https://ä", "a\\\"b"] {
+            let toml = format!("issuer = \"{issuer}\"\naudience = \"us\"\njwks_uri = \"https://a/k\"");
+            assert!(read(&toml).unwrap_err().contains("has to be printable ASCII"), "{issuer}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_has_one_section() {
+        let config: Config = toml::from_str(&format!("{LEAST}discovery = true")).unwrap();
+        assert!(check(&[config.clone(), config]).unwrap_err().to_string().contains("has a section already"));
+    }
+}
