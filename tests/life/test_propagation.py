@@ -18,7 +18,7 @@ from remit.v1 import decision_service_pb2 as pb
 from remit_client import Refused, identity_method
 from remit_process import environment
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR
-from test_oidc import configure, may_ask, need_node  # noqa: F401  a fixture
+from test_oidc import bearer, configure, may_ask, need_node  # noqa: F401  a fixture
 from waiting import wait_until
 
 EXAMPLE = REPOSITORY / "examples/python/propagation"
@@ -92,11 +92,12 @@ def prepare(folder, provider, make_key):
     pem = make_key().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    (folder / "forward.pem").touch(mode=0o600)
-    (folder / "forward.pem").write_bytes(pem)
+    # `--dev` made one, closed to others.
+    (folder / "forward.key").write_bytes(pem)
     config = (folder / "remit.toml").read_text().replace(f'enforcement_points = ["{GATEWAY}"]', "#")
-    forward = f'\n[identity.forward]\nsigning_key = "forward.pem"\nissuer = "{ISSUER}"\n'
-    (folder / "remit.toml").write_text(config + forward)
+    config, changed = re.subn(r'(?m)(^\[identity\.forward\][^\[]*?^issuer = )"[^"]*"', rf'\1"{ISSUER}"', config)
+    assert changed == 1, config
+    (folder / "remit.toml").write_text(config)
     configure(folder, provider)
     policy = json.loads((folder / "policy.json").read_text())
     policy["enforcement_points"] = [{"agent": GATEWAY, "destinations": [ANALYST]}]
@@ -179,10 +180,24 @@ def test_what_was_not_for_the_agent_is_refused(place):
 
 
 def test_what_a_caller_writes_into_headers_stays_outside(place):
+    provider, world = place.provider, place.world
     forged = {"x-remit-identity": "forged", "x-remit-agent": "root", "rb-auth-token": "forged"}
     assert place.post(**forged) == 401
-    assert place.post(**forged, authorization=f"Bearer {place.provider.token(VALIDATOR)}") == 403, "it has no token"
+    assert place.post(**forged, authorization="Bearer forged") == 401
+    validator = forged | {"authorization": f"Bearer {provider.token(VALIDATOR)}"}
+    assert place.post(**validator) == 403, "it has no capability token"
     assert place.messages() == []
+    with bearer(world, provider.token(COORDINATOR)) as coordinator, bearer(world, provider.token(DEPLOYER)) as deployer:
+        root = coordinator.delegate(DEPLOYER, ["kubectl_get"], ["prod/*"], delegatable=True).token
+        token = deployer.delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=root).token
+    assert place.post("/prod/db", **validator | {"x-remit-token": token}) == 403, "it is for something else"
+    assert place.post(**validator | {"x-remit-token": token}) == 202
+    assert place.post(**validator | {"x-remit-token": token}) == 403, "it is spent"
+    [message] = place.messages()
+    assert "forged" not in json.dumps(message) and "root" not in message["headers"].values()
+    assert token not in json.dumps(message)
+    [seen] = place.receive()
+    assert seen["chain"] == [COORDINATOR, DEPLOYER, VALIDATOR] and seen["on_behalf_of"] is None
 
 
 def test_remit_tells_its_receiver_alone(place):

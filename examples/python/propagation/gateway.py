@@ -24,16 +24,24 @@ def connect():
 
 remit = connect()
 
+# What a caller is told when Remit doesn't answer its question. Whatever happened, nothing passes.
+STATUS = {
+    grpc.StatusCode.INVALID_ARGUMENT: 401,  # no good evidence
+    grpc.StatusCode.PERMISSION_DENIED: 403,  # good evidence of nobody who may
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+}
+
 
 class Gateway(BaseHTTPRequestHandler):
     def do_POST(self):
         try:
             identity, answer = self.ask()
         except grpc.RpcError as error:
-            # UNAUTHENTICATED: no good evidence. Whatever else went wrong, nothing passes.
-            return self.answer(401 if error.code() == grpc.StatusCode.UNAUTHENTICATED else 403, error.code().name)
+            return self.answer(STATUS.get(error.code(), 503), error.code().name)
         if answer.decision != types_pb2.DECISION_ALLOW:
             return self.answer(403, types_pb2.Reason.Name(answer.reason))
+        if not answer.forwarded_identity:
+            return self.answer(503, "there is nothing to hand on")
         body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
         # Only headers that this gateway makes: what the caller sent as x-remit-* or rb-auth-* stays outside, and its
         # JWT too, with which whoever reads the queue could act as the caller everywhere.
