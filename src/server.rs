@@ -5,6 +5,7 @@
 //! reloads, expiry) runs on the main thread's runtime.
 
 mod build;
+mod issuers;
 mod reload;
 mod troubles;
 mod workers;
@@ -88,6 +89,7 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
     let built = build::build(&config, is_dev)?;
     let (examine, troubles) = built.examination(&config, drain.clone());
     let reloader = reload::begin(&built, &config, troubles, drain.clone())?;
+    issuers::begin(&built.identity.sources().issuers, built.engine.clock(), &drain)?;
 
     let (mut answering, health) = grpc::health().await;
     let cores = runtimes(&config);

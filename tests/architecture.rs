@@ -73,7 +73,7 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "identity",
-        // Of jsonwebtoken only the cryptography is used, SHA-256 of tokens for their cache included. Of the keyring it wants
+        // Of jsonwebtoken only the cryptography is used: what it takes by default, RFC 8725 refuses. Of the keyring it wants
         // the rule which files are closed to others.
         rooms: &["digest", "domain", "json", "keyring", "transport"],
         crates: &[

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 use crate::domain::limits;
 use crate::domain::token::is_free_text;
+use crate::identity::jwt;
 use crate::identity::signing::{ALSO_PUBLISHED, LONGEST_LIFE};
 use crate::identity::spiffe::Template;
 use crate::transport::listen::require_loopback;
@@ -26,6 +27,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     numbers(config)?;
     config.events.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
     forward(config)?;
+    jwt::check(&config.identity.jwt).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     templates(config)
 }
 

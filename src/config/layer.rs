@@ -21,7 +21,6 @@ const LATER: &[&str] = &[
     "console",
     "dir",
     "ext_authz",
-    "jwt",
     "mask",
     "offline_jwt",
     "otlp_endpoint",
@@ -165,7 +164,9 @@ mod tests {
         let mut count = 0;
         for (section, keys) in &table {
             let keys = if let Value::Array(entries) = keys { &entries[0] } else { keys };
-            for (name, value) in keys.as_table().unwrap().iter().filter(|(name, _)| *name != "foreign") {
+            for (name, value) in
+                keys.as_table().unwrap().iter().filter(|(name, _)| !["foreign", "jwt"].contains(&name.as_str()))
+            {
                 let inner = value.as_table().map(|inner| inner.keys().map(|key| (format!("{section}.{name}"), key)));
                 for (section, name) in inner.map_or_else(|| vec![(section.clone(), name)], Iterator::collect) {
                     assert!(KEYS.iter().any(|key| key.section == section && key.name == name), "{section}.{name}");

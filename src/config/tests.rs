@@ -59,6 +59,22 @@ issuer = "https://remit.example"
 ttl_seconds = 30
 also_published = ["next.pem"]
 jwks_cache_seconds = 15
+[[identity.jwt]]
+issuer = "https://idp.example"
+audience = "remit"
+jwks_uri = "https://idp.example/keys"
+algorithms = ["RS256", "EdDSA"]
+agent_claim = "azp"
+forward_claims = ["groups"]
+privileged = true
+id_tokens = true
+max_lifetime_seconds = 600
+refresh_seconds = 60
+max_stale_seconds = 120
+[[identity.jwt]]
+issuer = "http://127.0.0.1:9"
+audience = ["a", "b"]
+discovery = true
 [telemetry]
 log = "debug"
 format = "text"
@@ -124,6 +140,16 @@ fn every_key_arrives_in_its_place() {
     assert_eq!(config.state.capacity(), crate::state::Capacity { entries: 1000, per_agent: 500 });
     assert_eq!(config.audit.file, Some(at("audit.jsonl")));
     assert_eq!(config.telemetry.format, crate::telemetry::Format::Text);
+    let [one, list] = &config.identity.jwt[..] else { panic!("two issuers") };
+    assert_eq!((one.audience.0.as_slice(), one.max_stale_seconds), (["remit".to_owned()].as_slice(), 120));
+    assert_eq!(list.audience.0, ["a", "b"]);
+}
+
+#[test]
+fn an_issuer_without_an_audience_is_refused_with_what_to_write() {
+    let given = format!("{REQUIRED}[[identity.jwt]]\nissuer = \"https://idp.example\"\ndiscovery = true\n");
+    let error = Given::file(&given).error();
+    assert!(error.contains("audience of \"https://idp.example\" is missing: write audience = "), "{error}");
 }
 
 #[test]

@@ -19,8 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jsonwebtoken::crypto::aws_lc;
-use jsonwebtoken::jwk::ThumbprintHash;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 
@@ -30,6 +28,7 @@ pub use keys::InvalidKeySet;
 pub use refresh::Refresher;
 pub use terms::{InvalidIssuer, check};
 
+use crate::digest::Digest;
 use crate::domain::time::Timestamp;
 use crate::json;
 use claims::Wanted;
@@ -50,7 +49,7 @@ struct Known {
     /// Changes with every change of a key set, so that nothing is remembered that rests on keys of before.
     revision: AtomicU64,
     /// By SHA-256 of the token and revision.
-    verified: Cache<([u8; 32], u64), Remembered>,
+    verified: Cache<(Digest, u64), Remembered>,
 }
 
 #[derive(Clone)]
@@ -147,7 +146,7 @@ impl Issuers {
             return Err("the JWT is over 8 KiB");
         }
         // Read before the keys: what is verified while they change is remembered under the old revision.
-        let key = (sha256(token)?, known.revision.load(Ordering::Acquire));
+        let key = (Digest::of(token.as_bytes()), known.revision.load(Ordering::Acquire));
         if let Some(remembered) = known.verified.get(&key)
             && now < remembered.until
         {
@@ -228,11 +227,6 @@ impl Known {
 /// The claims, read before the signature is verified because `iss` says whose it is. Nothing else is used before.
 fn read_claims(token: &Compact<'_>) -> Result<Map<String, Value>, &'static str> {
     json::parse_object(&token.payload, LEVELS).map_err(|_| "the JWT's claims are not strict JSON")
-}
-
-fn sha256(token: &str) -> Result<[u8; 32], &'static str> {
-    let digest = (aws_lc::DEFAULT_PROVIDER.key_utils.compute_digest)(token.as_bytes(), ThumbprintHash::SHA256);
-    digest.ok().and_then(|digest| digest.try_into().ok()).ok_or("the JWT could not be hashed")
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::engine::{Engine, InForce, Parts, Tally};
 use crate::events::{Events, OnFailure};
 use crate::identity::api_key::ApiKeys;
 use crate::identity::forwarded::Forwarding;
+use crate::identity::jwt::Issuers;
 use crate::identity::{Identity, Sources};
 use crate::keyring::KeyFiles;
 use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
@@ -103,9 +104,9 @@ fn sources(config: &Config, now: Timestamp) -> Result<Sources, ServerError> {
     let api_keys = config.identity.api_keys_file.clone().map(ApiKeys::read).transpose();
     let forwarding = Forwarding::new(&config.identity.forward, now);
     Ok(Sources {
+        issuers: Issuers::new(&config.identity.jwt).map_err(|error| ServerError::new("[identity]", error))?,
         api_keys: api_keys.map_err(|error| ServerError::new("[identity] api_keys_file", error))?.unwrap_or_default(),
         forwarding: forwarding.map_err(|error| ServerError::new("[identity.forward]", error))?,
-        ..Sources::default()
     })
 }
 
@@ -134,6 +135,7 @@ impl Built {
         let (engine, status) = (Arc::clone(&self.engine), Arc::clone(&self.policy_status));
         let (tls, gate, noted) = (Arc::clone(&self.tls), Arc::clone(&self.gate), troubles.clone());
         let (policy_file, audit_file) = (config.policy.file.clone(), config.audit.file.clone());
+        let issuers = self.identity.sources().issuers.clone();
         let must_record = config.audit.on_failure == OnFailure::Deny;
         let started_at = engine.clock().now();
         let examine = move || {
@@ -145,12 +147,13 @@ impl Built {
                 (engine.is_policy_stale(now), "the policy file could not be read and found valid for too long"),
                 (must_record && !engine.events().numbers().is_well, "decisions can't be recorded in the audit log"),
             ];
+            let keys = issuers.status(now).into_iter().filter_map(|issuer| issuer.trouble);
             let warnings = engine.policy().warnings.len();
             let warned =
                 (warnings > 0).then(|| format!("the policy has {warnings} warnings: see `remit policy check`"));
             Condition {
                 not_ready: unready.iter().filter(|(is_so, _)| *is_so).map(|(_, why)| (*why).to_owned()).collect(),
-                attention: status.last_error().into_iter().chain(noted.list()).chain(warned).collect(),
+                attention: status.last_error().into_iter().chain(noted.list()).chain(keys).chain(warned).collect(),
                 started_at,
                 policy_loaded_at: status.loaded_at(),
                 policy_reload_failures: status.reload_failures(),
