@@ -121,7 +121,7 @@ fn a_new_ca_issues_everything_anew() {
     let first = contents(place.path());
     std::fs::remove_file(place.path().join("ca.pem")).unwrap();
     std::fs::remove_file(place.path().join("ca.key")).unwrap();
-    let folder = DevFolder::lay_out(place.path(), "", NOW).unwrap();
+    let folder = DevFolder::lay_out(place.path(), || String::new().into(), NOW).unwrap();
     folder.certify_agents(&config(&folder), NOW).unwrap();
     let second = contents(place.path());
     for name in ["server.pem", "agents/svc-demo.pem"] {
@@ -134,11 +134,11 @@ fn a_ca_of_somebody_else_is_left_alone() {
     let place = tempfile::tempdir().unwrap();
     lay_out(place.path(), NOW);
     std::fs::remove_file(place.path().join("ca.key")).unwrap();
-    let error = DevFolder::lay_out(place.path(), "", NOW).unwrap_err().to_string();
+    let error = DevFolder::lay_out(place.path(), || String::new().into(), NOW).unwrap_err().to_string();
     assert!(error.contains("without its key ca.key"), "{error}");
     std::fs::copy(place.path().join("server.pem"), place.path().join("ca.pem")).unwrap();
     std::fs::copy(place.path().join("server.key"), place.path().join("ca.key")).unwrap();
-    let error = DevFolder::lay_out(place.path(), "", NOW).unwrap_err().to_string();
+    let error = DevFolder::lay_out(place.path(), || String::new().into(), NOW).unwrap_err().to_string();
     assert!(error.contains("not a CA that Remit made"), "{error}");
 }
 
