@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from oidc import Provider
 from remit.v1 import decision_service_pb2 as pb
-from remit_client import Refused, identity_method
+from remit_client import Refused, authorize_request, identity_method, malformed, reason
 from remit_process import environment
-from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR
+from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
 from test_oidc import bearer, configure, may_ask, need_node  # noqa: F401  a fixture
 from waiting import wait_until
 
@@ -94,7 +94,7 @@ def prepare(folder, provider, make_key):
     )
     # `--dev` made one, closed to others.
     (folder / "forward.key").write_bytes(pem)
-    config = (folder / "remit.toml").read_text().replace(f'enforcement_points = ["{GATEWAY}"]', "#")
+    config = (folder / "remit.toml").read_text()
     config, changed = re.subn(r'(?m)(^\[identity\.forward\][^\[]*?^issuer = )"[^"]*"', rf'\1"{ISSUER}"', config)
     assert changed == 1, config
     (folder / "remit.toml").write_text(config)
@@ -210,3 +210,46 @@ def test_remit_tells_its_receiver_alone(place):
     with pytest.raises(Refused):
         other.call(other.decisions.VerifyIdentity, wish)
     assert not may_ask(place.world, wish.forwarded), "it is no access token"
+
+
+def told(answer):
+    """What was signed; its signature is looked at elsewhere."""
+    return jwt.decode(answer.forwarded_identity, options={"verify_signature": False})
+
+
+def test_it_is_signed_for_whom_the_request_goes_to_and_for_nobody_else(place):
+    gateway, deployer = place.world[GATEWAY], place.world[DEPLOYER]
+    use = ("kubectl_get", "prod/web")
+
+    def token():
+        return deployer_token(place.world).token
+
+    wish = {"agent": DEPLOYER, "forward_identity": True}
+    to_itself = told(gateway.authorize(*use, token(), **wish))
+    assert (to_itself["aud"], to_itself["method"], to_itself["idp"]) == (GATEWAY, "ENFORCEMENT_POINT", GATEWAY)
+    onward = gateway.authorize(*use, token(), destination=ANALYST, **wish)
+    assert told(onward)["aud"] == ANALYST and told(onward)["jti"] == onward.decision_id
+    assert told(onward)["exp"] - told(onward)["iat"] <= 60
+    own = told(deployer.authorize(*use, token(), forward_identity=True))
+    assert (own["aud"], own["method"]) == (DEPLOYER, "SPIFFE")
+    [first, second] = gateway.batch_authorize([authorize_request(*use, token(), **wish) for _ in range(2)])
+    assert told(first)["jti"] != told(second)["jti"]
+
+    elsewhere = gateway.authorize(*use, token(), destination=COORDINATOR, **wish)
+    assert reason(elsewhere) == "CALLER_NOT_ENFORCEMENT_POINT"
+    spent = token()
+    dry = gateway.authorize(*use, spent, dry_run=True, **wish)
+    not_wished = gateway.authorize(*use, spent, agent=DEPLOYER)
+    denied = gateway.authorize(*use, spent, **wish)
+    assert [reason(answer) for answer in (dry, not_wished, denied)] == ["ALLOWED", "ALLOWED", "TOKEN_USES_EXHAUSTED"]
+    assert [answer.forwarded_identity for answer in (elsewhere, dry, not_wished, denied)] == [""] * 4
+
+
+def test_a_wish_that_can_not_be_granted_spends_nothing(folder, serve):
+    config = (folder / "remit.toml").read_text()
+    (folder / "remit.toml").write_text(re.sub(r'(?m)^(signing_key|issuer) = .*$', "", config))
+    world = serve(is_dev=False)
+    token = deployer_token(world).token
+    with malformed("forward_identity"):
+        world[DEPLOYER].authorize("kubectl_get", "prod/web", token, forward_identity=True)
+    assert reason(world[DEPLOYER].authorize("kubectl_get", "prod/web", token)) == "ALLOWED"
