@@ -97,7 +97,8 @@ impl fmt::Display for InvalidCard {
 impl std::error::Error for InvalidCard {}
 
 /// The card, with the schemes of the offer and the requirements that follow from it, in the wanted shape. Schemes of
-/// other names and the requirements of skills stay, rewritten where the card had them in the other shape.
+/// other names and the requirements of skills stay, rewritten where the card had them in the other shape. Signatures stay
+/// only if nothing changed.
 ///
 /// # Errors
 /// The text is no strict JSON object, a scheme or a requirement is not of its form, or a requirement names a scheme that
@@ -106,6 +107,8 @@ pub fn fill(text: &[u8], offer: &Offer, shape: Shape) -> Result<Filled, InvalidC
     let mut card =
         json::parse_object(text, MOST_LEVELS).map_err(|error| InvalidCard::new("the card", error.to_string()))?;
     refuse_other_spellings(&card)?;
+    let signatures = card.remove(SIGNATURES).filter(|signatures| !matches!(signatures, Value::Null));
+    let unsigned = signatures.is_some().then(|| card.clone());
     let mut schemes = read_schemes(&card)?;
     let declared: BTreeSet<String> = schemes.keys().cloned().collect();
     let had = Requirements::read(&card, "", &declared)?;
@@ -125,8 +128,14 @@ pub fn fill(text: &[u8], offer: &Offer, shape: Shape) -> Result<Filled, InvalidC
     }
     Requirements { list: wanted }.write(&mut card, shape);
     card.insert(SCHEMES.to_owned(), write_schemes(&schemes, shape)?);
-    if card.remove(SIGNATURES).is_some() {
-        warnings.push("the card was signed, and has changed: its signatures are dropped, sign it again".to_owned());
+    match signatures {
+        Some(signatures) if unsigned.as_ref() == Some(&card) => {
+            card.insert(SIGNATURES.to_owned(), signatures);
+        }
+        Some(_) => {
+            warnings.push("the card was signed, and has changed: its signatures are dropped, sign it again".to_owned());
+        }
+        None => {}
     }
     Ok(Filled { card, schemes: ours.into_iter().map(|(name, _)| name).collect(), warnings })
 }
@@ -177,7 +186,7 @@ fn rewrite_skills(card: &mut Map<String, Value>, declared: &BTreeSet<String>, sh
             return Err(InvalidCard::new(place.trim_end_matches('.'), "it has to be an object"));
         };
         if let Some(required) = Requirements::read(skill, &place, declared)? {
-            required.write(skill, shape);
+            required.rewrite(skill, shape);
         }
     }
     Ok(())

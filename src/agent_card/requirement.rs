@@ -41,12 +41,17 @@ impl Requirements {
         }
     }
 
+    /// The same for those that were read from the owner: what is of this shape alone stays to the letter.
+    pub(super) fn rewrite(&self, owner: &mut Map<String, Value>, shape: Shape) {
+        let (member, other) = members(shape);
+        if !owner.contains_key(member) || owner.contains_key(other) {
+            self.write(owner, shape);
+        }
+    }
+
     /// Puts them where this shape has them, and nowhere else.
     pub(super) fn write(&self, owner: &mut Map<String, Value>, shape: Shape) {
-        let (member, other) = match shape {
-            Shape::V1 => (V1_MEMBER, V03_MEMBER),
-            Shape::V03 => (V03_MEMBER, V1_MEMBER),
-        };
+        let (member, other) = members(shape);
         owner.remove(other);
         let list = self.list.iter().map(|requirement| match shape {
             Shape::V1 => {
@@ -57,6 +62,14 @@ impl Requirements {
             Shape::V03 => json!(requirement),
         });
         owner.insert(member.to_owned(), list.collect());
+    }
+}
+
+/// Where this shape has them, and where the other does.
+const fn members(shape: Shape) -> (&'static str, &'static str) {
+    match shape {
+        Shape::V1 => (V1_MEMBER, V03_MEMBER),
+        Shape::V03 => (V03_MEMBER, V1_MEMBER),
     }
 }
 

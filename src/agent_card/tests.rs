@@ -135,6 +135,25 @@ fn filling_again_changes_nothing_and_warns_of_nothing() {
 }
 
 #[test]
+fn signatures_stay_on_a_card_that_says_it_already() {
+    let mut signed = filled(&old_card(), &everything(), Shape::V1).card;
+    signed.insert("signatures".to_owned(), json!([{"protected": "e30", "signature": "AA"}]));
+    let again = filled(&Value::Object(signed.clone()), &everything(), Shape::V1);
+    assert_eq!((again.card, again.warnings), (signed.clone(), Vec::new()));
+    let changed = filled(&Value::Object(signed), &certificate(), Shape::V1);
+    assert!(!changed.card.contains_key("signatures") && changed.warnings[1].contains("sign it again"));
+}
+
+#[test]
+fn a_skill_that_is_in_shape_stays_to_the_letter() {
+    let skills = json!([{"id": "s", "securityRequirements": [{"schemes": {"own": {}}}, {}]}]);
+    let card = json!({"securitySchemes": {"own": {"mtlsSecurityScheme": {}}}, "skills": skills});
+    assert_eq!(filled(&card, &certificate(), Shape::V1).card["skills"], skills);
+    let v03 = filled(&card, &certificate(), Shape::V03).card;
+    assert_eq!(v03["skills"], json!([{"id": "s", "security": [{"own": []}, {}]}]));
+}
+
+#[test]
 fn what_is_replaced_or_dropped_is_told() {
     let card = json!({
         "securitySchemes": {"mtls": {"type": "http", "scheme": "Basic"}},

@@ -92,10 +92,10 @@ pub struct Decision {
     pub agent: Option<VerifiedIdentity>,
     /// From the agent whose authority it is to the one that acts; empty where no token opened.
     pub chain: Vec<Arc<str>>,
-    /// The user behind the chain, where there is one.
-    pub on_behalf_of: Option<Box<str>>,
     /// The token, if it opened.
     pub token: Option<TokenShown>,
+    /// The user behind the token's chain, where one is.
+    pub on_behalf_of: Option<Arc<str>>,
     /// Under which policy.
     pub policy: PolicyId,
     /// Nothing was spent, and nobody may act on it.
@@ -162,8 +162,8 @@ impl Engine {
             id: self.events.decision_id(),
             chain: chain(question, &found),
             agent: found.speaker.as_ref().map(|speaker| speaker.identity(question.now)),
-            on_behalf_of: found.token.as_ref().and_then(|token| token.claims().on_behalf_of.as_deref()).map(Box::from),
             token: found.token.as_ref().map(|token| shown(token, left)),
+            on_behalf_of: found.token.as_ref().and_then(|token| token.claims().on_behalf_of.as_deref()).map(Arc::from),
             policy: question.policy().id.clone(),
             dry_run: request.dry_run,
         };

@@ -9,7 +9,6 @@ import time
 import grpc
 import oidc
 import pytest
-from conftest import cannot
 from hostile import RULES, Forge
 from oidc import Provider, new_key
 from remit_client import Refused, World, fails_with, identity_method, reason, refused
@@ -28,12 +27,6 @@ CLIENTS = {
 # An issuer is asked for an unknown key at most once in so many seconds.
 SECONDS_BETWEEN_WISHES = 10
 LOG = {"REMIT_TELEMETRY_LOG": "debug"}
-
-
-@pytest.fixture(scope="module")
-def need_node():
-    if why := oidc.missing():
-        cannot(why)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +81,18 @@ def bearer(world, token, *more):
     root = (world.remit.folder / "ca.pem").read_bytes()
     metadata = [("authorization", f"Bearer {token}"), *more]
     return world.with_credentials(grpc.ssl_channel_credentials(root), metadata=metadata)
+
+
+def trouble(world):
+    """What the detail of `/readyz` says wants attention."""
+    key = (world.remit.folder / "api_keys" / "ops-admin.key").read_text().strip()
+    status, _, text = world.remit.http("/readyz", **{"x-api-key": key})
+    assert status == 200, "it is ready without the provider"
+    return " ".join(json.loads(text)["attention"])
+
+
+def last_refresh(world, provider):
+    return world.remit.metrics()[f'remit_jwks_last_refresh_timestamp_seconds{{issuer="{provider.issuer}"}}']
 
 
 def ask(client):
@@ -214,6 +219,33 @@ def test_not_believed(trusting, forge, rule):
     assert any(why in each for each in said), said
 
 
+def test_an_address_in_a_token_is_never_fetched(trusting, provider, forge):
+    make, _ = RULES["an address of keys in the header"]
+    assert not may_ask(trusting, make(forge))
+    # Whatever would be fetched for it is fetched after the keys, which an unknown key is a reason to fetch.
+    assert provider.fetches("/strangers") == 0
+
+
+def test_who_is_refused_is_counted_and_makes_no_event(trusting, provider, forge):
+    def counts():
+        metrics = trusting.remit.metrics()
+        return [metrics.get(f'remit_unauthenticated_total{{method="{method}"}}', 0) for method in ("none", "unmapped")]
+
+    def recorded():
+        """So many lines after one more event: those of before are written."""
+        with bearer(trusting, provider.token(COORDINATOR)) as coordinator:
+            decision = ask(coordinator).decision_id
+        wait_until(lambda: decision in trusting.remit.audit_lines()[-1], "the event is written")
+        return len(trusting.remit.audit_lines())
+
+    before, lines = counts(), recorded()
+    assert not may_ask(trusting, forge.token(aud="somebody-else"))
+    with bearer(trusting, provider.token("portal")) as portal, refused("IDENTITY_UNMAPPED"):
+        ask(portal)
+    assert [after - was for after, was in zip(counts(), before)] == [1, 1]
+    assert recorded() == lines + 1
+
+
 def test_no_token_and_no_claim_is_ever_written_down(trusting, provider, forge):
     good = provider.token(COORDINATOR)
     bad = forge.token(aud="somebody-else")
@@ -330,8 +362,10 @@ def test_known_keys_are_good_while_the_provider_is_down(folder, own_provider):
     provider = own_provider
     with serving(folder, provider, refresh_seconds=1, max_stale_seconds=600) as world:
         forge = Forge(provider)
+        begun = int(time.time()) - 30
         seen = provider.token(COORDINATOR)
         assert may_ask(world, seen)
+        assert provider.issuer not in trouble(world) and last_refresh(world, provider) >= begun
         provider.end()
         new = new_key("RS256")
         begun = time.monotonic()
@@ -339,6 +373,7 @@ def test_known_keys_are_good_while_the_provider_is_down(folder, own_provider):
             assert may_ask(world, seen), "seen before"
             assert may_ask(world, forge.token()), "never seen, by a known key"
             assert not may_ask(world, forge.token(key=new, header={"kid": new["kid"]})), "by an unknown key"
+        assert provider.issuer in trouble(world)
         with Outage(provider.port) as outage:
             begun = time.monotonic()
             for _ in range(100):
@@ -350,6 +385,7 @@ def test_known_keys_are_good_while_the_provider_is_down(folder, own_provider):
         provider.keys.insert(0, new)
         provider.start()
         wait_until(lambda: may_ask(world, provider.token(COORDINATOR)), "the new key is fetched", 45, pause=0.5)
+        assert provider.issuer not in trouble(world)
 
 
 def test_keys_that_can_not_be_refreshed_are_too_old_at_last(folder, own_provider):
@@ -358,5 +394,6 @@ def test_keys_that_can_not_be_refreshed_are_too_old_at_last(folder, own_provider
         token = provider.token(COORDINATOR)
         provider.end()
         wait_until(lambda: not may_ask(world, token), "old keys are no evidence", 15)
+        assert "are too old" in trouble(world)
         provider.start()
         wait_until(lambda: may_ask(world, token), "the keys are fetched again", 45, pause=0.5)

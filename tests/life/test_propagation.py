@@ -18,7 +18,7 @@ from remit.v1 import decision_service_pb2 as pb
 from remit_client import Refused, authorize_request, identity_method, malformed, reason
 from remit_process import environment
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
-from test_oidc import bearer, configure, may_ask, need_node  # noqa: F401  a fixture
+from test_oidc import bearer, configure, may_ask
 from waiting import wait_until
 
 EXAMPLE = REPOSITORY / "examples/python/propagation"
@@ -105,7 +105,7 @@ def prepare(folder, provider, make_key):
 
 
 @pytest.fixture(params=KEYS)
-def place(request, folder, serve, need_node, tmp_path):  # noqa: F811
+def place(request, folder, serve, need_node, tmp_path):
     with Provider(tmp_path, CLIENTS) as provider:
         prepare(folder, provider, KEYS[request.param])
         world = serve(is_dev=False, REMIT_TELEMETRY_LOG="debug")
