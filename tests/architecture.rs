@@ -20,7 +20,8 @@ struct Room {
 }
 
 const HOUSE: &[Room] = &[
-    Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim"] },
+    // `cel` is an evaluator without clock, input or output: what a condition means is what it says.
+    Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim", "cel"] },
     Room { name: "digest", rooms: &[], crates: &["faster_hex", "sha2"] },
     Room { name: "json", rooms: &[], crates: &["serde", "serde_json"] },
     Room { name: "agent_card", rooms: &["json"], crates: &["serde_json"] },
@@ -97,7 +98,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "engine",
         rooms: &["domain", "keyring", "state", "events"],
-        crates: &["arc_swap", "parking_lot", "prometheus", "rand", "tokio", "tokio_util", "tracing"],
+        crates: &["arc_swap", "parking_lot", "prometheus", "rand", "serde_json", "tokio", "tokio_util", "tracing"],
     },
     Room { name: "api", rooms: &[], crates: &["prost", "tonic", "tonic_prost", "tonic_types"] },
     Room { name: "door", rooms: &["domain", "engine", "identity", "transport"], crates: &["http", "tokio", "tracing"] },

@@ -269,8 +269,12 @@ fn an_unknown_key_is_shown_at_its_place() {
     assert!(section.contains("did you mean `telemetry`?"), "{section}");
     let later = Given::file("[state]\ndir = \"state\"\n").error();
     assert!(later.contains("this version of Remit does not act on `dir`: remove it"), "{later}");
-    for text in ["[tls]\nclient_auth = \"perhaps\"\n", "[state]\nbackend = \"journal\"\n", "[[identity.jwt]]\n", "x ="]
-    {
+    for text in [
+        "[tls]\nclient_auth = \"perhaps\"\n",
+        "[state]\nbackend = \"journal\"\n",
+        "[[identity.jwt]]\naudience = 1\n",
+        "x =",
+    ] {
         assert!(Given::file(text).error().contains("line "), "{text}");
     }
 }

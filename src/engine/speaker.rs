@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use crate::domain::agent::AgentName;
 use crate::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
 use crate::domain::policy::Policy;
@@ -102,6 +104,12 @@ impl Speaker {
     #[must_use]
     pub fn evidence(&self) -> Option<&VerifiedIdentity> {
         self.evidence.as_ref()
+    }
+
+    /// The claims of the agent's own evidence; none where somebody else stated it.
+    pub(super) fn claims(&self) -> Option<&Map<String, Value>> {
+        let own = (!self.is_stated).then_some(self.caller.claims.as_ref());
+        self.evidence.as_ref().map(|evidence| evidence.claims.as_ref()).or(own)
     }
 
     /// The agent's identity as the answer shows it.

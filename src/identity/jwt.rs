@@ -36,9 +36,9 @@ use compact::{Compact, LEVELS};
 use issuer::Issuer;
 
 /// How long a verified token is remembered.
-const REMEMBERED: Duration = Duration::from_secs(60);
-/// Verified tokens that are remembered, each of about 2 KiB.
-const REMEMBERED_TOKENS: u64 = 10_000;
+const REMEMBERED: Duration = Duration::from_mins(1);
+/// Verified tokens that are remembered, none larger than a token.
+const REMEMBERED_TOKENS: u64 = 4096;
 
 /// The issuers whose JWTs are evidence. Without one, no JWT is. Clones share everything.
 #[derive(Clone, Default)]
@@ -186,7 +186,7 @@ impl Issuers {
     pub fn install(&self, issuer: &str, key_set: &[u8], now: Timestamp) -> Result<(), InvalidKeySet> {
         let known = self.0.as_ref().ok_or(InvalidKeySet::NO_ISSUER)?;
         let issuer = known.issuers.get(issuer).ok_or(InvalidKeySet::NO_ISSUER)?;
-        known.install(issuer, key_set, now)
+        known.install(issuer, key_set, now).map(|_| ())
     }
 
     /// How each issuer's keys are.
@@ -216,11 +216,13 @@ impl Known {
         Ok((jwt, until))
     }
 
-    fn install(&self, issuer: &Issuer, key_set: &[u8], now: Timestamp) -> Result<(), InvalidKeySet> {
-        if issuer.install(key_set, now)? {
+    /// Whether they are others than before.
+    fn install(&self, issuer: &Issuer, key_set: &[u8], now: Timestamp) -> Result<bool, InvalidKeySet> {
+        let is_new = issuer.install(key_set, now)?;
+        if is_new {
             self.revision.fetch_add(1, Ordering::AcqRel);
         }
-        Ok(())
+        Ok(is_new)
     }
 }
 
@@ -229,6 +231,8 @@ fn read_claims(token: &Compact<'_>) -> Result<Map<String, Value>, &'static str> 
     json::parse_object(&token.payload, LEVELS).map_err(|_| "the JWT's claims are not strict JSON")
 }
 
+#[cfg(test)]
+mod caller_tests;
 #[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]

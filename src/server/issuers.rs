@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServerError;
 use crate::engine::clock::Clock;
-use crate::identity::jwt::{Client, Issuers};
+use crate::identity::jwt::{Client, Issuers, Refresher};
 
 /// Begins to fetch the keys of every issuer, until the drain.
 pub(super) fn begin(issuers: &Issuers, clock: &Clock, drain: &CancellationToken) -> Result<(), ServerError> {
@@ -13,7 +13,7 @@ pub(super) fn begin(issuers: &Issuers, clock: &Clock, drain: &CancellationToken)
         return Ok(());
     }
     // Certificate authorities are looked for only where they are needed: a bare container may have none.
-    let uses_tls = refreshers.iter().any(|refresher| refresher.uses_tls());
+    let uses_tls = refreshers.iter().any(Refresher::uses_tls);
     let client = if uses_tls { Client::new() } else { Client::loopback() };
     let client = client.map_err(|error| {
         ServerError::new(

@@ -30,10 +30,10 @@ pub(crate) fn caller(world: &World, switches: &Switches, by: &By) -> Result<Resu
         By::Agent(name) => return Ok(Ok(world.caller(name))),
         By::Other(evidence) => evidence,
     };
-    let Evidence { agent, method, privileged, certificate, header } = evidence;
+    let Evidence { agent, method, privileged, claims, certificate, header } = evidence;
     if let Some(agent) = agent {
         let method = method_of(method.as_deref().unwrap_or_default())?;
-        return Ok(Ok(world.caller_by(agent, method, *privileged)));
+        return Ok(Ok(world.caller_with(agent, method, *privileged, claims.clone())));
     }
     let identity = Identity::new(switches.identity.clone(), switches.dev).map_err(|error| error.to_string())?;
     let certificate = certificate.as_ref().map(made).transpose()?;

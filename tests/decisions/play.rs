@@ -166,7 +166,12 @@ impl<'c> Play<'c> {
             agent: step.agent.as_deref(),
             agent_evidence: evidence.as_ref().map(Result::as_ref),
             destination: step.destination.as_deref(),
-            given: Given::default(),
+            given: Given {
+                context: Some(&step.context),
+                subject: Some(&step.properties.subject),
+                action: Some(&step.properties.action),
+                resource: Some(&step.properties.resource),
+            },
             dry_run: step.dry_run,
             request_id: &step.request_id,
             deadline: self.deadline(step.deadline.as_deref())?,

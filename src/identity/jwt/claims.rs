@@ -11,7 +11,7 @@ use super::{TokenType, VerifiedJwt};
 use crate::domain::limits::{CLOCK_SKEW_SECONDS, JSON_INTEGER};
 use crate::domain::time::Timestamp;
 
-/// `sub`, `jti`, the agent's name and the client, in bytes; OpenID Connect's own bound is 255.
+/// `sub`, `jti`, the agent's name and the client, in bytes; OIDC's own bound is 255.
 const TEXT_BYTES: usize = 256;
 /// `scope`, in bytes.
 const SCOPE_BYTES: usize = 4096;
@@ -19,7 +19,7 @@ const SCOPE_BYTES: usize = 4096;
 const AUDIENCES: usize = 32;
 /// The claims that are carried on, as JSON, in bytes: they travel in a header beside a token.
 const CARRIED_BYTES: usize = 2048;
-/// Claims that only ID tokens have (OpenID Connect Core §2, §3.3.2.11).
+/// Claims that only ID tokens have (OIDC Core §2, §3.3.2.11).
 const ID_TOKEN_CLAIMS: [&str; 4] = ["nonce", "at_hash", "c_hash", "s_hash"];
 /// What some issuers call a token in its claims: Keycloak's `typ`, Cognito's `token_use`.
 const KIND_CLAIMS: [&str; 2] = ["typ", "token_use"];
@@ -85,7 +85,7 @@ fn check_kind(claims: &Claims, kind: Kind, wanted: Wanted<'_>) -> Result<(), &'s
     if claims.contains_key("cnf") {
         return Err("the JWT is bound to a key (cnf) and can't be taken as a bearer token");
     }
-    // Security events and logout tokens (RFC 8417 §2.2, OpenID Connect Back-Channel Logout §2.4).
+    // Security events and logout tokens (RFC 8417 §2.2, OIDC Back-Channel Logout §2.4).
     if claims.contains_key("events") {
         return Err("the JWT is a security event");
     }
@@ -136,7 +136,7 @@ fn check_audience(
         Wanted::IdToken(client) if !audiences.iter().any(|audience| **audience == *client) => {
             Err("the ID token is not for this client")
         }
-        // OpenID Connect Core §3.1.3.7, 4 and 5.
+        // OIDC Core §3.1.3.7, 4 and 5.
         Wanted::IdToken(client) => match claims.get("azp") {
             None if audiences.len() > 1 => {
                 Err("the ID token is for several and does not say which client it was issued to")
@@ -176,7 +176,7 @@ fn seconds(claims: &Claims, name: &str, wrong: &'static str) -> Result<Option<u6
     claims.get(name).map(whole).transpose()
 }
 
-/// Who was issued the token: `client_id` (RFC 9068 §2.2) or `azp` (OpenID Connect Core §2).
+/// Who was issued the token: `client_id` (RFC 9068 §2.2) or `azp` (OIDC Core §2).
 fn client(claims: &Claims) -> Result<Option<&str>, &'static str> {
     let read = |name| text(claims, name, TEXT_BYTES, "the JWT's client_id or azp is not a text of 1 to 256 bytes");
     Ok(read("client_id")?.or(read("azp")?))
@@ -196,8 +196,9 @@ fn agent<'c>(claims: &'c Claims, terms: &Terms) -> Result<Option<&'c str>, &'sta
 }
 
 fn carried(claims: &Claims, terms: &Terms) -> Result<Claims, &'static str> {
-    let there = |name: &Box<str>| claims.get(&**name).map(|value| (name.to_string(), value.clone()));
-    let carried: Claims = terms.forward_claims.iter().filter_map(there).collect();
+    let names = terms.forward_claims.iter();
+    let carried: Claims =
+        names.filter_map(|name| claims.get(&**name).map(|value| (name.to_string(), value.clone()))).collect();
     let size = serde_json::to_vec(&carried).map_or(usize::MAX, |text| text.len());
     if size > CARRIED_BYTES {
         return Err("the JWT's claims that are carried on are over 2 KiB");

@@ -80,7 +80,7 @@ impl From<OneOrMore> for Audience {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged, expecting = "discovery is true or a URL")]
 pub enum Discovery {
-    /// `true`: `/.well-known/openid-configuration` after the issuer (OpenID Connect Discovery §4).
+    /// `true`: `/.well-known/openid-configuration` after the issuer (OIDC Discovery §4).
     Standard(bool),
     /// At this URL, such as that of RFC 8414 §3, or one inside the cluster.
     Url(String),

@@ -92,7 +92,7 @@ impl Client {
     }
 }
 
-/// Where metadata says that the keys are. It has to be the issuer's own (OpenID Connect Discovery §4.3, RFC 8414
+/// Where metadata says that the keys are. It has to be the issuer's own (OIDC Discovery §4.3, RFC 8414
 /// §3.3), and keys that came by way of TLS are not fetched without.
 fn key_set_url(metadata: &[u8], at: &Url, issuer: &str) -> Result<Url, FetchError> {
     let metadata =

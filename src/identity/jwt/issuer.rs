@@ -81,6 +81,11 @@ impl Issuer {
         Ok(is_new)
     }
 
+    /// How many of its keys can verify.
+    pub(super) fn usable(&self) -> usize {
+        self.keys.load().as_ref().map_or(0, |keys| keys.set.len())
+    }
+
     /// Notes why keys could not be fetched, or that they could; whether that is news.
     pub(super) fn note(&self, trouble: Option<String>) -> bool {
         let mut noted = self.trouble.lock();

@@ -31,7 +31,7 @@ pub(super) struct KeySet(Vec<Key>);
 struct Key {
     id: Option<Box<str>>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    public: DecodingKey,
 }
 
 /// Why a text is no set of keys.
@@ -122,7 +122,7 @@ impl Key {
             None => None,
             Some(id) => Some(id.as_str().filter(|id| (1..=KEY_ID_BYTES).contains(&id.len()))?.into()),
         };
-        let (algorithm, key) = match jwk.get("kty")?.as_str()? {
+        let (algorithm, public) = match jwk.get("kty")?.as_str()? {
             "RSA" => (rsa_algorithm(jwk, algorithms)?, rsa(jwk)?),
             "EC" => curve(jwk)?,
             "OKP" if text(jwk, "crv")? == "Ed25519" => {
@@ -131,7 +131,7 @@ impl Key {
             _ => return None,
         };
         let is_its_own = jwk.get("alg").is_none_or(|name| name.as_str() == Some(algorithm.name()));
-        (is_its_own && algorithms.contains(&algorithm)).then_some(Self { id, algorithm, key })
+        (is_its_own && algorithms.contains(&algorithm)).then_some(Self { id, algorithm, public })
     }
 
     fn verifies(&self, token: &Compact<'_>) -> bool {
@@ -143,7 +143,7 @@ impl Key {
             Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
         };
         // Named here, so that nothing depends on which provider the process has installed.
-        let verifier = (aws_lc::DEFAULT_PROVIDER.verifier_factory)(&algorithm, &self.key);
+        let verifier = (aws_lc::DEFAULT_PROVIDER.verifier_factory)(&algorithm, &self.public);
         verifier.is_ok_and(|verifier| verifier.verify(token.signed.as_bytes(), &token.signature).is_ok())
     }
 }

@@ -62,12 +62,16 @@ impl Refresher {
     /// Fetches keys once; whether they came. New trouble, and its end, is logged once.
     pub(super) async fn refresh(&self, client: &Client, now: &impl Fn() -> Timestamp) -> bool {
         let fetched = client.key_set(&self.issuer.terms).await.map_err(|error| error.to_string());
-        // The moment after: keys that took long to come are not older for it, and never newer than they are.
         let installed =
             fetched.and_then(|text| self.known.install(&self.issuer, &text, now()).map_err(|error| error.to_string()));
         let issuer = self.issuer.name();
         match installed {
-            Ok(()) => true,
+            Ok(is_new) => {
+                if is_new {
+                    tracing::info!(target: "identity", %issuer, keys = self.issuer.usable(), "an issuer's keys are in force");
+                }
+                true
+            }
             Err(why) => {
                 if self.issuer.note(Some(why.clone())) {
                     tracing::warn!(target: "identity", %issuer, why, "an issuer's keys could not be fetched");

@@ -9,7 +9,7 @@ pub(super) const WISHES_APART: Duration = Duration::from_secs(10);
 /// The wait after the first failure; it doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait after a failure.
-const LAST_RETRY: Duration = Duration::from_secs(60);
+const LAST_RETRY: Duration = Duration::from_mins(1);
 
 /// When one issuer's keys are fetched.
 #[derive(Clone, Debug)]
@@ -55,10 +55,10 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    const REFRESH: Duration = Duration::from_secs(300);
+    const REFRESH: Duration = Duration::from_mins(5);
 
     fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_seconds(1000 + seconds)
+        Timestamp::from_seconds(seconds.saturating_add(1000))
     }
 
     #[test]

@@ -19,7 +19,7 @@ const LIST: usize = 32;
 const DAY_SECONDS: u64 = 86_400;
 /// A week without the issuer is no outage any more.
 const WEEK_SECONDS: u64 = 604_800;
-/// OpenID Connect Discovery §4.1.
+/// OIDC Discovery §4.1.
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
 /// The terms on which an issuer's word is taken.
@@ -45,7 +45,7 @@ pub(super) struct Terms {
 pub(super) enum Source {
     /// A JWK set (RFC 7517 §5).
     KeySet(Url),
-    /// Metadata that names the JWK set (OpenID Connect Discovery §4, RFC 8414).
+    /// Metadata that names the JWK set (OIDC Discovery §4, RFC 8414).
     Metadata(Url),
 }
 

@@ -1,11 +1,12 @@
 //! An issuer for tests: it signs whatever it is told to.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::jwk::Jwk;
+use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
 use serde_json::{Value, json};
 
 use super::{Algorithm, Audience, Config, Issuers};
@@ -20,8 +21,15 @@ pub(super) fn now() -> Timestamp {
     Timestamp::from_seconds(NOW)
 }
 
+/// The JWT crate reads no Ed25519 key of PKCS #8 version 1, which is what rcgen makes.
+#[derive(Clone)]
+enum Secret {
+    Ed25519(Arc<KeyPair>),
+    Other(EncodingKey),
+}
+
 pub(super) struct Signer {
-    key: EncodingKey,
+    key: Secret,
     pub(super) algorithm: Algorithm,
     pub(super) id: &'static str,
 }
@@ -31,16 +39,18 @@ pub(super) static SIGNER: LazyLock<Signer> = LazyLock::new(|| Signer::new(Algori
 
 impl Signer {
     pub(super) fn new(algorithm: Algorithm, id: &'static str) -> Self {
-        let pair = |kind| rcgen::KeyPair::generate_for(kind).unwrap();
+        let pair = |kind| KeyPair::generate_for(kind).unwrap();
         let key = match algorithm {
+            Algorithm::EdDsa => {
+                return Self { key: Secret::Ed25519(Arc::new(pair(&rcgen::PKCS_ED25519))), algorithm, id };
+            }
             Algorithm::Rs256 | Algorithm::Ps256 => {
                 EncodingKey::from_rsa_pem(pair(&rcgen::PKCS_RSA_SHA256).serialize_pem().as_bytes()).unwrap()
             }
             Algorithm::Es256 => EncodingKey::from_ec_der(&pair(&rcgen::PKCS_ECDSA_P256_SHA256).serialize_der()),
             Algorithm::Es384 => EncodingKey::from_ec_der(&pair(&rcgen::PKCS_ECDSA_P384_SHA384).serialize_der()),
-            Algorithm::EdDsa => EncodingKey::from_ed_der(&pair(&rcgen::PKCS_ED25519).serialize_der()),
         };
-        Self { key, algorithm, id }
+        Self { key: Secret::Other(key), algorithm, id }
     }
 
     /// The same key, for another algorithm and under another name.
@@ -54,8 +64,14 @@ impl Signer {
 
     /// The public key.
     pub(super) fn jwk(&self) -> Value {
-        let jwk = Jwk::from_encoding_key(&self.key, self.foreign_algorithm()).unwrap();
-        let mut jwk = serde_json::to_value(jwk).unwrap();
+        let mut jwk = match &self.key {
+            Secret::Ed25519(pair) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": URL_SAFE_NO_PAD.encode(pair.der_bytes())})
+            }
+            Secret::Other(key) => {
+                serde_json::to_value(Jwk::from_encoding_key(key, self.foreign_algorithm()).unwrap()).unwrap()
+            }
+        };
         jwk["kid"] = self.id.into();
         jwk["use"] = "sig".into();
         jwk
@@ -78,7 +94,10 @@ impl Signer {
     }
 
     pub(super) fn sign_parts(&self, parts: &str) -> String {
-        let signature = jsonwebtoken::crypto::sign(parts.as_bytes(), &self.key, self.foreign_algorithm()).unwrap();
+        let signature = match &self.key {
+            Secret::Ed25519(pair) => URL_SAFE_NO_PAD.encode(pair.sign(parts.as_bytes()).unwrap()),
+            Secret::Other(key) => jsonwebtoken::crypto::sign(parts.as_bytes(), key, self.foreign_algorithm()).unwrap(),
+        };
         format!("{parts}.{signature}")
     }
 }

@@ -42,17 +42,19 @@ fn is_ours(group: &Value, jws: &str) -> bool {
     set["keys"].as_array().unwrap().iter().any(|key| key["alg"].as_str() == Some(name))
 }
 
+/// How many are taken, and how many refused.
 fn run(file: &str) -> (usize, usize) {
-    let (mut taken, mut refused) = (0, 0);
+    let mut outcomes = Vec::new();
     for group in groups(file) {
         for test in group["tests"].as_array().unwrap() {
             let jws = test["jws"].as_str().unwrap();
             let wanted = test["result"] == "valid" && is_ours(&group, jws);
             assert_eq!(is_taken(&group, jws), wanted, "{file} {}: {}", test["tcId"], test["comment"]);
-            if wanted { taken += 1 } else { refused += 1 }
+            outcomes.push(wanted);
         }
     }
-    (taken, refused)
+    let taken = outcomes.iter().filter(|taken| **taken).count();
+    (taken, outcomes.len().saturating_sub(taken))
 }
 
 #[test]
