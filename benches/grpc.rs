@@ -82,6 +82,13 @@ impl PolicyDecisionService for NoOp {
         Err(Status::unimplemented("a no-op"))
     }
 
+    async fn verify_identity(
+        &self,
+        _: Request<pb::VerifyIdentityRequest>,
+    ) -> Result<Response<pb::VerifyIdentityResponse>, Status> {
+        Err(Status::unimplemented("a no-op"))
+    }
+
     async fn watch_decisions(
         &self,
         _: Request<pb::WatchDecisionsRequest>,

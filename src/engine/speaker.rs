@@ -106,10 +106,10 @@ impl Speaker {
         self.evidence.as_ref()
     }
 
-    /// The claims of the agent's own evidence; none where somebody else stated it.
+    /// The claims of the agent's own evidence; none where somebody else stated it and showed none.
     pub(super) fn claims(&self) -> Option<&Map<String, Value>> {
-        let own = (!self.is_stated).then_some(self.caller.claims.as_ref());
-        self.evidence.as_ref().map(|evidence| evidence.claims.as_ref()).or(own)
+        let own = (!self.is_stated).then_some(self.caller.as_ref());
+        self.evidence.as_ref().or(own).map(|identity| identity.claims.as_ref())
     }
 
     /// The agent's identity as the answer shows it.

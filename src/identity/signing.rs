@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde_json::{Map, Value, json};
 
-pub use key::SigningKeyError;
+pub use key::{SigningKeyError, ed25519_pem};
 
 use super::jwt_type::JwtType;
 use crate::domain::limits;

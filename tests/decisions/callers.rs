@@ -46,14 +46,14 @@ pub(crate) fn agent_evidence(
     shown: &AgentEvidence,
     now: Timestamp,
 ) -> Result<Result<VerifiedIdentity, Denial>, String> {
-    let AgentEvidence { agent, method, subject, issuer } = shown;
+    let AgentEvidence { agent, method, subject, issuer, claims } = shown;
     let method = method_of(method)?;
     let Some(agent) = agent else {
         return Ok(Err(Denial::new(Reason::IdentityUnmapped, format!("{subject} belongs to no agent"))));
     };
     let agent = AgentName::parse(agent).map_err(|error| error.to_string())?;
     let (subject, issuer) = (subject.as_str().into(), issuer.as_str().into());
-    Ok(Ok(VerifiedIdentity { agent, subject, method, issuer, claims: Arc::default(), verified_at: now }))
+    Ok(Ok(VerifiedIdentity { agent, subject, method, issuer, claims: Arc::new(claims.clone()), verified_at: now }))
 }
 
 fn method_of(name: &str) -> Result<IdentityMethod, String> {

@@ -201,6 +201,8 @@ pub(crate) struct AgentEvidence {
     pub(crate) method: String,
     pub(crate) subject: String,
     pub(crate) issuer: String,
+    #[serde(default)]
+    pub(crate) claims: Map<String, Value>,
 }
 
 #[derive(Default, Deserialize)]

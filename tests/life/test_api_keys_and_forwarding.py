@@ -15,7 +15,7 @@ from certificates import Authority, spiffe_id
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from remit_client import Client, authorize_request, fails_with, identity_method, malformed, pb, reason, refused
-from remit_process import binary, environment
+from remit_process import REPOSITORY, binary, environment
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
 from test_identity import credentials, put
 from waiting import wait_until
@@ -301,6 +301,24 @@ def test_the_receiver_learns_who_asks(strict):
     for other in (strict[COORDINATOR], strict["svc-demo"]):
         with malformed("forwarded"):
             verify(other, forwarded=token)
+
+
+def test_any_jwt_library_verifies_what_remit_signs():
+    """A unit test holds Remit to signing this, byte for byte."""
+    vector = json.loads((REPOSITORY / "src/identity/forwarded/vector.json").read_text())
+    header = jwt.get_unverified_header(vector["jwt"])
+    key = jwt.PyJWKSet.from_dict(vector["keys"])[header["kid"]]
+    assert header == {"typ": "remit-identity+jwt", "alg": key.algorithm_name, "kid": key.key_id}
+    when = {"verify_exp": False, "verify_iat": False, "require": ["iss", "aud", "exp", "iat", "sub"]}
+    told = jwt.decode(
+        vector["jwt"],
+        key.key,
+        algorithms=[key.algorithm_name],
+        audience="svc-gate",
+        issuer="https://remit.example",
+        options=when,
+    )
+    assert told == vector["claims"]
 
 
 def test_another_type_of_jwt_is_no_identity(strict):

@@ -39,8 +39,8 @@ fn found(keys: &ApiKeys, key: &str) -> Option<(String, String)> {
     keys.find(key).map(|known| (known.id.to_string(), known.agent.to_string()))
 }
 
-fn pair(id: &str, agent: &str) -> Option<(String, String)> {
-    Some((id.to_owned(), agent.to_owned()))
+fn pair(id: &str, agent: &str) -> (String, String) {
+    (id.to_owned(), agent.to_owned())
 }
 
 #[test]
@@ -48,8 +48,8 @@ fn a_key_is_known_by_its_digest() {
     let text = format!("# people\n\n  {}  # first\n{}\n", line("k1", "svc-a", "one"), line("k2", "svc-b", "two"));
     let keys = World::new(&text).keys().unwrap();
     assert_eq!(keys.len(), 2);
-    assert_eq!(found(&keys, "one"), pair("k1", "svc-a"));
-    assert_eq!(found(&keys, "two"), pair("k2", "svc-b"));
+    assert_eq!(found(&keys, "one"), Some(pair("k1", "svc-a")));
+    assert_eq!(found(&keys, "two"), Some(pair("k2", "svc-b")));
     for wrong in ["", "three", "one ", "One", "k1", &sha256_hex(b"one"), &"x".repeat(600)] {
         assert_eq!(found(&keys, wrong), None, "{wrong}");
     }
@@ -61,7 +61,7 @@ fn every_key_of_many_is_found() {
     let text = (0..3000).map(|n| line(&format!("k{n}"), "svc-a", &format!("key {n}"))).collect::<Vec<_>>().join("\n");
     let keys = World::new(&text).keys().unwrap();
     for n in 0..3000 {
-        assert_eq!(found(&keys, &format!("key {n}")), pair(&format!("k{n}"), "svc-a"));
+        assert_eq!(found(&keys, &format!("key {n}")), Some(pair(&format!("k{n}"), "svc-a")));
     }
     assert_eq!(found(&keys, "key 3000"), None);
 }
@@ -107,8 +107,8 @@ fn a_line_that_is_gone_ends_its_key_and_a_broken_file_changes_nothing() {
     assert!(!keys.reload().unwrap());
     world.write("nonsense");
     assert!(keys.reload().is_err());
-    assert_eq!(found(&keys, "one"), pair("k1", "svc-a"), "the last good ones stay");
+    assert_eq!(found(&keys, "one"), Some(pair("k1", "svc-a")), "the last good ones stay");
     world.write(&line("k2", "svc-b", "two"));
     assert!(keys.reload().unwrap());
-    assert_eq!((found(&keys, "one"), found(&keys, "two")), (None, pair("k2", "svc-b")));
+    assert_eq!((found(&keys, "one"), found(&keys, "two")), (None, Some(pair("k2", "svc-b"))));
 }

@@ -135,7 +135,7 @@ fn a_claim_of_another_form_is_refused_though_it_is_signed() {
         ("aud", json!("svc-gate ")),
         ("iat", json!(now + 6)),
         ("iat", json!(now - 1)),
-        ("iat", json!(now as f64)),
+        ("iat", json!(1_780_000_000.0)),
         ("exp", json!(now)),
         ("exp", json!(now + 61)),
         ("exp", json!((now + 60).to_string())),
@@ -174,4 +174,21 @@ fn the_longest_chain_is_read_back() {
     let chain = (0..17).map(|hop| format!("agent-{hop}").into()).collect::<Vec<Arc<str>>>();
     let jwt = forwarding.sign(&introduction(&identity, &chain), NOW).unwrap();
     assert!(forwarding.verify_for("svc-gate", &jwt, NOW).is_ok());
+}
+
+/// The file's key signs what the file says, byte for byte: the same file is verified by another library elsewhere.
+#[test]
+fn signs_the_vector_that_another_library_verifies() {
+    let vector: Value = serde_json::from_str(include_str!("vector.json")).unwrap();
+    let text = |name: &str| vector[name].as_str().unwrap().to_owned();
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("forward.key");
+    private_file::create(&key, &text("signing_key")).unwrap();
+    let config = Config { signing_key: Some(key), issuer: Some(ISSUER.to_owned()), ..Config::default() };
+    let forwarding = Forwarding::new(&config, NOW).unwrap();
+    let identity = identity(IdentityMethod::Jwt);
+    let chain = ["agent-coordinator", "agent-deployer"].map(Arc::from);
+    assert_eq!(forwarding.sign(&introduction(&identity, &chain), NOW).unwrap(), text("jwt"));
+    let keys: Value = serde_json::from_str(&forwarding.published(NOW).unwrap().body).unwrap();
+    assert_eq!(keys, vector["keys"]);
 }

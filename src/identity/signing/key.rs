@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::jwk::{EllipticCurve, Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, crypto};
 use serde_json::Value;
@@ -184,6 +186,13 @@ impl Pem {
             _ => None,
         }
     }
+}
+
+/// A PEM file with an Ed25519 key, from its PKCS#8: in version 1, which every library reads.
+#[must_use]
+pub fn ed25519_pem(der: &[u8]) -> Option<Zeroizing<String>> {
+    let text = Zeroizing::new(STANDARD.encode(ed25519(der)?));
+    Some(Zeroizing::new(format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", *text)))
 }
 
 /// An Ed25519 key in version 1 of PKCS#8. Version 2 (RFC 5958) has the public key after the same seed.

@@ -102,11 +102,9 @@ fn both_versions_of_pkcs8_are_read() {
     let second = pair.serialize_der();
     assert!(second.len() > 48, "rcgen writes version 2");
     let first = [&ed25519_head()[..], &second[16..48]].concat();
-    let pem = |der: &[u8]| {
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
-        format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
-    };
-    let ids = [pem(&first), pem(&second)].map(|pem| {
+    let first_pem = ed25519_pem(&second).unwrap().to_string();
+    assert_eq!(ed25519_pem(&first).as_deref(), Some(&first_pem), "what is written is version 1");
+    let ids = [first_pem, pair.serialize_pem()].map(|pem| {
         files.write("forward.key", &pem);
         published_ids(&files.signer(&[]).unwrap(), NOW)
     });
@@ -262,7 +260,7 @@ fn a_new_key_is_published_before_it_signs_and_the_old_one_after() {
         assert_eq!(published_ids(&signer, at(seconds)).len(), 2, "{seconds}");
         assert!(open(&signer, &last_of_old, at(seconds)).is_ok());
     }
-    assert_eq!(published_ids(&signer, at(200)), [new.clone()]);
+    assert_eq!(published_ids(&signer, at(200)), std::slice::from_ref(&new));
     assert!(open(&signer, &last_of_old, at(200)).is_err(), "also before the files are read again");
     signer.reload(at(200)).unwrap();
     assert_eq!(signer.keys.load().line.len(), 1, "the old key is wiped");
@@ -281,7 +279,7 @@ fn a_key_that_waits_gives_way_and_the_old_one_can_come_back() {
     assert_eq!(published_ids(&signer, at(1)).len(), 2, "the line does not grow");
     files.write("forward.key", &old_pem);
     assert!(!signer.reload(at(2)).unwrap());
-    assert_eq!(published_ids(&signer, at(2)), [old.clone()]);
+    assert_eq!(published_ids(&signer, at(2)), std::slice::from_ref(&old));
     assert_eq!(kid(&sign(&signer, at(1000))), old);
     files.write("forward.key", &ed25519());
     signer.reload(at(1000)).unwrap();
