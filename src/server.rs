@@ -179,7 +179,8 @@ fn http_service(
         Security::Plain(Protocol::Auto)
     };
     let (port, listener) = bind(config.http.listen, "[http] listen")?;
-    let pages = http::Pages { door, examine: Arc::clone(examine), registry: built.registry.clone() };
+    let public_url = config.http.published_at(port).map(Arc::from);
+    let pages = http::Pages { door, examine: Arc::clone(examine), registry: built.registry.clone(), public_url };
     let gate = Gate::new(built.admin_gate.limits().clone());
     Ok((port, serve(listener, security, http::routes(pages), gate, drain.clone())))
 }

@@ -123,15 +123,15 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "http",
-        rooms: &["readiness", "domain", "door", "engine", "identity", "json", "state", "transport"],
-        crates: &["axum", "prometheus", "serde_json"],
+        rooms: &["readiness", "domain", "door", "engine", "events", "identity", "json", "state", "transport"],
+        crates: &["axum", "prometheus", "serde_json", "tokio", "tokio_stream"],
     },
     Room { name: "telemetry", rooms: &[], crates: &["serde", "tracing_subscriber"] },
     Room { name: "shutdown", rooms: &[], crates: &["tokio", "tokio_util", "tracing"] },
     Room {
         name: "config",
         rooms: &["domain", "events", "identity", "keyring", "policy_file", "state", "telemetry", "transport"],
-        crates: &["serde", "toml", "strsim", "zeroize"],
+        crates: &["serde", "toml", "strsim", "url", "zeroize"],
     },
     Room {
         name: "server",

@@ -25,7 +25,6 @@ const LATER: &[&str] = &[
     "offline_jwt",
     "otlp_endpoint",
     "prefix",
-    "public_url",
     "replicas",
     "sync",
     "timeout_ms",

@@ -16,6 +16,7 @@ crl = "crl.pem"
 client_auth = "required"
 [http]
 listen = "[::1]:5"
+public_url = "https://remit.example.com"
 tls_certificate = "http.pem"
 tls_key = "http.key"
 client_ca = "http-ca.pem"
@@ -272,7 +273,7 @@ fn an_unknown_key_is_shown_at_its_place() {
     for text in [
         "[tls]\nclient_auth = \"perhaps\"\n",
         "[state]\nbackend = \"journal\"\n",
-        "[[identity.jwt]]\naudience = 1\n",
+        "[[identity.jwt]]\naudiences = []\n",
         "x =",
     ] {
         assert!(Given::file(text).error().contains("line "), "{text}");
@@ -332,4 +333,23 @@ fn an_unreadable_file_is_named() {
     let sources = Sources { file: Some("/nonexistent/remit.toml".into()), ..Sources::default() };
     let error = Config::read(&sources).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/remit.toml"), "{error}");
+}
+
+#[test]
+fn what_is_published_is_configured_or_local() {
+    let at = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
+    let mut http = HttpConfig::default();
+    assert_eq!(http.published_at(at("127.0.0.1:9")).as_deref(), Some("http://localhost:9"));
+    assert_eq!(http.published_at(at("10.0.0.1:9")), None);
+    http.tls_certificate = Some("a.pem".into());
+    assert_eq!(http.published_at(at("[::1]:9")).as_deref(), Some("https://localhost:9"));
+    http.public_url = Some(PublicUrl::parse("https://remit.example.com").unwrap());
+    assert_eq!(http.published_at(at("127.0.0.1:9")).as_deref(), Some("https://remit.example.com"));
+}
+
+#[test]
+fn a_public_url_that_is_more_than_an_origin_is_refused_with_what_to_write() {
+    let given = Given::file(&format!("{REQUIRED}http.public_url = \"https://remit.example.com/\"\n"));
+    let refused = Config::read(&given.sources).unwrap_err().to_string();
+    assert!(refused.contains("write https://remit.example.com"), "{refused}");
 }
