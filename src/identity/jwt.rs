@@ -240,6 +240,8 @@ mod keys_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod trust_tests;
+#[cfg(test)]
 mod verify_tests;
 #[cfg(test)]
 mod wycheproof_tests;
