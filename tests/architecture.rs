@@ -74,9 +74,9 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "identity",
-        // Of jsonwebtoken only the cryptography is used: what it takes by default, RFC 8725 refuses. Of the keyring it wants
-        // the rule which files are closed to others.
+        // Of the keyring it wants the rule which files are closed to others.
         rooms: &["digest", "domain", "json", "keyring", "transport"],
+        // Of jsonwebtoken only the cryptography is used: what it takes by default, RFC 8725 refuses.
         crates: &[
             "serde",
             "serde_json",

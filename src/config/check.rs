@@ -26,8 +26,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     http(config)?;
     numbers(config)?;
     config.events.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
-    forward(config)?;
     jwt::check(&config.identity.jwt).map_err(|error| ConfigError::Invalid(error.to_string()))?;
+    forward(config)?;
     templates(config)
 }
 

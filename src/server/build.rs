@@ -103,8 +103,9 @@ pub(super) fn in_force(compiled: Compiled, now: Timestamp) -> InForce {
 fn sources(config: &Config, now: Timestamp) -> Result<Sources, ServerError> {
     let api_keys = config.identity.api_keys_file.clone().map(ApiKeys::read).transpose();
     let forwarding = Forwarding::new(&config.identity.forward, now);
+    let issuers = Issuers::new(&config.identity.jwt);
     Ok(Sources {
-        issuers: Issuers::new(&config.identity.jwt).map_err(|error| ServerError::new("[identity]", error))?,
+        issuers: issuers.map_err(|error| ServerError::new("[identity]", error))?,
         api_keys: api_keys.map_err(|error| ServerError::new("[identity] api_keys_file", error))?.unwrap_or_default(),
         forwarding: forwarding.map_err(|error| ServerError::new("[identity.forward]", error))?,
     })

@@ -140,7 +140,10 @@ impl Files {
                 ("forward", signing, "a new signing key is announced"),
             ]
         });
-        let Ok(read) = reading.await else { return };
+        let read = match reading.await {
+            Ok(read) => read,
+            Err(stopped) => return self.troubles.note("api_keys", Some(stopped.to_string())),
+        };
         for (concern, changed, news) in read {
             if matches!(changed, Ok(true)) {
                 tracing::info!(target: "reload", "{news}");

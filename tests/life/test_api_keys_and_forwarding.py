@@ -207,6 +207,21 @@ def test_one_may_ask_about_oneself_and_enforcement_points_about_others(strict):
         verify(analyst, api_key=key)
 
 
+def test_an_enforcement_point_is_told_of_the_agents_that_its_entry_lists(folder, serve):
+    policy = json.loads((folder / "policy.json").read_text())
+    policy["enforcement_points"] = [{"agent": ANALYST, "agents": [DEPLOYER]}]
+    (folder / "policy.json").write_text(json.dumps(policy))
+    world = serve(is_dev=False, REMIT_POLICY_POLL_SECONDS="1")
+    of_deployer, of_validator = add_key(world, "deployer", DEPLOYER), add_key(world, "validator", VALIDATOR)
+    wait_until(lambda: verified(world["svc-demo"], api_key=of_validator), "the keys are known", RELOAD_SECONDS)
+    assert verify(world[ANALYST], api_key=of_deployer).agent == DEPLOYER
+    with refused("CALLER_NOT_ENFORCEMENT_POINT"):
+        verify(world[ANALYST], api_key=of_validator)
+    # It is not the name that counts, but whom it was signed for.
+    told = sign(world, aud=ANALYST, agent=VALIDATOR)
+    assert verify(world[ANALYST], forwarded=told).agent == VALIDATOR
+
+
 @pytest.mark.parametrize("evidence", ["bearer", "api_key", "forwarded"])
 def test_evidence_that_is_not_good_is_nobodys(strict, evidence):
     for client in (strict["svc-demo"], strict[ANALYST]):
