@@ -192,7 +192,6 @@ impl<'a> Question<'a> {
             agent: Some(&self.agent),
             agent_evidence: None,
             destination: None,
-            agent_evidence: None,
             given: Given {
                 context: self.context.as_ref().map(|facts| -> &dyn Facts { facts }),
                 subject: facts(self.subject_properties),
