@@ -8,9 +8,11 @@ const FILES: [&str; 3] = ["remit/v1/types.proto", "remit/v1/decision_service.pro
 
 /// Messages that hold a token's text or a credential, and those that hold such messages: they have no `Debug`, so that no log can
 /// print one.
-const WITH_TOKENS: [&str; 17] = [
+const WITH_TOKENS: [&str; 19] = [
     ".remit.v1.AuthorizeRequest",
+    ".remit.v1.AuthorizeResponse",
     ".remit.v1.BatchAuthorizeRequest",
+    ".remit.v1.BatchAuthorizeResponse",
     ".remit.v1.DelegateRequest",
     ".remit.v1.BatchDelegateRequest",
     ".remit.v1.DelegateResponse",

@@ -4,6 +4,7 @@
 //! it was denied or a check failed, 2 if it was called wrongly or something broke. A token comes from a file, from
 //! standard input or from `REMIT_TOKEN`, and never stands in an argument or an error.
 
+mod agent_card;
 mod api_key;
 mod audit_verify;
 mod authorize;
@@ -62,6 +63,7 @@ enum Command {
     /// Look at audit logs.
     #[command(subcommand)]
     Audit(AuditCommand),
+    AgentCard(agent_card::AgentCard),
     Authorize(authorize::Authorize),
     Delegate(delegate::Delegate),
     Revoke(revoke::Revoke),
@@ -153,6 +155,7 @@ impl Command {
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
             Self::Audit(AuditCommand::Verify(command)) => command.run(output),
+            Self::AgentCard(command) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),
             Self::Revoke(command) => client::wait(command.run(output)),
@@ -161,6 +164,12 @@ impl Command {
             Self::Watch(command) => client::wait(command.run(output)),
             Self::Status(command) => client::wait(command.run(output)),
         }
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        output::complain(&format!("warning: {warning}"));
     }
 }
 

@@ -24,6 +24,7 @@ const HOUSE: &[Room] = &[
     Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim", "cel"] },
     Room { name: "digest", rooms: &[], crates: &["faster_hex", "sha2"] },
     Room { name: "json", rooms: &[], crates: &["serde", "serde_json"] },
+    Room { name: "agent_card", rooms: &["json"], crates: &["serde_json"] },
     Room {
         name: "keyring",
         rooms: &["domain"],
@@ -162,6 +163,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "cli",
         rooms: &[
+            "agent_card",
             "api",
             "audit",
             "config",

@@ -188,7 +188,7 @@ mod tests {
             let requests = vec![self.message(question); 2];
             let request = Self::request(question, pb::BatchAuthorizeRequest { requests });
             let answer = self.runtime.block_on(self.service.batch_authorize(request)).unwrap().into_inner();
-            let [first, second] = <[_; 2]>::try_from(answer.responses).unwrap();
+            let [first, second] = <[_; 2]>::try_from(answer.responses).map_err(|answers| answers.len()).unwrap();
             assert_eq!((first.decision, first.reason), (second.decision, second.reason));
             first
         }

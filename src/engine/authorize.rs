@@ -97,6 +97,8 @@ pub struct Decision {
     pub chain: Vec<Arc<str>>,
     /// The token, if it opened.
     pub token: Option<TokenShown>,
+    /// The user behind the token's chain, where one is.
+    pub on_behalf_of: Option<Arc<str>>,
     /// Under which policy.
     pub policy: PolicyId,
     /// Nothing was spent, and nobody may act on it.
@@ -164,6 +166,7 @@ impl Engine {
             chain: chain(question, &found),
             agent: found.speaker.as_ref().map(|speaker| speaker.identity(question.now)),
             token: found.token.as_ref().map(|token| shown(token, left)),
+            on_behalf_of: found.token.as_ref().and_then(|token| token.claims().on_behalf_of.as_deref()).map(Arc::from),
             policy: question.policy().id.clone(),
             dry_run: request.dry_run,
         };

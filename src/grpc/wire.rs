@@ -73,6 +73,7 @@ pub(super) fn authorize(
         destination,
         // Verified elsewhere: it needs more than the message.
         agent_credential: _,
+        forward_identity: _,
     } = request;
     check_context(context.as_ref())?;
     let action = action(capability, resource, method, path)?;

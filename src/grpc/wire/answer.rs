@@ -10,7 +10,7 @@ use crate::engine::{Decision, Delegated, Delegation, Introspected, Introspection
 use crate::events::DecisionId;
 
 pub(in crate::grpc) fn authorize_response(decision: Decision) -> pb::AuthorizeResponse {
-    let Decision { outcome, id, agent, chain, token, policy, dry_run } = decision;
+    let Decision { outcome, id, agent, chain, on_behalf_of: _, token, policy, dry_run } = decision;
     let (decision, reason, message, failed_hop) = match &outcome {
         Ok(()) => (pb::Decision::Allow, Reason::Allowed, String::new(), ""),
         Err(denial) => {
@@ -32,6 +32,8 @@ pub(in crate::grpc) fn authorize_response(decision: Decision) -> pb::AuthorizeRe
         policy_revision: policy.revision,
         policy_digest: policy.digest.to_string(),
         dry_run,
+        // Whoever has the keys fills it in.
+        forwarded_identity: String::new(),
     }
 }
 
