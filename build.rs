@@ -9,9 +9,11 @@ const ENVOY_FILES: [&str; 1] = ["envoy/service/auth/v3/external_auth.proto"];
 
 /// Messages that hold a token's text or a credential, and those that hold such messages: they have no `Debug`, so that no log can
 /// print one.
-const WITH_TOKENS: [&str; 17] = [
+const WITH_TOKENS: [&str; 19] = [
     ".remit.v1.AuthorizeRequest",
+    ".remit.v1.AuthorizeResponse",
     ".remit.v1.BatchAuthorizeRequest",
+    ".remit.v1.BatchAuthorizeResponse",
     ".remit.v1.DelegateRequest",
     ".remit.v1.BatchDelegateRequest",
     ".remit.v1.DelegateResponse",

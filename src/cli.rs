@@ -4,6 +4,7 @@
 //! it was denied or a check failed, 2 if it was called wrongly or something broke. A token comes from a file, from
 //! standard input or from `REMIT_TOKEN`, and never stands in an argument or an error.
 
+mod agent_card;
 mod api_key;
 mod audit_verify;
 mod authorize;
@@ -63,6 +64,7 @@ enum Command {
     /// Look at audit logs.
     #[command(subcommand)]
     Audit(AuditCommand),
+    AgentCard(agent_card::AgentCard),
     Authorize(authorize::Authorize),
     Delegate(delegate::Delegate),
     Revoke(revoke::Revoke),
@@ -155,6 +157,7 @@ impl Command {
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
             Self::Audit(AuditCommand::Verify(command)) => command.run(output),
+            Self::AgentCard(command) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),
             Self::Revoke(command) => client::wait(command.run(output)),
@@ -164,6 +167,12 @@ impl Command {
             Self::Status(command) => client::wait(command.run(output)),
             Self::Doctor(command) => command.run(output),
         }
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        output::complain(&format!("warning: {warning}"));
     }
 }
 

@@ -5,6 +5,7 @@ mod authenticate;
 mod decision_service;
 mod evidence;
 mod ext_authz;
+mod introduction;
 mod status;
 mod watch;
 mod wire;

@@ -1,4 +1,4 @@
-//! The HTTP face: decisions for `AuthZEN` clients and for proxies, metrics, liveness, readiness, published keys.
+//! The HTTP face: decisions for `AuthZEN` clients and for proxies, OAuth, metrics, liveness, readiness, published keys.
 
 mod authenticate;
 mod authzen;
@@ -6,6 +6,7 @@ mod body;
 mod check;
 mod health;
 mod metrics;
+pub mod oauth;
 mod refusal;
 mod request_id;
 mod well_known;
@@ -32,11 +33,14 @@ pub struct Pages {
     pub registry: prometheus::Registry,
     /// Scheme, host and port at which others reach these pages; without it no address is published.
     pub public_url: Option<Arc<str>>,
+    /// How the OAuth face was configured.
+    pub oauth: oauth::Settings,
 }
 
 /// The pages of the HTTP listener. Metrics, health and what is well-known need no identity; only auditors see readiness
 /// in detail.
 pub fn routes(pages: Pages) -> Router {
+    let oauth = oauth::routes(pages.door.clone(), pages.public_url.clone(), pages.oauth);
     Router::new()
         .route("/metrics", get(metrics::page))
         .route("/healthz", get(health::live))
@@ -45,4 +49,5 @@ pub fn routes(pages: Pages) -> Router {
         .route("/v1/check", any(check::check))
         .merge(authzen::routes())
         .with_state(pages)
+        .merge(oauth)
 }

@@ -24,6 +24,7 @@ const HOUSE: &[Room] = &[
     Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim", "cel"] },
     Room { name: "digest", rooms: &[], crates: &["faster_hex", "sha2"] },
     Room { name: "json", rooms: &[], crates: &["serde", "serde_json"] },
+    Room { name: "agent_card", rooms: &["json"], crates: &["serde_json"] },
     Room {
         name: "keyring",
         rooms: &["domain"],
@@ -75,7 +76,7 @@ const HOUSE: &[Room] = &[
         name: "identity",
         // Of the keyring it wants the rule which files are closed to others.
         rooms: &["digest", "domain", "json", "keyring", "transport"],
-        // Of jsonwebtoken only the cryptography is used: what it takes by default, RFC 8725 refuses.
+        // Of jsonwebtoken only the cryptography is used, SHA-256 of tokens for their cache included.
         crates: &[
             "serde",
             "serde_json",
@@ -139,7 +140,7 @@ const HOUSE: &[Room] = &[
             "state",
             "transport",
         ],
-        crates: &["axum", "form_urlencoded", "prometheus", "serde_json", "tokio", "tokio_stream"],
+        crates: &["axum", "form_urlencoded", "prometheus", "serde_json", "tokio", "tokio_stream", "tracing", "url"],
     },
     Room { name: "doctor", rooms: &[], crates: &["serde_json", "serde_saphyr"] },
     Room { name: "telemetry", rooms: &[], crates: &["serde", "tracing_subscriber"] },
@@ -190,6 +191,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "cli",
         rooms: &[
+            "agent_card",
             "api",
             "audit",
             "config",

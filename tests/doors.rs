@@ -105,7 +105,14 @@ mod tests {
             let examine: Examine = Arc::new(Condition::default);
             let registry = prometheus::Registry::new();
             let gatekeeper = Gatekeeper::new(door.clone(), Arc::default());
-            let router = http::routes(http::Pages { door, gatekeeper, examine, registry, public_url: None });
+            let router = http::routes(http::Pages {
+                door,
+                gatekeeper,
+                examine,
+                registry,
+                public_url: None,
+                oauth: http::oauth::Settings::default(),
+            });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             Self { engine, service, router, tokens, runtime }
         }
@@ -184,7 +191,7 @@ mod tests {
             let requests = vec![self.message(question); 2];
             let request = Self::request(question, pb::BatchAuthorizeRequest { requests });
             let answer = self.runtime.block_on(self.service.batch_authorize(request)).unwrap().into_inner();
-            let [first, second] = <[_; 2]>::try_from(answer.responses).unwrap();
+            let [first, second] = <[_; 2]>::try_from(answer.responses).map_err(|answers| answers.len()).unwrap();
             assert_eq!((first.decision, first.reason), (second.decision, second.reason));
             first
         }

@@ -65,6 +65,7 @@ impl Authorize {
             path: path.unwrap_or_default(),
             destination: destination.unwrap_or_default(),
             agent_credential: None,
+            forward_identity: false,
         };
         match client.decisions().await?.authorize(request).await {
             Ok(response) => answer(response.get_ref(), output),

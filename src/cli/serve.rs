@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{CliError, Outcome, keygen, output};
+use super::{CliError, Outcome, keygen, output, warn};
 use crate::config::{Config, ConfigError, Sources};
 use crate::dev_folder::{self, DevFolder, Ports};
 use crate::engine::clock::Clock;
@@ -101,12 +101,6 @@ impl Serve {
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         Self(error.to_string())
-    }
-}
-
-fn warn(warnings: &[String]) {
-    for warning in warnings {
-        output::complain(&format!("warning: {warning}"));
     }
 }
 

@@ -4,7 +4,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::authenticate::enter;
-use super::{evidence, status, watch, wire};
+use super::{evidence, introduction, status, watch, wire};
 use crate::api as pb;
 use crate::domain::caller::VerifiedIdentity;
 use crate::domain::limits;
@@ -29,6 +29,7 @@ impl DecisionService {
     async fn decide(&self, visit: &Visit, request: &pb::AuthorizeRequest) -> Result<Decision, wire::Malformed> {
         let malformed = |_: &wire::Malformed| self.door.engine().tally().malformed(Verb::Authorize);
         let mut question = wire::authorize(request, visit.deadline).inspect_err(malformed)?;
+        introduction::check(&self.door, request).inspect_err(malformed)?;
         let evidence = evidence::of_agent(&self.door, visit, request).inspect_err(malformed)?;
         question.agent_evidence = evidence.as_ref().map(|found| found.as_ref().map(AsRef::as_ref));
         Ok(self.door.engine().authorize_under(&visit.beginning, &visit.caller, &question).await)
@@ -36,7 +37,7 @@ impl DecisionService {
 
     async fn authorize_one(&self, visit: &Visit, request: &pb::AuthorizeRequest) -> pb::AuthorizeResponse {
         match self.decide(visit, request).await {
-            Ok(decided) => wire::authorize_response(decided),
+            Ok(decided) => introduction::answer(&self.door, visit, request, decided),
             Err(malformed) => {
                 let engine = self.door.engine();
                 let id = engine.events().decision_id();
@@ -100,7 +101,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
             Err(denial) if denial.reason() == crate::domain::reason::Reason::RequestMalformed => {
                 Err(status::malformed(&wire::Malformed::new("agent", denial.message().clone())))
             }
-            _ => Ok(Response::new(wire::authorize_response(decided))),
+            _ => Ok(Response::new(introduction::answer(&self.door, &visit, request.get_ref(), decided))),
         }
     }
 

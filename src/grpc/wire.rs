@@ -74,6 +74,7 @@ pub(super) fn authorize(
         destination,
         // Verified elsewhere: it needs more than the message.
         agent_credential: _,
+        forward_identity: _,
     } = request;
     check_context(context.as_ref())?;
     let action = action(capability, resource, method, path)?;
@@ -131,7 +132,8 @@ pub(super) fn delegate(request: &pb::DelegateRequest, deadline: Timestamp) -> Re
         task: present(text("task", task)?).map(Cow::Borrowed),
         on_behalf_of: None,
     };
-    Ok(DelegateRequest { wish, parent: present(parent_token), request_id: text("request_id", request_id)?, deadline })
+    let request_id = text("request_id", request_id)?;
+    Ok(DelegateRequest { wish, parent: present(parent_token), request_id, deadline, exchange: None })
 }
 
 /// What is to end, taken apart.
