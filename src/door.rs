@@ -85,10 +85,22 @@ impl Door {
         headers: &HeaderMap,
         patience: Duration,
     ) -> Result<Visit, TurnedAway> {
+        self.enter_by(patience, |policy, now| self.identify(peer, headers, policy, now))
+    }
+
+    /// The same for a wire that has its own evidence of who asks.
+    ///
+    /// # Errors
+    /// There is no room, or nobody asks.
+    pub fn enter_by(
+        &self,
+        patience: Duration,
+        who: impl FnOnce(&InForce, Timestamp) -> Result<Caller, Unidentified>,
+    ) -> Result<Visit, TurnedAway> {
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| TurnedAway::Overloaded)?;
         let beginning = self.engine.begin();
         let now = self.engine.clock().now();
-        let caller = self.identify(peer, headers, &beginning.in_force, now).map_err(TurnedAway::Nobody)?;
+        let caller = who(&beginning.in_force, now).map_err(TurnedAway::Nobody)?;
         let deadline = now.after(patience.min(limits::REQUEST_DEADLINE));
         Ok(Visit { caller, beginning, deadline, _room: room })
     }

@@ -22,7 +22,7 @@ use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use api_key::ApiKeys;
 use forwarded::Forwarding;
-use jwt::{Issuers, VerifiedJwt};
+use jwt::{ClientConfig, Clients, Issuers, VerifiedJwt};
 use mtls::Certificate;
 use spiffe::{InvalidTemplate, Template};
 
@@ -38,6 +38,9 @@ pub struct Config {
     pub dns_templates: Vec<String>,
     /// Certificates without a URI and a DNS name that counts name an agent by their common name.
     pub allow_common_name: bool,
+    /// `[[identity.client]]`: the agents that authenticate to the OAuth endpoints with `private_key_jwt`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client: Vec<ClientConfig>,
     /// The file with the digests of API keys, as `remit api-key new` prints them. None by default: no key is good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_keys_file: Option<PathBuf>,
@@ -63,9 +66,10 @@ impl Default for Config {
             allow_dns_san: false,
             dns_templates: vec!["{agent}.ai-agents.svc.cluster.local".to_owned()],
             allow_common_name: false,
+            jwt: Vec::new(),
+            client: Vec::new(),
             api_keys_file: None,
             forward: forwarded::Config::default(),
-            jwt: Vec::new(),
         }
     }
 }
@@ -142,6 +146,8 @@ pub struct Sources {
     pub api_keys: ApiKeys,
     /// What Remit signed itself.
     pub forwarding: Forwarding,
+    /// Which clients' assertions are good.
+    pub clients: Clients,
 }
 
 /// Turns evidence into callers.
@@ -205,6 +211,30 @@ impl Identity {
             return Err(Unidentified::Unauthenticated("x-remit-agent names another agent than the evidence"));
         }
         Ok(first)
+    }
+
+    /// The client that signed this assertion (RFC 7523) for one of these audiences. It holds no role.
+    ///
+    /// # Errors
+    /// Why it is nobody.
+    pub fn identify_client(
+        &self,
+        assertion: &str,
+        audiences: &[String],
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Caller, Unidentified> {
+        let agent = self.sources.clients.verify(assertion, audiences, now).map_err(Unidentified::Unauthenticated)?;
+        let agent = policy.name(agent.as_str()).cloned().unwrap_or(agent);
+        let identity = VerifiedIdentity {
+            subject: agent.shared(),
+            agent,
+            method: IdentityMethod::Jwt,
+            issuer: CLIENT_ISSUER.into(),
+            claims: Arc::default(),
+            verified_at: now,
+        };
+        Ok(Caller::new(Arc::new(identity), false))
     }
 
     /// Whom this is evidence of, whoever shows it.
@@ -332,6 +362,8 @@ impl Identity {
     }
 }
 
+/// The issuer of identities by a client's own key.
+const CLIENT_ISSUER: &str = "remit:client-key";
 /// The issuer of identities by API key.
 const API_KEY_ISSUER: &str = "remit:api-key";
 

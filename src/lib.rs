@@ -22,7 +22,7 @@
 //! | [`api`] | The messages that `proto/` generates. |
 //! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
-//! | [`http`] | `AuthZEN`, metrics, liveness, readiness, published keys. |
+//! | [`http`] | `AuthZEN`, OAuth, metrics, liveness, readiness, published keys. |
 //! | [`telemetry`] | The log. |
 //! | [`shutdown`] | The first signal drains, the second stops. |
 //! | [`config`] | The only reader of settings and environment. |

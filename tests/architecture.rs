@@ -76,7 +76,7 @@ const HOUSE: &[Room] = &[
         name: "identity",
         // Of the keyring it wants the rule which files are closed to others.
         rooms: &["digest", "domain", "json", "keyring", "transport"],
-        // Of jsonwebtoken only the cryptography is used: what it takes by default, RFC 8725 refuses.
+        // Of jsonwebtoken only the cryptography is used, SHA-256 of tokens for their cache included.
         crates: &[
             "serde",
             "serde_json",
@@ -124,7 +124,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "http",
         rooms: &["readiness", "domain", "door", "engine", "events", "identity", "json", "state", "transport"],
-        crates: &["axum", "prometheus", "serde_json", "tokio", "tokio_stream"],
+        crates: &["axum", "prometheus", "serde_json", "tokio", "tokio_stream", "tracing", "url"],
     },
     Room { name: "telemetry", rooms: &[], crates: &["serde", "tracing_subscriber"] },
     Room { name: "shutdown", rooms: &[], crates: &["tokio", "tokio_util", "tracing"] },

@@ -103,7 +103,13 @@ mod tests {
             let service = DecisionService::new(door.clone(), CancellationToken::new());
             let examine: Examine = Arc::new(Condition::default);
             let registry = prometheus::Registry::new();
-            let router = http::routes(http::Pages { door, examine, registry, public_url: None });
+            let router = http::routes(http::Pages {
+                door,
+                examine,
+                registry,
+                public_url: None,
+                oauth: http::oauth::Settings::default(),
+            });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             Self { engine, service, router, tokens, runtime }
         }

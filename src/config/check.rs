@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, PublicUrl};
 use crate::domain::limits;
 use crate::domain::token::is_free_text;
-use crate::identity::jwt;
+use crate::identity::jwt::{self, Clients};
 use crate::identity::signing::{ALSO_PUBLISHED, LONGEST_LIFE};
 use crate::identity::spiffe::Template;
 use crate::transport::listen::require_loopback;
@@ -26,8 +26,9 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     http(config)?;
     numbers(config)?;
     config.events.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
-    jwt::check(&config.identity.jwt).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     forward(config)?;
+    oauth(config)?;
+    jwt::check(&config.identity.jwt).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     templates(config)
 }
 
@@ -117,6 +118,24 @@ fn numbers(config: &Config) -> Result<(), ConfigError> {
 
 /// More threads than machines have cores would be a slip.
 const MOST_RUNTIMES: usize = 1024;
+
+/// What a token exchange may make, and for whom.
+fn oauth(config: &Config) -> Result<(), ConfigError> {
+    if config.http.offline_jwt && config.identity.forward.signing_key.is_none() {
+        return Err(invalid(
+            "[http] offline_jwt",
+            "needs a key to sign with: write [identity.forward] signing_key and issuer",
+        ));
+    }
+    Clients::check(&config.identity.client)
+        .map_err(|error| ConfigError::Invalid(format!("[[identity.client]] {error}")))?;
+    // Remit never takes back what it signs for others.
+    let own = config.http.public_url.as_ref().map(PublicUrl::as_str);
+    if config.identity.jwt.iter().any(|jwt| Some(jwt.issuer.as_str()) == own) {
+        return Err(invalid("[[identity.jwt]] issuer", "is [http] public_url: Remit takes no JWT of its own"));
+    }
+    Ok(())
+}
 
 fn forward(config: &Config) -> Result<(), ConfigError> {
     let forward = &config.identity.forward;

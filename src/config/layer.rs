@@ -22,7 +22,6 @@ const LATER: &[&str] = &[
     "dir",
     "ext_authz",
     "mask",
-    "offline_jwt",
     "otlp_endpoint",
     "prefix",
     "replicas",
@@ -43,6 +42,7 @@ pub(super) fn file(name: &Path, text: &str, folder: &Path) -> Result<Table, Conf
     for key in KEYS {
         make_absolute(&mut table, key, folder);
     }
+    make_clients_absolute(&mut table, folder);
     Ok(table)
 }
 
@@ -105,13 +105,27 @@ fn setting(key: &Key, place: &str, value: &OsStr) -> Result<Table, ConfigError> 
     Ok(table)
 }
 
+/// The files of `[[identity.client]]`, which only a file can have.
+fn make_clients_absolute(table: &mut Table, folder: &Path) {
+    let clients = table.get_mut("identity").and_then(|identity| identity.get_mut("client"));
+    let entries = clients.and_then(Value::as_array_mut).into_iter().flatten();
+    entries.filter_map(|entry| entry.get_mut("jwks_file")).for_each(|path| put_into(folder, path));
+}
+
+fn put_into(folder: &Path, value: &mut Value) {
+    if let Value::String(path) = value
+        && !path.is_empty()
+        && let Some(joined) = folder.join(&*path).to_str()
+    {
+        joined.clone_into(path);
+    }
+}
+
 fn make_absolute(table: &mut Table, key: &Key, folder: &Path) {
     let join = |value: &mut Value| {
-        if let Value::String(path) = value
-            && !(path.is_empty() || key.kind == Kind::PathOrDash && path == "-")
-            && let Some(joined) = folder.join(&*path).to_str()
-        {
-            joined.clone_into(path);
+        let is_standard_output = key.kind == Kind::PathOrDash && value.as_str() == Some("-");
+        if !is_standard_output {
+            put_into(folder, value);
         }
     };
     let mut names = key.section.split('.');
@@ -163,8 +177,11 @@ mod tests {
         let mut count = 0;
         for (section, keys) in &table {
             let keys = if let Value::Array(entries) = keys { &entries[0] } else { keys };
-            for (name, value) in
-                keys.as_table().unwrap().iter().filter(|(name, _)| !["foreign", "jwt"].contains(&name.as_str()))
+            for (name, value) in keys
+                .as_table()
+                .unwrap()
+                .iter()
+                .filter(|(name, _)| !["foreign", "jwt", "client"].contains(&name.as_str()))
             {
                 let inner = value.as_table().map(|inner| inner.keys().map(|key| (format!("{section}.{name}"), key)));
                 for (section, name) in inner.map_or_else(|| vec![(section.clone(), name)], Iterator::collect) {

@@ -71,6 +71,9 @@ pub struct HttpConfig {
     /// address that is published. On loopback the default is `localhost` and the port; else nothing is published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<PublicUrl>,
+    /// Whether a token exchange may make JWTs for use without Remit, where counting and revocation end. Needs a signing
+    /// key in `[identity.forward]`. Default false.
+    pub offline_jwt: bool,
     /// The server's certificate, then its intermediates. None by default: plain text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_certificate: Option<PathBuf>,
@@ -164,7 +167,14 @@ impl Default for GrpcConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: loopback(7480), public_url: None, tls_certificate: None, tls_key: None, client_ca: None }
+        Self {
+            listen: loopback(7480),
+            public_url: None,
+            offline_jwt: false,
+            tls_certificate: None,
+            tls_key: None,
+            client_ca: None,
+        }
     }
 }
 

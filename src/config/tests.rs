@@ -17,6 +17,7 @@ client_auth = "required"
 [http]
 listen = "[::1]:5"
 public_url = "https://remit.example.com"
+offline_jwt = true
 tls_certificate = "http.pem"
 tls_key = "http.key"
 client_ca = "http-ca.pem"
@@ -76,6 +77,9 @@ max_stale_seconds = 120
 issuer = "http://127.0.0.1:9"
 audience = ["a", "b"]
 discovery = true
+[[identity.client]]
+agent = "agent-deployer"
+jwks_file = "deployer.json"
 [telemetry]
 log = "debug"
 format = "text"
@@ -274,6 +278,7 @@ fn an_unknown_key_is_shown_at_its_place() {
         "[tls]\nclient_auth = \"perhaps\"\n",
         "[state]\nbackend = \"journal\"\n",
         "[[identity.jwt]]\naudiences = []\n",
+        "[[identity.client]]\n",
         "x =",
     ] {
         assert!(Given::file(text).error().contains("line "), "{text}");

@@ -131,7 +131,8 @@ pub(super) fn delegate(request: &pb::DelegateRequest, deadline: Timestamp) -> Re
         task: present(text("task", task)?).map(Cow::Borrowed),
         on_behalf_of: None,
     };
-    Ok(DelegateRequest { wish, parent: present(parent_token), request_id: text("request_id", request_id)?, deadline })
+    let request_id = text("request_id", request_id)?;
+    Ok(DelegateRequest { wish, parent: present(parent_token), request_id, deadline, exchange: None })
 }
 
 /// What is to end, taken apart.

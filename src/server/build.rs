@@ -17,7 +17,7 @@ use crate::engine::{Engine, InForce, Parts, Tally};
 use crate::events::{Events, OnFailure};
 use crate::identity::api_key::ApiKeys;
 use crate::identity::forwarded::Forwarding;
-use crate::identity::jwt::Issuers;
+use crate::identity::jwt::{Clients, Issuers};
 use crate::identity::{Identity, Sources};
 use crate::keyring::KeyFiles;
 use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
@@ -103,9 +103,11 @@ pub(super) fn in_force(compiled: Compiled, now: Timestamp) -> InForce {
 fn sources(config: &Config, now: Timestamp) -> Result<Sources, ServerError> {
     let api_keys = config.identity.api_keys_file.clone().map(ApiKeys::read).transpose();
     let forwarding = Forwarding::new(&config.identity.forward, now);
-    let issuers = Issuers::new(&config.identity.jwt);
+    let clients = Clients::read(&config.identity.client, now);
+    let issuers = Issuers::new(&config.identity.jwt).map_err(|error| ServerError::new("[identity]", error))?;
     Ok(Sources {
-        issuers: issuers.map_err(|error| ServerError::new("[identity]", error))?,
+        issuers,
+        clients: clients.map_err(|error| ServerError::new("[[identity.client]]", error))?,
         api_keys: api_keys.map_err(|error| ServerError::new("[identity] api_keys_file", error))?.unwrap_or_default(),
         forwarding: forwarding.map_err(|error| ServerError::new("[identity.forward]", error))?,
     })

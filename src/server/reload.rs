@@ -132,12 +132,14 @@ impl Files {
     async fn read_evidence_again(&self) {
         let (identity, now) = (Arc::clone(&self.identity), self.engine.clock().now());
         let reading = tokio::task::spawn_blocking(move || {
-            let Sources { api_keys, forwarding, .. } = identity.sources();
+            let Sources { api_keys, forwarding, clients, .. } = identity.sources();
             let api_keys = api_keys.reload().map_err(|error| error.to_string());
             let signing = forwarding.reload(now).map_err(|error| error.to_string());
+            let clients = clients.reload().map_err(|error| error.to_string());
             [
                 ("api_keys", api_keys, "new API keys are in force"),
                 ("forward", signing, "a new signing key is announced"),
+                ("clients", clients, "new keys of clients are in force"),
             ]
         });
         let read = match reading.await {

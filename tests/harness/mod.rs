@@ -208,7 +208,7 @@ impl World {
 
     /// A wish for the root of a new chain.
     pub(crate) fn root<'a>(&self, wish: Wish<'a>) -> DelegateRequest<'a> {
-        DelegateRequest { wish, parent: None, request_id: "", deadline: self.now().after(PATIENCE) }
+        DelegateRequest { wish, parent: None, request_id: "", deadline: self.now().after(PATIENCE), exchange: None }
     }
 
     /// A wish for a child of this token.

@@ -58,7 +58,8 @@ pub(in crate::grpc) fn malformed_response(
 
 pub(in crate::grpc) fn delegate_response(delegation: Delegation) -> Result<pb::DelegateResponse, Denial> {
     let Delegation { outcome, id: decision_id, policy } = delegation;
-    let Delegated { token, id, expires_at, chain, capabilities, resources, max_uses, parent_left } = outcome?;
+    let Delegated { token, id, expires_at, chain, capabilities, resources, max_uses, parent_left, on_behalf_of: _ } =
+        outcome?;
     Ok(pb::DelegateResponse {
         token,
         token_id: id.to_string(),
