@@ -30,7 +30,7 @@ def test_what_a_page_shows_of_the_configuration_is_taken(page, tmp_path):
     assert pieces, f"{page} shows none"
     for piece in pieces:
         # What is commented out is offered too.
-        for text in (piece, re.sub(r"(?m)^# (?=\w+ = )", "", piece)):
+        for text in (piece, re.sub(r"(?m)^# (?=\w+ = |\[)", "", piece)):
             (tmp_path / "remit.toml").write_text(text)
             ran = remit("serve", "--config", tmp_path / "remit.toml", "--print-config", cwd=tmp_path, **REQUIRED)
             assert ran.returncode == 0, f"{ran.stderr}\n{text}"
