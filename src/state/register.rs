@@ -63,6 +63,21 @@ impl Register {
         Ok(Symbols { chain, capabilities })
     }
 
+    /// Makes room for a token that an earlier process held. It is live, so that it comes in whatever the bounds are.
+    pub(super) fn admit_held<'a>(
+        &mut self,
+        chain: impl Iterator<Item = &'a str>,
+        capabilities: impl Iterator<Item = &'a str>,
+    ) -> Option<Symbols> {
+        let chain = chain.map(|name| self.symbol(name)).collect::<Option<Box<[_]>>>()?;
+        let capabilities = capabilities.map(|name| self.symbol(name)).collect::<Option<Box<[_]>>>()?;
+        if let Some(live) = chain.first().and_then(|issuer| self.live_of(*issuer)) {
+            *live = live.saturating_add(1);
+        }
+        self.live = self.live.saturating_add(1);
+        Some(Symbols { chain, capabilities })
+    }
+
     /// Gives back the room of a token whose chain this agent began.
     pub(super) fn release(&mut self, issuer: Symbol) {
         self.live = self.live.saturating_sub(1);
