@@ -240,7 +240,8 @@ fn take_count(bytes: &mut &[u8]) -> Option<u16> {
 }
 
 fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<Cow<'a, str>> {
-    let (text, rest) = bytes.split_at_checked(usize::from(take_count(bytes)?))?;
+    let length = usize::from(take_count(bytes)?);
+    let (text, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
     std::str::from_utf8(text).ok().map(Cow::Borrowed)
 }

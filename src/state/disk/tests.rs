@@ -90,7 +90,10 @@ fn settle(state: &State) {
 }
 
 fn mint(state: &State, token: &Token) {
-    state.ledger().mint(&token.record(), &["kubectl_get".into()], state.standing(|standing| standing.number())).unwrap();
+    state
+        .ledger()
+        .mint(&token.record(), &["kubectl_get".into()], state.standing(|standing| standing.number()))
+        .unwrap();
 }
 
 fn spend(state: &State, token: &Token) -> Result<u32, Refused> {
@@ -194,7 +197,10 @@ fn fresh_register(sequence: u64) -> Vec<u8> {
     let mut bytes = framing.header(Kind::Register);
     let at = Timestamp::from_seconds(START);
     let mut payload = Vec::new();
-    log::encode(&[Change::Snapshot(Snapshot { sequence, register: 0, time: at, fence: at }), Change::Whole], &mut payload);
+    log::encode(
+        &[Change::Snapshot(Snapshot { sequence, register: 0, time: at, fence: at }), Change::Whole],
+        &mut payload,
+    );
     framing.frame(&payload, &mut bytes);
     bytes
 }
