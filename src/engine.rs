@@ -264,9 +264,10 @@ impl Engine {
         let mut shard: usize = 0;
         while stop.run_until_cancelled(tokio::time::sleep(SWEEP_PAUSE)).await.is_some() {
             let now = self.clock.now();
+            let expired = self.state.forgettable(now);
             for _ in 0..SHARDS_A_SWEEP {
                 shard = shard.checked_add(1).filter(|next| *next < ledger.shards()).unwrap_or(0);
-                ledger.sweep(shard, now);
+                ledger.sweep(shard, expired);
             }
             if shard < SHARDS_A_SWEEP {
                 ledger.forget_outlived_revocations(now);

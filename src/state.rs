@@ -296,6 +296,16 @@ impl State {
         }
     }
 
+    /// Up to which moment what has expired may be forgotten. A journal's next process must not begin before it, or it
+    /// would take a token of another issuer for a new one; after a crash without a journal the fence refuses those.
+    #[must_use]
+    pub fn forgettable(&self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Memory { .. } => now,
+            Self::Journal { kept: KeptState(kept), .. } => kept.passed().min(now),
+        }
+    }
+
     /// Waits until every use and every token up to now is as durable as this backend makes it.
     ///
     /// # Errors

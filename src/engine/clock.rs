@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn time_goes_on_from_where_an_earlier_process_left_it() {
         let clock = Clock::system();
-        let ahead = clock.now().after(Duration::from_secs(3600));
+        let ahead = clock.now().after(Duration::from_hours(1));
         clock.not_before(ahead);
         assert!(clock.now() >= ahead && clock.ahead_of_wall() > Duration::from_secs(3500));
         clock.not_before(Timestamp::default());

@@ -111,7 +111,7 @@ fn warn_of_time(clock: &Clock) {
     }
 }
 
-/// The mark is 2 s ahead of the last answer, and clocks are set by less than this all the time.
+/// Clocks are set by less than this all the time.
 const WALL_BEHIND: Duration = Duration::from_secs(10);
 
 /// A compiled policy as the engine takes it.

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(super) use committer::Clock;
-use committer::{Committer, OnFailure, Plan, Thread};
+use committer::{Committer, MARK_AHEAD, OnFailure, Plan, Thread};
 use frame::Kind;
 use log::Log;
 use medium::{Disk, Medium as _, sync_folder};
@@ -38,6 +38,10 @@ use crate::domain::time::Timestamp;
 
 const REVOCATIONS: &str = "revocations";
 const LEDGER: &str = "ledger";
+/// What is appended to them, at least, before they are written anew. A day of marks is 3 MB; a second of many uses as
+/// much, and the ledger is long.
+const REVOCATIONS_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 4 << 20 };
+const LEDGER_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 32 << 20 };
 
 /// A state directory that is locked for this process, and what an earlier one left in it.
 pub struct Directory {
@@ -83,11 +87,11 @@ impl Directory {
         Ok(Self { folder: folder.to_owned(), lock, register: register.unwrap_or_default(), tokens })
     }
 
-    /// The latest moment at which an earlier process may have answered: time goes on from there.
+    /// The latest moment that is known to have passed: time goes on from there.
     #[must_use]
     pub fn time(&self) -> Timestamp {
         let saved = self.tokens.as_ref().and_then(|tokens| tokens.snapshot).map(|snapshot| snapshot.time);
-        self.register.mark.max(saved.unwrap_or_default())
+        passed(self.register.mark).max(saved.unwrap_or_default())
     }
 
     /// Writes what was found to fresh files. The ledger that was found is used up when this returns.
@@ -118,7 +122,8 @@ impl Directory {
             move |error| StateError::Io(path, error)
         };
         let on_failure = if uses.is_some() { OnFailure::Stop } else { OnFailure::BeginAnew };
-        let plan = Plan { name: REVOCATIONS, kind: Kind::Register, on_failure, marks: true, salt };
+        let plan =
+            Plan { name: REVOCATIONS, kind: Kind::Register, on_failure, marks: true, long: REVOCATIONS_BYTES, salt };
         let begun = Committer::begin(
             disk(REVOCATIONS),
             plan,
@@ -133,7 +138,14 @@ impl Directory {
                 None
             }
             Some(uses) => {
-                let plan = Plan { name: LEDGER, kind: Kind::Ledger, on_failure, marks: false, salt: !salt };
+                let plan = Plan {
+                    name: LEDGER,
+                    kind: Kind::Ledger,
+                    on_failure,
+                    marks: false,
+                    long: LEDGER_BYTES,
+                    salt: !salt,
+                };
                 let source = tokens_source(&ledger, &clock, &waiting);
                 let begun = Committer::begin(disk(LEDGER), plan, Arc::clone(&clock), source, uses);
                 Some(begun.map_err(failed(LEDGER))?)
@@ -165,6 +177,11 @@ impl Kept {
     /// Whether tokens of an earlier process are in the ledger.
     pub(super) fn restored(&self) -> bool {
         self.restored
+    }
+
+    /// The latest moment that a next process will know to have passed.
+    pub(super) fn passed(&self) -> Timestamp {
+        passed(self.register().marked_until())
     }
 
     /// Waits until every revocation up to now is on the disk.
@@ -206,6 +223,12 @@ impl Kept {
         let saved = written.and_then(|_| disk.put_in_place());
         saved.map_err(|error| StateError::Io(self.folder.join(LEDGER), error))
     }
+}
+
+/// When this mark was written.
+fn passed(mark: Timestamp) -> Timestamp {
+    let ahead = u64::try_from(MARK_AHEAD.as_nanos()).unwrap_or(u64::MAX);
+    Timestamp::from_nanos(mark.nanos().saturating_sub(ahead))
 }
 
 fn sink(waiting: &Arc<Waiting>) -> Arc<dyn Sink> {

@@ -342,7 +342,6 @@ impl<K: Locks> Ledger<K> {
 
     fn note_entered(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>], number: u64, with: &[Change<'_>]) {
         let Some(sink) = &self.sinks.tokens else { return };
-        let borrowed = |names: &'_ [Cow<'_, str>]| names.iter().map(|name| name.as_ref().to_owned().into()).collect();
         let entered = Entered {
             id: token.id,
             tag: token.tag,
@@ -428,6 +427,10 @@ impl<K: Locks> Ledger<K> {
         let hash = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or_default();
         &self.shards[hash.checked_rem(self.shards.len()).unwrap_or_default()]
     }
+}
+
+fn borrowed<'n>(names: &'n [Cow<'_, str>]) -> Vec<Cow<'n, str>> {
+    names.iter().map(|name| Cow::Borrowed(name.as_ref())).collect()
 }
 
 /// A child for an agent whose tokens were revoked after the chain began would be dead at birth.

@@ -16,12 +16,10 @@ use crate::domain::time::Timestamp;
 use crate::state::change::{Change, Sink as _};
 
 /// How far ahead the mark is, and how much of it is left when it is written again.
-const MARK_AHEAD: Duration = Duration::from_secs(2);
+pub(super) const MARK_AHEAD: Duration = Duration::from_secs(2);
 const MARK_LEFT: Duration = Duration::from_secs(1);
 /// The thread looks at the time this often when nothing is to be written; also how soon a full disk is tried again.
 const IDLE: Duration = Duration::from_millis(250);
-/// A log is written anew when this much was appended, and more than its snapshot is long.
-const LONG_BYTES: u64 = 32 << 20;
 
 /// Reads the time.
 pub(in crate::state) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -45,6 +43,8 @@ pub(super) struct Plan {
     pub(super) on_failure: OnFailure,
     /// Whether the mark is in this log.
     pub(super) marks: bool,
+    /// The log is written anew when this much was appended, in bytes, and more than its snapshot is long.
+    pub(super) long: u64,
     /// By which files are told apart; the next one's is one more.
     pub(super) salt: u64,
 }
@@ -89,9 +89,9 @@ impl<M: Medium> Committer<M> {
         waiting: Arc<Waiting>,
     ) -> io::Result<Self> {
         let mark = if plan.marks { clock().after(MARK_AHEAD) } else { Timestamp::default() };
-        let (batch, log) = (Records::default(), None);
+        let (batch, long) = (Records::default(), plan.long);
         let mut committer =
-            Self { medium, plan, clock, source, waiting, log, batch, mark, rewriting: None, long: LONG_BYTES };
+            Self { medium, plan, clock, source, waiting, log: None, batch, mark, rewriting: None, long };
         let sequence = committer.waiting.begin_again();
         committer.log = Some(committer.fresh(sequence)?);
         committer.waiting.is_durable(sequence);
@@ -248,7 +248,7 @@ impl<M: Medium> Committer<M> {
             Ok(log) => match log.put_in_place() {
                 Ok(()) => {
                     self.log = Some(log);
-                    self.long = LONG_BYTES;
+                    self.long = self.plan.long;
                 }
                 // Nobody knows which of the two a crash would leave.
                 Err(error) => self.break_off(&error),
@@ -258,12 +258,16 @@ impl<M: Medium> Committer<M> {
 
     fn put_off(&mut self, error: &io::Error) {
         tracing::warn!(target: "state", %error, "the state directory's {} can't be written anew yet, and grows on", self.plan.name);
-        self.long = self.log.as_ref().map_or(LONG_BYTES, |log| log.lengths().0.saturating_add(LONG_BYTES));
+        self.long = self.log.as_ref().map_or(0, |log| log.lengths().0).saturating_add(self.plan.long);
     }
 }
 
 impl<M: Medium> Drop for Committer<M> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let trouble = format!("the thread that writes the state directory's {} ended: restart", self.plan.name);
+            self.waiting.has_failed(trouble, false);
+        }
         self.waiting.is_over();
     }
 }

@@ -60,7 +60,7 @@ impl Medium for Faulty {
 
     fn sync(&self, file: &mut Shared) -> io::Result<()> {
         let mut file = file.lock();
-        file.syncs_after_failure += usize::from(file.has_failed);
+        file.syncs_after_failure = file.syncs_after_failure.saturating_add(usize::from(file.has_failed));
         if self.faults.lock().sync_fails {
             // What Linux does: the pages are clean now, and lost.
             file.has_failed = true;
@@ -119,7 +119,7 @@ impl World {
             all.lock().iter().for_each(|id| tell(&[Change::Unknown { id: *id, until: 9 }]));
             tell(&[Change::Mark { until: mark }, Change::Whole]);
         });
-        let plan = Plan { name: "test", kind: Kind::Register, on_failure, marks: true, salt: 1 };
+        let plan = Plan { name: "test", kind: Kind::Register, on_failure, marks: true, long: u64::MAX, salt: 1 };
         let committer = Committer::begin(medium.clone(), plan, clock, source, Arc::clone(&waiting)).unwrap();
         Self { medium, waiting, known, committer, now }
     }

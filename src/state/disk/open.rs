@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::frame::{self, Damage, End, Kind};
+use super::medium::sync_folder;
 use super::{LEDGER, REVOCATIONS};
 use crate::state::recovered::{Register, Tokens};
 
@@ -81,7 +82,11 @@ fn way_on(path: &Path) -> &'static str {
 /// Makes the directory if only it is missing, and locks it.
 pub(super) fn lock(folder: &Path) -> Result<File, StateError> {
     match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => tracing::info!(target: "state", folder = %folder.display(), "a new state directory"),
+        Ok(()) => {
+            let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            sync_folder(above).map_err(|error| StateError::Io(above.to_owned(), error))?;
+            tracing::info!(target: "state", folder = %folder.display(), "a new state directory");
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(StateError::Io(folder.to_owned(), error)),
     }

@@ -92,12 +92,12 @@ fn settle(state: &State) {
 fn mint(state: &State, token: &Token) {
     state
         .ledger()
-        .mint(&token.record(), &["kubectl_get".into()], state.standing(|standing| standing.number()))
+        .mint(&token.record(), &["kubectl_get".into()], state.standing(crate::state::standing::Standing::number))
         .unwrap();
 }
 
 fn spend(state: &State, token: &Token) -> Result<u32, Refused> {
-    state.ledger().spend(&token.record(), &[], state.standing(|standing| standing.number()))
+    state.ledger().spend(&token.record(), &[], state.standing(crate::state::standing::Standing::number))
 }
 
 fn message(world: &World) -> String {
@@ -143,8 +143,12 @@ fn after_a_crash_foreign_tokens_are_fenced_up_to_the_mark() {
     drop(state);
     // The wall clock stands still, or goes back.
     let state = world.start().unwrap();
-    assert!(state.ledger().fence() >= Timestamp::from_seconds(START + 2));
-    assert!(world.now() >= Timestamp::from_seconds(START + 2), "time goes on");
+    assert_eq!(state.ledger().fence(), Timestamp::from_seconds(START + 2));
+    assert_eq!(world.now(), Timestamp::from_seconds(START), "many restarts don't take time with them");
+    drop(state);
+    world.now.store(START - 100, Ordering::SeqCst);
+    let _state = world.start().unwrap();
+    assert_eq!(world.now(), Timestamp::from_seconds(START), "time never goes back");
 }
 
 #[test]
@@ -162,6 +166,7 @@ fn revocations_and_quarantines_outlive_a_crash() {
     ledger.revoke_unknown(id(8), START + 1).unwrap();
     settle(&state);
     drop(state);
+    world.now.store(START + 1, Ordering::SeqCst);
     for _ in 0..3 {
         let state = world.start().unwrap();
         state.standing(|standing| {
@@ -388,6 +393,62 @@ fn either_backend_takes_over_what_the_other_left() {
     world.backend = Backend::Journal;
     let state = world.start().unwrap();
     assert_eq!(spend(&state, &token), Ok(0));
+}
+
+/// Everything that a ledger holds, in one order.
+fn everything(state: &State) -> Vec<String> {
+    let at = Timestamp::default();
+    let (mut all, snapshot) = (Vec::new(), Snapshot { sequence: 0, register: 0, time: at, fence: at });
+    state
+        .ledger()
+        .tell_tokens(snapshot, false, &mut |changes| all.extend(changes.iter().map(|one| format!("{one:?}"))));
+    state.ledger().tell_register(snapshot, at, &mut |changes| all.extend(changes.iter().map(|one| format!("{one:?}"))));
+    all.sort();
+    all
+}
+
+#[test]
+fn what_racing_threads_left_is_what_comes_back() {
+    let world = World::new(Backend::Journal);
+    for round in 0..4 {
+        let state = world.start().unwrap();
+        // Each number stands for one token a round; the files are written anew several times meanwhile.
+        let race = |thread: u8| {
+            for number in 0..60 {
+                let mut token = Token::root(number, 5);
+                token.id = TokenId::from_bytes([round, thread % 2, number, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, number]);
+                let mut child = token.child(number, 1);
+                child.id = TokenId::from_bytes([round, thread, number, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, number]);
+                let born = state.standing(crate::state::standing::Standing::number);
+                let _ = state.ledger().mint(&token.record(), &["kubectl_get".into()], born);
+                let _ = spend(&state, &token);
+                let _ = state.ledger().mint_child(&token.record(), &child.record(), &[], born);
+                let _ = spend(&state, &child);
+                if number % 7 == 0 {
+                    state.ledger().revoke_held(&token.record());
+                    state.ledger().quarantine(&format!("agent-{thread}-{number}"), world.now()).unwrap();
+                    state.ledger().reinstate(&format!("agent-{thread}-{}", number.saturating_sub(7)));
+                    state.ledger().revoke_unknown(child.id, START + 100).unwrap();
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|thread| drop(scope.spawn(move || race(thread)))));
+        settle(&state);
+        let before = everything(&state);
+        drop(state);
+        let state = world.start().unwrap();
+        assert_eq!(everything(&state), before);
+    }
+}
+
+#[test]
+fn nothing_is_forgotten_before_the_next_process_knows_that_it_is_over() {
+    let world = World::new(Backend::Journal);
+    let state = world.start().unwrap();
+    let ahead = Timestamp::from_seconds(START + 1000);
+    assert_eq!(state.forgettable(ahead), Timestamp::from_seconds(START), "the mark was written then");
+    assert_eq!(state.forgettable(Timestamp::from_seconds(5)), Timestamp::from_seconds(5));
+    assert_eq!(World::new(Backend::Memory).start().unwrap().forgettable(ahead), ahead, "the fence is enough");
 }
 
 #[test]
