@@ -4,6 +4,7 @@
 //! it was denied or a check failed, 2 if it was called wrongly or something broke. A token comes from a file, from
 //! standard input or from `REMIT_TOKEN`, and never stands in an argument or an error.
 
+mod audit_verify;
 mod authorize;
 mod client;
 mod delegate;
@@ -54,6 +55,9 @@ enum Command {
     /// Look at tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Look at audit logs.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     Authorize(authorize::Authorize),
     Delegate(delegate::Delegate),
     Revoke(revoke::Revoke),
@@ -71,6 +75,11 @@ enum PolicyCommand {
 #[derive(Subcommand)]
 enum TokenCommand {
     Inspect(token_inspect::Inspect),
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    Verify(audit_verify::Verify),
 }
 
 /// How a command ended that was not an error.
@@ -133,6 +142,7 @@ impl Command {
             Self::DevCerts(command) => command.run(output),
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
+            Self::Audit(AuditCommand::Verify(command)) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),
             Self::Revoke(command) => client::wait(command.run(output)),

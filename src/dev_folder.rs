@@ -12,9 +12,9 @@ pub use certificates::Certificates;
 pub use ports::Ports;
 
 use crate::config::{Config, DevDefaults};
+use crate::digest::sha256_hex;
 use crate::domain::agent::AgentName;
 use crate::domain::time::Timestamp;
-use crate::keyring::sha256_hex;
 use crate::policy_file::PolicyFile;
 
 /// Where the folder is unless `--dev-dir` says otherwise.

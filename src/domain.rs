@@ -8,6 +8,7 @@ pub mod agent;
 pub mod caller;
 pub mod capability;
 pub mod chain;
+pub mod condition;
 pub mod decision;
 pub mod facts;
 pub mod limits;

@@ -4,6 +4,7 @@
 //! atomic step and one short lock; a thread of its own gives the events to the audit file and only then to
 //! those who watch. What can't be recorded gets no place, and what has no place is not allowed.
 
+pub mod chain;
 mod config;
 mod denials;
 mod event;

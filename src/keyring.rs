@@ -1,12 +1,10 @@
-//! Seal, open, rotate: the only room that names `hmac` and `sha2`.
+//! Seal, open, rotate: the only room that names `hmac`, and knows a key of tokens.
 //!
 //! A token's text is `base64url(payload) "." hex(HMAC-SHA-256(key, payload))`, base64url with padding and
 //! 64 lower-case hex digits. A keyring has one to four keys: the first seals, all open.
 
 mod file;
 mod seal;
-
-use sha2::{Digest as _, Sha256};
 
 pub use file::{KeyFile, KeyFileError, KeyFiles};
 pub use seal::{Key, VerifiedToken};
@@ -15,12 +13,6 @@ use crate::domain::limits;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::token::{Claims, SealTag};
 use seal::UnverifiedToken;
-
-/// SHA-256 of these bytes, lower-case hex: the digest by which a policy is named.
-#[must_use]
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    faster_hex::hex_string(&Sha256::digest(bytes))
-}
 
 /// One to four keys.
 #[derive(PartialEq, Eq)]

@@ -7,10 +7,12 @@
 //! | room | |
 //! |---|---|
 //! | [`domain`] | What the words mean, and the two pure functions that decide. |
+//! | [`digest`] | SHA-256 of what is not a key. |
 //! | [`json`] | JSON from strangers, read strictly. |
 //! | [`keyring`] | Seals and opens tokens; the only room that knows a key. |
 //! | [`state`] | Counts uses, and knows what is revoked. |
 //! | [`events`] | Numbers, records and streams what was decided. |
+//! | [`audit`] | Reads audit logs: are they what was written? |
 //! | [`policy_file`] | Reads, checks and watches the policy; the last good one stays. |
 //! | [`transport`] | Sockets, TLS, HTTP/2 with its limits. |
 //! | [`identity`] | From evidence to a caller. |
@@ -26,9 +28,11 @@
 //! | [`server`] | Builds every room, joins them, and runs. |
 
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod dev_folder;
+pub mod digest;
 pub mod domain;
 pub mod door;
 pub mod engine;

@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod conditions;
 mod diagnostics;
 mod directory;
 mod document;
@@ -324,7 +325,8 @@ mod tests {
       "trusted_pairs": ["b"], "rate_limit": {"per_second": 5, "burst": 10}}
   },
   "token": {"default_ttl_seconds": 60, "max_ttl_seconds": 600, "default_max_uses": 1, "max_uses_trusted_pair": 9},
-  "grants": [{"agent": "a", "capabilities": ["c"], "resources": ["/x/y"]}],
+  "grants": [{"agent": "a", "capabilities": ["c"], "resources": ["/x/y"], "when": "context.n == 1"}],
+  "conditions": [{"capabilities": ["c"], "resources": ["/x/*"], "require": "claims.team in ['a', 'b'] && depth < 3"}],
   "communication_rules": [{"from": "a", "to": "*", "methods": ["POST"], "paths": ["/v1/delegate"]}],
   "enforcement_points": ["gate", {"agent": "mesh", "destinations": ["db"], "agents": ["a"]}],
   "administrators": ["ops"], "auditors": ["eye"], "quarantined": ["z"],

@@ -5,6 +5,7 @@
 //! files while we run. Each request carries an `Arc<`[`peer::Peer`]`>` in its extensions: what the
 //! connection knows of its other end. Every bound is in [`limits`].
 
+pub mod application;
 mod connection;
 mod files;
 pub mod limits;
@@ -17,10 +18,11 @@ mod testing;
 pub mod tls;
 mod tls_error;
 
+pub use application::{Application, Security};
 pub use files::{ClientAuth, TlsFiles};
 pub use limits::{Gate, Limits, TransportCounters};
 pub use peer::{Peer, Standing};
-pub use serve::{Application, Security, serve};
+pub use serve::serve;
 pub use tls::{CertificateRole, Clock, TlsStore};
 pub use tls_error::TlsError;
 

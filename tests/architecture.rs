@@ -20,7 +20,9 @@ struct Room {
 }
 
 const HOUSE: &[Room] = &[
-    Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim"] },
+    // `cel` is an evaluator without clock, input or output: what a condition means is what it says.
+    Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim", "cel"] },
+    Room { name: "digest", rooms: &[], crates: &["faster_hex", "sha2"] },
     Room { name: "json", rooms: &[], crates: &["serde", "serde_json"] },
     Room {
         name: "keyring",
@@ -30,9 +32,10 @@ const HOUSE: &[Room] = &[
     Room { name: "state", rooms: &["domain"], crates: &["arc_swap", "parking_lot", "rustix", "tokio", "tracing"] },
     Room {
         name: "events",
-        rooms: &["domain"],
+        rooms: &["digest", "domain"],
         crates: &["serde", "serde_json", "tokio", "parking_lot", "tracing", "jiff", "arc_swap"],
     },
+    Room { name: "audit", rooms: &["digest", "events"], crates: &[] },
     Room {
         name: "policy_file",
         rooms: &["domain"],
@@ -76,7 +79,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "engine",
         rooms: &["domain", "keyring", "state", "events"],
-        crates: &["arc_swap", "parking_lot", "prometheus", "rand", "tokio", "tokio_util", "tracing"],
+        crates: &["arc_swap", "parking_lot", "prometheus", "rand", "serde_json", "tokio", "tokio_util", "tracing"],
     },
     Room { name: "api", rooms: &[], crates: &["prost", "tonic", "tonic_prost", "tonic_types"] },
     Room { name: "door", rooms: &["domain", "engine", "identity", "transport"], crates: &["http", "tokio", "tracing"] },
@@ -116,6 +119,7 @@ const HOUSE: &[Room] = &[
         rooms: &[
             "readiness",
             "config",
+            "digest",
             "domain",
             "door",
             "engine",
@@ -134,12 +138,23 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "dev_folder",
-        rooms: &["config", "domain", "identity", "keyring", "policy_file"],
+        rooms: &["config", "digest", "domain", "identity", "keyring", "policy_file"],
         crates: &["rcgen", "serde", "serde_json", "x509_parser", "zeroize"],
     },
     Room {
         name: "cli",
-        rooms: &["api", "config", "dev_folder", "domain", "engine", "keyring", "policy_file", "server"],
+        rooms: &[
+            "api",
+            "audit",
+            "config",
+            "dev_folder",
+            "digest",
+            "domain",
+            "engine",
+            "keyring",
+            "policy_file",
+            "server",
+        ],
         crates: &[
             "base64",
             "clap",

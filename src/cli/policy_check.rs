@@ -9,7 +9,7 @@ use serde_json::json;
 use super::output::{self, Output};
 use super::{CliError, Outcome};
 use crate::config::process;
-use crate::keyring::sha256_hex;
+use crate::digest::sha256_hex;
 use crate::policy_file::{Compiled, ExtraRoles, LoadError, PolicyError, PolicyFile, summary};
 
 /// Check a policy file, and say what it amounts to.

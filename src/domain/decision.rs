@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::chain::{Asked, stands};
+use super::condition::{Circumstances, Condition, Evaluation, Unmet};
 use super::policy::{Call, Policy};
 use super::reason::{Denial, Reason};
 use super::resource::Resource;
@@ -106,6 +107,57 @@ pub fn decide_call_alone(policy: &Policy, call: &Call<'_>) -> Result<(), Denial>
             "a call without capability and resource is decided by communication_rules, and policy has none",
         )),
     }
+}
+
+/// Whether the conditions of the policy hold: a grant of the chain's root that covers this, and every one of
+/// `conditions` that matches. Nothing is made of the circumstances where none is asked.
+///
+/// # Errors
+/// Names the first that is not met, and no value of the request. One that can't be evaluated is not met.
+pub fn decide_conditions(policy: &Policy, circumstances: &Circumstances<'_>) -> Result<(), Denial> {
+    if !policy.has_when && policy.conditions.is_empty() {
+        return Ok(());
+    }
+    let mut evaluation = None;
+    let mut holds = |condition: &Condition| {
+        let evaluation = evaluation.get_or_insert_with(|| Evaluation::new(circumstances));
+        evaluation.holds(condition).map_err(|unmet| not_met(condition, unmet))
+    };
+    root_grant_holds(policy, circumstances, &mut holds)?;
+    let matching = policy.conditions.iter().filter(|requirement| requirement.matches(circumstances.wanted));
+    for requirement in matching {
+        holds(&requirement.require)?;
+    }
+    Ok(())
+}
+
+/// One grant that covers this is enough, if what it asks for holds.
+fn root_grant_holds(
+    policy: &Policy,
+    circumstances: &Circumstances<'_>,
+    mut holds: impl FnMut(&Condition) -> Result<(), Denial>,
+) -> Result<(), Denial> {
+    let (Some(wanted), Some(root), true) = (circumstances.wanted, circumstances.chain.first(), policy.has_when) else {
+        return Ok(());
+    };
+    let only = wanted.resource.only();
+    let grants = policy.agent(root).map(|entry| entry.grants.as_slice()).unwrap_or_default();
+    let covering = grants.iter().filter(|grant| grant.covers(wanted.capability, &only));
+    let mut first_unmet = None;
+    for grant in covering {
+        let Some(when) = &grant.when else { return Ok(()) };
+        match holds(when) {
+            Ok(()) => return Ok(()),
+            Err(unmet) => first_unmet = first_unmet.or(Some(unmet.at_hop(root))),
+        }
+    }
+    // Whether there is a grant at all was asked before.
+    first_unmet.map_or(Ok(()), Err)
+}
+
+fn not_met(condition: &Condition, unmet: Unmet) -> Denial {
+    let message = format!("{} {}: {}", condition.place, unmet.describe(), condition.expression.shown());
+    Denial::new(Reason::ConditionNotMet, message)
 }
 
 /// Whether the agent is the token's holder.

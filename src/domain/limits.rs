@@ -31,6 +31,14 @@ pub const BATCH_ITEMS: usize = 100;
 pub const CONTEXT_BYTES: usize = 8 * 1024;
 /// Nesting of the context.
 pub const CONTEXT_DEPTH: usize = 8;
+/// A condition's text, in bytes: some twenty comparisons. Its parser and its evaluation take stack for nesting.
+pub const CONDITION_BYTES: usize = 2048;
+/// Steps that all conditions of one request may take together: some milliseconds at the worst.
+pub const CONDITION_STEPS: u64 = 100_000;
+/// Entries of `conditions`. Each is looked at for each request.
+pub const CONDITIONS: usize = 1000;
+/// Different texts of conditions in one policy file. Each is parsed when the file is loaded.
+pub const CONDITION_TEXTS: usize = 1000;
 /// The policy file, in bytes.
 pub const POLICY_BYTES: usize = 8 * 1024 * 1024;
 /// Nesting of the policy file. The deepest known key is at 6.

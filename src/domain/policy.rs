@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::agent::AgentName;
 use super::capability::Capability;
+use super::condition::Condition;
+use super::decision::Use;
 use super::limits;
 use super::resource::{Pattern, Resource};
 
@@ -72,10 +74,14 @@ pub struct OwnGrant {
     pub capabilities: HashSet<Capability>,
     /// At least one.
     pub resources: Vec<Pattern<'static>>,
+    /// What has to hold where it is used; to delegate from it, nothing has to.
+    pub when: Option<Condition>,
 }
 
 impl OwnGrant {
-    fn covers(&self, capability: &str, wanted: &Pattern<'_>) -> bool {
+    /// Whether it gives this capability on all that is wanted.
+    #[must_use]
+    pub fn covers(&self, capability: &str, wanted: &Pattern<'_>) -> bool {
         self.capabilities.contains(capability) && self.resources.iter().any(|pattern| pattern.contains(wanted))
     }
 }
@@ -91,6 +97,32 @@ pub struct CommunicationRule {
     pub methods: Option<Vec<Box<str>>>,
     /// Patterns of paths; none means any.
     pub paths: Option<Vec<Pattern<'static>>>,
+}
+
+/// An entry of `conditions`: what has to hold where it matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// Capabilities that it is about; none means any.
+    pub capabilities: Option<HashSet<Capability>>,
+    /// Patterns of resources that it is about; none means any.
+    pub resources: Option<Vec<Pattern<'static>>>,
+    /// What has to hold.
+    pub require: Condition,
+}
+
+impl Requirement {
+    /// Whether it is about this use; a call that needs no capability is matched by no list but `*` for resources.
+    #[must_use]
+    pub fn matches(&self, wanted: Option<Use<'_>>) -> bool {
+        let capability = |listed: &HashSet<Capability>| wanted.is_some_and(|wanted| listed.contains(wanted.capability));
+        let resource = |listed: &Vec<Pattern<'_>>| {
+            listed.iter().any(|pattern| match wanted {
+                Some(wanted) => pattern.covers(wanted.resource),
+                None => pattern.as_str() == "*",
+            })
+        };
+        self.capabilities.as_ref().is_none_or(capability) && self.resources.as_ref().is_none_or(resource)
+    }
 }
 
 /// For whom an enforcement point may speak.
@@ -192,6 +224,10 @@ pub struct Policy {
     pub agents: HashMap<AgentName, AgentPolicy>,
     /// Whether `grants` is there: then only agents with grants start chains.
     pub has_grants: bool,
+    /// Whether any of them has a `when`.
+    pub has_when: bool,
+    /// What has to hold beside; every one that matches.
+    pub conditions: Vec<Requirement>,
     /// Absent: calls between agents are not checked when they are mapped to a capability.
     pub communication_rules: Option<Vec<CommunicationRule>>,
     /// For Authorize, by caller and agent.

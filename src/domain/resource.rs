@@ -88,6 +88,13 @@ impl<'a> Resource<'a> {
         self.0
     }
 
+    /// Its scheme without the colon, and the rest; the scheme is empty where it has none.
+    #[must_use]
+    pub fn typed(self) -> (&'a str, &'a str) {
+        let (scheme, rest) = self.0.split_at_checked(scheme_length(self.0)).unwrap_or(("", self.0));
+        (scheme.trim_end_matches(':'), rest)
+    }
+
     /// The pattern that covers this resource and nothing else.
     #[must_use]
     pub fn only(self) -> Pattern<'a> {

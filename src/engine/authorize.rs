@@ -3,6 +3,7 @@
 //! A straight line: who acts, is it in good standing, does its token allow this under the policy in force, is
 //! there time to answer and room to record it, is a use left. The step that spends the use is the answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::recording::{Allowed, rate_limited};
@@ -11,6 +12,7 @@ use super::tally::Verb;
 use super::{Beginning, Begun, Engine, record, root_given, shared_name};
 use crate::domain::caller::{Caller, VerifiedIdentity};
 use crate::domain::chain::quarantined;
+use crate::domain::condition::Circumstances;
 use crate::domain::decision::{self, AskedAt, Use};
 use crate::domain::facts::Given;
 use crate::domain::policy::{Call, PolicyId};
@@ -215,11 +217,12 @@ impl Engine {
             (None, Some(token)) => decision::decide_shown(policy, is_quarantined, agent, token.claims(), at)?,
             (None, None) => {}
         }
-        Ok(match (wanted, call) {
-            (Some(_), Some(call)) => decision::decide_call(policy, &call).err(),
-            (None, Some(call)) => decision::decide_call_alone(policy, &call).err(),
-            (_, None) => None,
-        })
+        let may_call = match (wanted, call) {
+            (Some(_), Some(call)) => decision::decide_call(policy, &call),
+            (None, Some(call)) => decision::decide_call_alone(policy, &call),
+            (_, None) => Ok(()),
+        };
+        Ok(may_call.and_then(|()| meets_conditions(question, found, wanted)).err())
     }
 
     /// The ledger, the deadline, the audit queue, the use. A refusal of the ledger comes before one of the others;
@@ -302,6 +305,26 @@ impl Engine {
             self.tally.chain_asked(speaker.agent.as_str(), hops, question.now);
         }
     }
+}
+
+/// The conditions of the policy, over all that is known of the request.
+fn meets_conditions(question: Question<'_>, found: &Findings<'_>, wanted: Option<Use<'_>>) -> Result<(), Denial> {
+    let policy = question.policy();
+    let agent = found.speaker.as_ref().map_or(question.asker(), |speaker| speaker.agent.as_str());
+    let alone = [Cow::Borrowed(agent)];
+    let token = found.token.as_ref().map(VerifiedToken::claims);
+    let circumstances = Circumstances {
+        agent,
+        wanted,
+        chain: token.map_or(&alone, |claims| &claims.chain),
+        on_behalf_of: token.and_then(|claims| claims.on_behalf_of.as_deref()).unwrap_or_default(),
+        claims: found.speaker.as_ref().and_then(Speaker::claims),
+        subject_properties: None,
+        resource_properties: None,
+        given: question.request.given,
+        now: question.now,
+    };
+    decision::decide_conditions(policy, &circumstances)
 }
 
 fn canonical<'a>(capability: &'a str, resource: &'a str) -> Result<Use<'a>, Denial> {

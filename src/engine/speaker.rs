@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use crate::domain::agent::AgentName;
 use crate::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
 use crate::domain::policy::Policy;
@@ -72,6 +74,11 @@ impl Speaker {
             "{own} may not speak for the destination {name}: list it in the destinations of its enforcement_points entry"
         );
         Err(Denial::new(Reason::CallerNotEnforcementPoint, message))
+    }
+
+    /// The claims of the agent's own evidence; none where somebody else stated it.
+    pub(super) fn claims(&self) -> Option<&Map<String, Value>> {
+        (!self.is_stated).then_some(self.caller.claims.as_ref())
     }
 
     /// The agent's identity as the answer shows it.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::chain::Links;
 use super::text::{Brief, Long};
 use crate::domain::caller::IdentityMethod;
 use crate::domain::policy::PolicyId;
@@ -112,6 +113,7 @@ impl DecisionIds {
 pub struct Event {
     pub(super) sequence: u64,
     pub(super) repeated: u64,
+    pub(super) links: Option<Links>,
     /// When it was decided.
     pub at: Timestamp,
     /// What kind of event it is.
@@ -181,6 +183,7 @@ impl Event {
         Self {
             sequence: 0,
             repeated: 0,
+            links: None,
             at,
             message_type,
             outcome,
@@ -221,6 +224,12 @@ impl Event {
     #[must_use]
     pub const fn repeated(&self) -> u64 {
         self.repeated
+    }
+
+    /// Its place in the audit log's chain; none until it is written, and where no log is.
+    #[must_use]
+    pub const fn links(&self) -> Option<Links> {
+        self.links
     }
 
     /// `delegation_depth`: hops of the chain.

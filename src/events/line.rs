@@ -13,23 +13,8 @@ use crate::domain::time::Timestamp;
 const COMMUNICATION: &str = "agent.communication";
 
 impl Event {
-    /// Appends the event's JSON object, without a line end.
-    pub fn to_json(&self, out: &mut Vec<u8>, stream_id: &str) {
-        self.write_json(out, stream_id, &stamp(self.at));
-    }
-
-    /// Appends the event's JSON object and a line end: a line of the audit log.
-    pub fn to_json_line(&self, out: &mut Vec<u8>, stream_id: &str) {
-        self.write_json_line(out, stream_id, &stamp(self.at));
-    }
-
-    /// The same with the timestamp's text at hand: many events share a second.
-    pub(super) fn write_json_line(&self, out: &mut Vec<u8>, stream_id: &str, stamp: &str) {
-        self.write_json(out, stream_id, stamp);
-        out.push(b'\n');
-    }
-
-    fn write_json(&self, out: &mut Vec<u8>, stream_id: &str, stamp: &str) {
+    /// Appends the event's JSON object, without a line end. `stamp` is its timestamp's text: many events share a second.
+    pub(super) fn write_json(&self, out: &mut Vec<u8>, stream_id: &str, stamp: &str) {
         let written = serde_json::to_writer(out, &Line::of(self, stream_id, stamp));
         debug_assert!(written.is_ok(), "writing to memory can't fail, and every key is a text");
     }
@@ -244,7 +229,7 @@ mod tests {
 
     fn line(event: &Event) -> String {
         let mut out = b"before\n".to_vec();
-        event.to_json_line(&mut out, "00000000000000ff");
+        event.write_json(&mut out, "00000000000000ff", &stamp(event.at));
         String::from_utf8(out).unwrap().strip_prefix("before\n").unwrap().to_owned()
     }
 
@@ -262,7 +247,6 @@ mod tests {
             r#""remaining_uses":0,"target":"agent-validator","note":"incident 7","obo":"user:alice","#,
             r#""policy_revision":5,"policy_digest":"d1","request_id":"r-1","task":"t-1","#,
             r#""trace_id":"0af7651916cd43dd8448eb211c80319c","dry_run":true,"repeated":3}"#,
-            "\n"
         );
         assert_eq!(line(&most()), wanted);
     }
@@ -274,7 +258,6 @@ mod tests {
             r#""message_type":"capability_request","delegation_chain":[],"delegation_depth":0,"#,
             r#""capabilities_used":[],"token_id":"","result":"accepted","stream_id":"00000000000000ff","#,
             r#""sequence":0,"decision_id":"00000000000000ff0000000000000001","reason":"ALLOWED"}"#,
-            "\n"
         );
         assert_eq!(line(&least()), wanted);
     }
@@ -297,7 +280,7 @@ mod tests {
         };
         let line = line(&event);
         assert!(line.len() < 6 * 256 + 2 * 1024 + 1000, "{}", line.len());
-        assert_eq!(line.find(|c: char| c.is_control()), Some(line.len() - 1), "{line:?}");
+        assert_eq!(line.find(|c: char| c.is_control()), None, "{line:?}");
         assert!(!line.contains(['\u{2028}', '\u{202e}']));
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert!(read["message"].as_str().unwrap().starts_with("a\u{fffd}\u{fffd}\u{fffd}\u{fffd}[2J"));

@@ -7,8 +7,10 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::chain;
 use super::config::AuditConfig;
-use super::rotation::{forget_oldest, free_name};
+use super::rotation::{forget_oldest, free_name, rotated_files};
+use crate::digest::Digest;
 use crate::domain::time::Timestamp;
 
 /// The owner writes, the group reads.
@@ -62,6 +64,8 @@ pub(super) struct Log {
     rotate_bytes: u64,
     keep: usize,
     looked_up: Timestamp,
+    /// The digest of the last line that stood there when it was opened.
+    ends_with: Digest,
 }
 
 impl Log {
@@ -74,6 +78,7 @@ impl Log {
         let metadata = file.metadata().map_err(failed)?;
         let is_plain = metadata.is_file() && !is_stdout;
         let size = if is_plain { mend(path, &file, metadata.len())? } else { 0 };
+        let ends_with = if is_plain { last_digest(path, size).map_err(failed)? } else { Digest::default() };
         // Zero would be a file for every batch.
         let rotate_bytes = if config.rotate_bytes == 0 { u64::MAX } else { config.rotate_bytes };
         Ok(Some(Self {
@@ -86,7 +91,13 @@ impl Log {
             rotate_bytes,
             keep: config.keep,
             looked_up: Timestamp::default(),
+            ends_with,
         }))
+    }
+
+    /// The digest of the last line when it was opened, after which the chain goes on; zeros where there was none.
+    pub(super) const fn ends_with(&self) -> Digest {
+        self.ends_with
     }
 
     /// Appends whole lines of the events from `first` to `last`. After an error the same bytes come again:
@@ -189,15 +200,11 @@ fn mend(path: &Path, file: &File, size: u64) -> Result<u64, LogError> {
     if size == 0 {
         return Ok(0);
     }
-    let start = size.saturating_sub(LINE_BYTES);
-    let mut reader = File::open(path).map_err(failed)?;
-    reader.seek(SeekFrom::Start(start)).map_err(failed)?;
-    let mut tail = Vec::new();
-    reader.take(LINE_BYTES).read_to_end(&mut tail).map_err(failed)?;
+    let tail = tail(path, size).map_err(failed)?;
     let after_line = tail.iter().rposition(|byte| *byte == b'\n').map(|end| end.saturating_add(1));
     let half = match after_line {
         Some(whole) => tail.len().saturating_sub(whole),
-        None if start == 0 && tail.starts_with(b"{\"timestamp\":") => tail.len(),
+        None if size < LINE_BYTES && tail.starts_with(b"{\"timestamp\":") => tail.len(),
         None => return Err(LogError::NotALog(path.to_owned())),
     };
     if half > 0 {
@@ -207,6 +214,33 @@ fn mend(path: &Path, file: &File, size: u64) -> Result<u64, LogError> {
         return Ok(whole);
     }
     Ok(size)
+}
+
+/// The digest of the last line, in this file or, where it is empty, in the newest of those that it was renamed to.
+fn last_digest(path: &Path, size: u64) -> io::Result<Digest> {
+    let tail = if size > 0 {
+        tail(path, size)?
+    } else if let Some(newest) = rotated_files(path)?.into_iter().max() {
+        let size = newest.metadata()?.len();
+        tail(&newest, size)?
+    } else {
+        return Ok(Digest::default());
+    };
+    let last = tail.strip_suffix(b"\n").unwrap_or(&tail).rsplit(|byte| *byte == b'\n').next();
+    let seen = last.and_then(chain::read);
+    if seen.is_none() {
+        tracing::warn!(file = %path.display(), "the audit log's last line has no hash: the chain begins anew after it");
+    }
+    Ok(seen.map(|seen| seen.links.own).unwrap_or_default())
+}
+
+/// The end of a file of this size, at most as much as the longest line.
+fn tail(path: &Path, size: u64) -> io::Result<Vec<u8>> {
+    let mut reader = File::open(path)?;
+    reader.seek(SeekFrom::Start(size.saturating_sub(LINE_BYTES)))?;
+    let mut tail = Vec::new();
+    reader.take(LINE_BYTES).read_to_end(&mut tail)?;
+    Ok(tail)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
+use super::chain::Chain;
 use super::line::stamp;
 use super::log::Log;
 use super::queue::{Share, Unwritten};
@@ -26,6 +27,7 @@ pub(super) struct Recorder {
     taken: VecDeque<Unwritten>,
     encoded: usize,
     lines: Vec<u8>,
+    chain: Chain,
     /// The second whose text is at hand.
     second: (u64, String),
     retry_at: Option<Timestamp>,
@@ -34,7 +36,8 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn new(shared: Arc<Shared>, log: Option<Log>) -> Self {
         let second = (0, stamp(Timestamp::default()));
-        Self { shared, log, taken: VecDeque::new(), encoded: 0, lines: Vec::new(), second, retry_at: None }
+        let chain = Chain::after(log.as_ref().map(Log::ends_with).unwrap_or_default());
+        Self { shared, log, taken: VecDeque::new(), encoded: 0, lines: Vec::new(), chain, second, retry_at: None }
     }
 
     /// Records until the queue is closed and everything is written.
@@ -79,14 +82,17 @@ impl Recorder {
             self.encoded = self.taken.len().min(WRITE_EVENTS);
             return;
         }
-        for Unwritten { event, .. } in &self.taken {
-            if self.lines.len() >= WRITE_BYTES {
+        for Unwritten { event, .. } in &mut self.taken {
+            let start = self.lines.len();
+            if start >= WRITE_BYTES {
                 break;
             }
             if self.second.0 != event.at.seconds() {
                 self.second = (event.at.seconds(), stamp(event.at));
             }
-            event.write_json_line(&mut self.lines, &self.shared.stream_id, &self.second.1);
+            event.write_json(&mut self.lines, &self.shared.stream_id, &self.second.1);
+            // Nobody else has it before it is shown.
+            Arc::make_mut(event).links = Some(self.chain.add(&mut self.lines, start));
             self.encoded = self.encoded.saturating_add(1);
         }
     }

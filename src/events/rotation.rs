@@ -39,7 +39,7 @@ pub(super) fn forget_oldest(path: &Path, keep: usize) {
 }
 
 /// The files beside `path` that have a name of [`free_name`]'s form.
-fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let own = path.file_name().unwrap_or_default().to_string_lossy();
     let is_rotated = |name: &str| {

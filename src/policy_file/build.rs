@@ -39,12 +39,15 @@ pub(super) fn build(draft: Draft, extra: &ExtraRoles, id: PolicyId) -> Policy {
         add_grant(&mut agents, grant);
     }
 
+    let has_when = agents.values().any(|agent| agent.grants.iter().any(|grant| grant.when.is_some()));
     Policy {
         id,
         max_delegation_depth: draft.max_delegation_depth,
         token: draft.token,
         agents,
         has_grants,
+        has_when,
+        conditions: draft.conditions,
         communication_rules: draft.communication_rules,
         authorize_rate: draft.authorize_rate,
         principals: draft.principals.into_iter().collect(),
@@ -84,12 +87,12 @@ fn compiled_rule(rule: RuleDraft) -> Rule {
 
 /// A grant of nothing is no authority, and its agent starts no chains by it.
 fn add_grant(agents: &mut HashMap<AgentName, AgentPolicy>, grant: GrantDraft) {
-    let GrantDraft { span: _, agent, capabilities, resources } = grant;
+    let GrantDraft { span: _, agent, capabilities, resources, when } = grant;
     if capabilities.is_empty() || resources.is_empty() {
         return;
     }
     let entry = agents.entry(agent.value).or_default();
-    entry.grants.push(OwnGrant { capabilities: values(capabilities), resources: values(resources) });
+    entry.grants.push(OwnGrant { capabilities: values(capabilities), resources: values(resources), when });
     entry.starts_chains = true;
 }
 

@@ -227,6 +227,11 @@ impl<'a> Findings<'a> {
         self.warnings.shown.push((usize::MAX, at_large(&self.file, message, help)));
     }
 
+    /// What the file has there; empty if that is no text.
+    pub(super) fn text_at(&self, span: &Span) -> &'a str {
+        self.bytes.get(span.clone()).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+
     /// The line at an offset, from 1.
     pub(super) fn line_at(&self, offset: usize) -> usize {
         place(self.bytes, &(offset..offset)).line

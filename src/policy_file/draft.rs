@@ -3,7 +3,8 @@
 use super::diagnostics::Span;
 use crate::domain::agent::AgentName;
 use crate::domain::capability::Capability;
-use crate::domain::policy::{CommunicationRule, RateLimit, TokenRules};
+use crate::domain::condition::Condition;
+use crate::domain::policy::{CommunicationRule, RateLimit, Requirement, TokenRules};
 use crate::domain::resource::Pattern;
 
 /// Something and where it stands.
@@ -20,6 +21,7 @@ pub(super) struct Draft {
     pub(super) rules: Vec<(At<AgentName>, RuleDraft)>,
     pub(super) token: TokenRules,
     pub(super) grants: Option<At<Vec<GrantDraft>>>,
+    pub(super) conditions: Vec<Requirement>,
     pub(super) communication_rules: Option<Vec<CommunicationRule>>,
     pub(super) enforcement_points: Vec<PointDraft>,
     pub(super) administrators: Vec<At<AgentName>>,
@@ -46,6 +48,7 @@ pub(super) struct GrantDraft {
     pub(super) agent: At<AgentName>,
     pub(super) capabilities: Vec<At<Capability>>,
     pub(super) resources: Vec<At<Pattern<'static>>>,
+    pub(super) when: Option<Condition>,
 }
 
 /// An entry of `enforcement_points`.

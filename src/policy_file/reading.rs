@@ -1,6 +1,7 @@
 //! Values of the tree as words of the domain: each reader says what it wanted and where, and the rest is read on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jsonc_parser::ast::{Object, ObjectProp, Value};
 
@@ -9,6 +10,7 @@ use super::document::{kind, span};
 use super::draft::At;
 use crate::domain::agent::{AgentName, InvalidName};
 use crate::domain::capability::Capability;
+use crate::domain::condition::Expression;
 use crate::domain::resource::Pattern;
 
 /// Where in the document a value is, for messages: `delegation_rules.agent-a.max_resources[2]`.
@@ -77,13 +79,15 @@ pub(super) struct Keys {
 /// Reads values and keeps what is wrong with them.
 pub(super) struct Reader<'a> {
     pub(super) findings: Findings<'a>,
+    /// Conditions that are compiled already, by their text.
+    pub(super) expressions: HashMap<String, Arc<Expression>>,
     agents: HashSet<AgentName>,
     capabilities: HashSet<Capability>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(findings: Findings<'a>) -> Self {
-        Self { findings, agents: HashSet::new(), capabilities: HashSet::new() }
+        Self { findings, expressions: HashMap::new(), agents: HashSet::new(), capabilities: HashSet::new() }
     }
 
     /// Refuses a value for what it is.
@@ -323,14 +327,8 @@ mod tests {
             "did you mean `can_delegate_to`?",
         ),
         ("{\"token\": {«\"max_ttl\"»: 3}}", "unknown key `token.max_ttl`", "did you mean `max_ttl_seconds`?"),
-        ("{«\"conditions\"»: []}", "doesn't act on this key yet", "remove it"),
         ("{«\"entities\"»: {}}", "doesn't act on this key yet", "remove it"),
         ("{«\"quarantine_after\"»: {}}", "doesn't act on this key yet", "remove it"),
-        (
-            "{\"grants\": [{\"agent\": \"a\", \"capabilities\": [\"c\"], \"resources\": [\"*\"], «\"when\"»: \"true\"}]}",
-            "`grants[0].when`: this version doesn't act on this key yet",
-            "",
-        ),
     ];
 
     #[test]

@@ -20,6 +20,7 @@ const POLICY: Keys = Keys {
         "delegation_rules",
         "token",
         "grants",
+        "conditions",
         "communication_rules",
         "enforcement_points",
         "administrators",
@@ -28,7 +29,7 @@ const POLICY: Keys = Keys {
         "rate_limits",
         "principals",
     ],
-    not_yet: &["conditions", "entities", "quarantine_after"],
+    not_yet: &["entities", "quarantine_after"],
 };
 const RULE: Keys = Keys {
     known: &["can_delegate_to", "max_capability_set", "max_resources", "trusted_pairs", "rate_limit"],
@@ -38,7 +39,7 @@ const TOKEN: Keys = Keys {
     known: &["default_ttl_seconds", "max_ttl_seconds", "default_max_uses", "max_uses_trusted_pair"],
     not_yet: &[],
 };
-const GRANT: Keys = Keys { known: &["agent", "capabilities", "resources"], not_yet: &["when"] };
+const GRANT: Keys = Keys { known: &["agent", "capabilities", "resources", "when"], not_yet: &[] };
 const COMMUNICATION: Keys = Keys { known: &["from", "to", "methods", "paths"], not_yet: &[] };
 const POINT: Keys = Keys { known: &["agent", "destinations", "agents"], not_yet: &[] };
 const RATE_LIMITS: Keys = Keys { known: &["authorize"], not_yet: &[] };
@@ -73,6 +74,7 @@ impl Reader<'_> {
             rules: value("delegation_rules").map(|value| self.rules(&top, value)).unwrap_or_default(),
             token: value("token").map(|value| self.token(&top.key("token"), value)).unwrap_or_default(),
             grants: value("grants").map(|value| At { value: self.grants(&top, value), span: span(value) }),
+            conditions: value("conditions").map(|value| self.conditions(&top, value)).unwrap_or_default(),
             communication_rules: value("communication_rules").map(|value| self.communication_rules(&top, value)),
             enforcement_points: value("enforcement_points").map(|value| self.points(&top, value)).unwrap_or_default(),
             administrators: self.roles(&top, root, "administrators"),
@@ -192,7 +194,13 @@ impl Reader<'_> {
             let agent = agent.and_then(|value| reader.agent(&path.key("agent"), value));
             let capabilities = capabilities.map(|value| reader.capabilities(&path.key("capabilities"), value));
             let resources = resources.map(|value| reader.patterns(&path.key("resources"), value));
-            Some(GrantDraft { agent: agent?, capabilities: capabilities?, resources: resources?, span: span(grant) })
+            let when = match grant.get("when") {
+                // A grant whose condition can't be read is none, rather than one without a condition.
+                Some(when) => Some(reader.condition(&path.key("when"), &when.value)?),
+                None => None,
+            };
+            let (agent, capabilities, resources) = (agent?, capabilities?, resources?);
+            Some(GrantDraft { agent, capabilities, resources, when, span: span(grant) })
         })
     }
 

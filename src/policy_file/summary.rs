@@ -1,7 +1,7 @@
 //! A policy in a few lines: who can start a chain and with what, how much there is, who has which role.
 
 use crate::domain::agent::AgentName;
-use crate::domain::policy::{AgentPolicy, EnforcementScope, OwnGrant, Policy};
+use crate::domain::policy::{AgentPolicy, EnforcementScope, OwnGrant, Policy, Requirement};
 
 /// Names that the text shows of a list. The serialised form has all.
 const SHOWN: usize = 20;
@@ -19,6 +19,8 @@ pub struct Summary {
     pub agents: usize,
     /// Entries of `grants`; absent if the file has no `grants`.
     pub grants: Option<usize>,
+    /// What has to hold beside: entries of `conditions`.
+    pub conditions: Vec<Required>,
     /// Entries of `communication_rules`; absent if the file has no such rules, and calls are not checked.
     pub communication_rules: Option<usize>,
     /// Who can start a chain, and with what.
@@ -51,6 +53,20 @@ pub struct Authority {
     pub capabilities: Vec<String>,
     /// Resource patterns.
     pub resources: Vec<String>,
+    /// What has to hold when it is used, on one line and cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+}
+
+/// What has to hold for each of these capabilities on each of these resources.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Required {
+    /// Capabilities; absent means any.
+    pub capabilities: Option<Vec<String>>,
+    /// Resource patterns; absent means any.
+    pub resources: Option<Vec<String>>,
+    /// The condition, on one line and cut.
+    pub require: String,
 }
 
 /// An enforcement point and its limits.
@@ -80,6 +96,7 @@ pub fn summary(policy: &Policy) -> Summary {
         rules: agents.iter().filter(|(_, agent)| agent.rule.is_some()).count(),
         agents: agents.len(),
         grants: policy.has_grants.then(|| agents.iter().map(|(_, agent)| agent.grants.len()).sum()),
+        conditions: policy.conditions.iter().map(required).collect(),
         communication_rules: policy.communication_rules.as_ref().map(Vec::len),
         chain_starters: starters.map(|(name, agent)| chain_starter(name, agent, policy.has_grants)).collect(),
         administrators: with(|agent| agent.roles.administrator),
@@ -90,19 +107,29 @@ pub fn summary(policy: &Policy) -> Summary {
 }
 
 fn chain_starter(name: &AgentName, agent: &AgentPolicy, has_grants: bool) -> ChainStarter {
-    let by_rule = agent
-        .rule
-        .as_ref()
-        .filter(|_| !has_grants)
-        .map(|rule| Authority { capabilities: sorted(&rule.capabilities), resources: sorted(&rule.resources) });
-    let by_grant = agent.grants.iter().map(|OwnGrant { capabilities, resources }| Authority {
+    let by_rule = agent.rule.as_ref().filter(|_| !has_grants).map(|rule| Authority {
+        capabilities: sorted(&rule.capabilities),
+        resources: sorted(&rule.resources),
+        when: None,
+    });
+    let by_grant = agent.grants.iter().map(|OwnGrant { capabilities, resources, when }| Authority {
         capabilities: sorted(capabilities),
         resources: sorted(resources),
+        when: when.as_ref().map(|when| when.expression.shown()),
     });
     ChainStarter {
         agent: name.to_string(),
         authority: by_rule.into_iter().chain(by_grant).collect(),
         can_delegate_to: agent.rule.as_ref().map(|rule| sorted(&rule.can_delegate_to)).unwrap_or_default(),
+    }
+}
+
+fn required(requirement: &Requirement) -> Required {
+    let Requirement { capabilities, resources, require } = requirement;
+    Required {
+        capabilities: capabilities.as_ref().map(sorted),
+        resources: resources.as_ref().map(sorted),
+        require: require.expression.shown(),
     }
 }
 
@@ -132,6 +159,7 @@ impl std::fmt::Display for Summary {
             Some(rules) => writeln!(f, "{rules} communication rules: a call that none covers is denied")?,
             None => writeln!(f, "no communication rules: who calls whom is not checked")?,
         }
+        self.write_conditions(f)?;
         self.write_starters(f)?;
         writeln!(f, "administrators: {}", listed(&self.administrators))?;
         writeln!(f, "auditors: {}", listed(&self.auditors))?;
@@ -142,6 +170,22 @@ impl std::fmt::Display for Summary {
 }
 
 impl Summary {
+    fn write_conditions(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.conditions.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "every condition that matches must hold:")?;
+        for Required { capabilities, resources, require } in self.conditions.iter().take(SHOWN) {
+            let any =
+                |names: &Option<Vec<String>>| names.as_ref().map_or_else(|| "any".to_owned(), |names| listed(names));
+            writeln!(f, "  for {} on {}: {}", any(capabilities), any(resources), require)?;
+        }
+        match self.conditions.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => writeln!(f, "  and {more} more conditions"),
+        }
+    }
+
     fn write_starters(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.chain_starters.is_empty() {
             return writeln!(f, "nobody can start a chain");
@@ -160,8 +204,12 @@ impl Summary {
 impl std::fmt::Display for ChainStarter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "  {}", self.agent)?;
-        for Authority { capabilities, resources } in self.authority.iter().take(SHOWN) {
-            writeln!(f, "    with {} on {}", listed(capabilities), listed(resources))?;
+        for Authority { capabilities, resources, when } in self.authority.iter().take(SHOWN) {
+            write!(f, "    with {} on {}", listed(capabilities), listed(resources))?;
+            match when {
+                Some(when) => writeln!(f, " when {when}")?,
+                None => writeln!(f)?,
+            }
         }
         let more = self.authority.len().saturating_sub(SHOWN);
         if more > 0 {
@@ -222,6 +270,29 @@ mod tests {
              enforcement points: none\n\
              quarantined: none"
         );
+    }
+
+    #[test]
+    fn says_what_has_to_hold_and_where() {
+        let summary = of(r#"{"conditions": [{"require": "depth < 2"},
+            {"capabilities": ["b", "a"], "resources": ["/x/*"], "require": "context.amount <= 100 &&\n  has(context.ticket)"}],
+            "grants": [{"agent": "a", "capabilities": ["c"], "resources": ["*"], "when": "agent == 'a'"}]}"#);
+        let text = summary.to_string();
+        assert!(
+            text.contains(
+                "every condition that matches must hold:\n  \
+                 for any on any: depth < 2\n  \
+                 for a, b on /x/*: context.amount <= 100 &&\\n  has(context.ticket)\n"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("    with c on * when agent == 'a'\n"), "{text}");
+        let json = serde_json::to_value(&summary).unwrap();
+        assert_eq!(
+            json["conditions"][0],
+            serde_json::json!({"capabilities": null, "resources": null, "require": "depth < 2"})
+        );
+        assert_eq!(json["chain_starters"][0]["authority"][0]["when"], "agent == 'a'");
     }
 
     #[test]

@@ -18,10 +18,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::application::{Application, Security};
 use super::limits::{Limits, Place};
 use super::opening::{self, Opened};
 use super::peer::Peer;
-use super::serve::{Application, Security};
 use super::tls::TlsStore;
 use super::{Protocol, listen};
 

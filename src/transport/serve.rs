@@ -1,78 +1,20 @@
 //! The accept loop: lets connections in, and sees them all out at shutdown.
 
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service;
-use tower::util::{Oneshot, ServiceExt};
 
-use super::Protocol;
+use super::application::{Application, Security};
 use super::connection::Visit;
 use super::limits::{Gate, Place};
-use super::tls::TlsStore;
 
 /// After an error that the next accept would meet again, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How a listener's connections are protected, and with it what they speak.
-#[derive(Clone, Debug)]
-pub enum Security {
-    /// Not at all: see [`super::listen::require_loopback`].
-    Plain(Protocol),
-    /// By TLS; what is spoken was said when the store was loaded.
-    Tls(Arc<TlsStore>),
-}
-
-impl Security {
-    /// What the listener speaks.
-    #[must_use]
-    pub fn protocol(&self) -> Protocol {
-        match self {
-            Self::Plain(protocol) => *protocol,
-            Self::Tls(store) => store.protocol(),
-        }
-    }
-}
-
-type BoxError = Box<dyn Error + Send + Sync>;
-
-/// Whoever answers requests: `tonic::service::Routes`, `axum::Router`, or any other
-/// `tower::Service<Request<Incoming>>`. Never implemented by hand.
-pub trait Application: Clone + Send + 'static {
-    /// The body of answers.
-    type Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static;
-    /// Why there is no answer; ends the stream.
-    type Error: Into<BoxError> + 'static;
-    /// An answer on its way.
-    type Answer: Future<Output = Result<Response<Self::Body>, Self::Error>> + Send + 'static;
-
-    /// Begins to answer.
-    fn answer(&self, request: Request<Incoming>) -> Self::Answer;
-}
-
-impl<S, B> Application for S
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError> + 'static,
-    S::Future: Send + 'static,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
-    type Body = B;
-    type Error = S::Error;
-    type Answer = Oneshot<S, Request<Incoming>>;
-
-    fn answer(&self, request: Request<Incoming>) -> Self::Answer {
-        self.clone().oneshot(request)
-    }
-}
 
 /// Accepts connections and serves `application` on them, each request with an `Arc<`[`super::Peer`]`>` in
 /// its extensions, until `shutdown`; then sees them out. Returns how many had to be cut because they
@@ -146,9 +88,12 @@ mod tests {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
 
+    use http::{Request, Response};
+    use hyper::body::Incoming;
+
     use super::*;
     use crate::transport::testing::{Ca, Client, Folder, Guests, Pair, Server, ask, brief, clock};
-    use crate::transport::{ClientAuth, Limits, Standing};
+    use crate::transport::{ClientAuth, Limits, Protocol, Standing, TlsStore};
 
     fn secure(store: &Arc<TlsStore>, guests: &Guests) -> Server {
         let security = Security::Tls(Arc::clone(store));
@@ -308,7 +253,11 @@ mod tests {
     }
 
     /// A channel that has connected and been answered, over mutual TLS.
-    async fn check_health(server: &Server, ca: &Ca, pair: &Pair) -> Result<HealthClient<Channel>, Box<dyn Error>> {
+    async fn check_health(
+        server: &Server,
+        ca: &Ca,
+        pair: &Pair,
+    ) -> Result<HealthClient<Channel>, Box<dyn std::error::Error>> {
         let tls = ClientTlsConfig::new()
             .domain_name("localhost")
             .ca_certificate(Certificate::from_pem(ca.pem()))

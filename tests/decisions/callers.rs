@@ -25,11 +25,11 @@ pub(crate) fn caller(world: &World, switches: &Switches, by: &By) -> Result<Resu
         By::Agent(name) => return Ok(Ok(world.caller(name))),
         By::Other(evidence) => evidence,
     };
-    let Evidence { agent, method, privileged, certificate, header } = evidence;
+    let Evidence { agent, method, privileged, claims, certificate, header } = evidence;
     if let Some(agent) = agent {
         let found = METHODS.into_iter().find(|known| Some(known.as_str()) == method.as_deref());
         let method = found.ok_or("`method` is none of the methods of identity")?;
-        return Ok(Ok(world.caller_by(agent, method, *privileged)));
+        return Ok(Ok(world.caller_with(agent, method, *privileged, claims.clone())));
     }
     let identity = Identity::new(switches.identity.clone(), switches.dev).map_err(|error| error.to_string())?;
     let certificate = certificate.as_ref().map(made).transpose()?;

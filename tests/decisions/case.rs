@@ -109,6 +109,9 @@ pub(crate) struct Evidence {
     /// Whether evidence of this kind may hold a role.
     #[serde(default)]
     pub(crate) privileged: bool,
+    /// What the evidence claims beside.
+    #[serde(default)]
+    pub(crate) claims: Map<String, Value>,
     /// A certificate that has still to be identified.
     pub(crate) certificate: Option<CertificateNames>,
     /// The header `x-remit-agent`.
@@ -175,11 +178,25 @@ pub(crate) struct Authorize {
     pub(crate) destination: Option<String>,
     pub(crate) method: Option<String>,
     pub(crate) path: Option<String>,
+    /// What is said of the request.
+    #[serde(default)]
+    pub(crate) context: Map<String, Value>,
+    /// What is said of the agent, of the action, of the resource.
+    #[serde(default)]
+    pub(crate) properties: Properties,
     #[serde(default)]
     pub(crate) dry_run: bool,
     #[serde(default)]
     pub(crate) request_id: String,
     pub(crate) deadline: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Properties {
+    pub(crate) subject: Map<String, Value>,
+    pub(crate) action: Map<String, Value>,
+    pub(crate) resource: Map<String, Value>,
 }
 
 #[derive(Deserialize)]

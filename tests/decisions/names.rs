@@ -157,6 +157,6 @@ fn derived_id(token: &str) -> String {
     let seal = token.split_once('.').map_or("", |(_, seal)| seal);
     let bytes: Vec<u8> =
         (0..seal.len()).step_by(2).filter_map(|at| u8::from_str_radix(seal.get(at..)?.get(..2)?, 16).ok()).collect();
-    let digest = remit::keyring::sha256_hex(&bytes);
+    let digest = remit::digest::sha256_hex(&bytes);
     digest.get(..32).unwrap_or_default().to_owned()
 }

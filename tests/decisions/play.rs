@@ -163,7 +163,12 @@ impl<'c> Play<'c> {
             token: step.token.as_deref().map(|name| self.names.text(name)).transpose()?,
             agent: step.agent.as_deref(),
             destination: step.destination.as_deref(),
-            given: Given::default(),
+            given: Given {
+                context: Some(&step.context),
+                subject: Some(&step.properties.subject),
+                action: Some(&step.properties.action),
+                resource: Some(&step.properties.resource),
+            },
             dry_run: step.dry_run,
             request_id: &step.request_id,
             deadline: self.deadline(step.deadline.as_deref())?,

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use prometheus::proto::MetricType;
+use remit::digest::sha256_hex;
 use remit::domain::agent::AgentName;
 use remit::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
 use remit::domain::chain::Wish;
@@ -38,7 +39,7 @@ use remit::engine::{
     Parts, Revocation, Revoked, Tally, TokenTarget,
 };
 use remit::events::{AuditConfig, Events, EventsConfig};
-use remit::keyring::{Key, Keyring, sha256_hex};
+use remit::keyring::{Key, Keyring};
 use remit::policy_file::{ExtraRoles, PolicyError, compile};
 use remit::state::{Capacity, State};
 
@@ -168,12 +169,23 @@ impl World {
 
     /// The agent of this name by other evidence; `privileged`: evidence of this kind may hold roles.
     pub(crate) fn caller_by(&self, agent: &str, method: IdentityMethod, privileged: bool) -> Caller {
+        self.caller_with(agent, method, privileged, serde_json::Map::new())
+    }
+
+    /// The same by evidence that claims more.
+    pub(crate) fn caller_with(
+        &self,
+        agent: &str,
+        method: IdentityMethod,
+        privileged: bool,
+        claims: serde_json::Map<String, serde_json::Value>,
+    ) -> Caller {
         let identity = VerifiedIdentity {
             agent: AgentName::parse(agent).unwrap(),
             subject: agent.into(),
             method,
             issuer: "CN=agent-ca".into(),
-            claims: Arc::default(),
+            claims: Arc::new(claims),
             verified_at: self.now(),
         };
         Caller::new(Arc::new(identity), privileged)

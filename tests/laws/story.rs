@@ -164,7 +164,7 @@ impl Story {
         let decision = self.world.authorize(ask, self.shown(ask.token, &garbage)).await;
         self.compare(&expected, &decision.outcome, &format!("{ask:?}"))?;
         prop_assert_eq!(decision.policy.revision, self.revision);
-        prop_assert_eq!(&*decision.policy.digest, remit::keyring::sha256_hex(self.text.as_bytes()));
+        prop_assert_eq!(&*decision.policy.digest, remit::digest::sha256_hex(self.text.as_bytes()));
         prop_assert_eq!(decision.dry_run, ask.dry_run);
         let allowed = decision.outcome.is_ok();
         if let (Some(Shown::Token(id)), true, Some(_)) = (ask.token, allowed, &ask.wanted) {

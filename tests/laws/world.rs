@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use remit::digest::sha256_hex;
 use remit::domain::agent::AgentName;
 use remit::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
 use remit::domain::chain;
@@ -19,7 +20,7 @@ use remit::engine::{
     Action, AgentCall, AuthorizeRequest, Decision, DelegateRequest, Delegation, Engine, InForce, Parts, Tally,
 };
 use remit::events::{AuditConfig, Events, EventsConfig};
-use remit::keyring::{Key, Keyring, sha256_hex};
+use remit::keyring::{Key, Keyring};
 use remit::policy_file::{ExtraRoles, compile};
 use remit::state::{Capacity, State};
 use serde_json::{Map, Value, json};

@@ -95,5 +95,7 @@ pub(in crate::grpc) fn decision_event(event: &Event, stream_id: &str) -> pb::Wat
         trace_id: event.trace_id.as_str().to_owned(),
         dry_run: event.dry_run,
         repeated: event.repeated(),
+        prev_hash: event.links().map(|links| links.previous.to_string()).unwrap_or_default(),
+        hash: event.links().map(|links| links.own.to_string()).unwrap_or_default(),
     })))
 }

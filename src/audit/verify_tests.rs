@@ -1,0 +1,117 @@
+//! Every way to tamper with a log, on logs that the recorder wrote.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+use crate::domain::reason::Reason;
+use crate::domain::time::Timestamp;
+use crate::events::{AuditConfig, Event, Events, EventsConfig, MessageType, Outcome, Share};
+
+const EVENTS: u64 = 40;
+
+/// A log of several files, written by two processes one after the other.
+async fn written(folder: &Path) -> Vec<PathBuf> {
+    let file = folder.join("audit.jsonl");
+    for process in [1, 2] {
+        let audit = AuditConfig { file: Some(file.clone()), rotate_bytes: 8 * 1024, ..AuditConfig::default() };
+        let at = Timestamp::from_seconds(1_795_297_903);
+        let events = Events::start(&audit, &EventsConfig::default(), process, move || at).unwrap();
+        for number in 1..=EVENTS {
+            let id = events.decision_id();
+            let mut event = Event::new(MessageType::Delegate, Outcome::Accepted, Reason::Allowed, id, at);
+            event.message = format!("number {number}, said \",\"sequence\":7").into();
+            events.try_reserve(Share::Answer).unwrap().commit(event);
+            if number % 8 == 0 {
+                // What waits is written together, and a file is renamed between two writes.
+                while events.numbers().waiting > 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+        events.shutdown(Duration::from_secs(10)).await.unwrap();
+    }
+    in_order(folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect()).unwrap()
+}
+
+fn check(files: &[PathBuf]) -> Report {
+    let mut backwards = files.to_vec();
+    backwards.reverse();
+    verify(backwards, |_| {}).unwrap()
+}
+
+fn lines(file: &Path) -> Vec<String> {
+    std::fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Writes the file's lines anew as `change` leaves them; what is then found: line, sequence, what.
+fn after(files: &[PathBuf], index: usize, change: impl FnOnce(&mut Vec<String>)) -> Vec<(u64, u64, What)> {
+    let before = std::fs::read(&files[index]).unwrap();
+    let mut lines = lines(&files[index]);
+    change(&mut lines);
+    std::fs::write(&files[index], lines.join("\n") + "\n").unwrap();
+    let report = check(files);
+    std::fs::write(&files[index], before).unwrap();
+    assert_eq!(report.fault_count, u64::try_from(report.faults.len()).unwrap());
+    report.faults.into_iter().map(|fault| (fault.line, fault.sequence, fault.what)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_across_files_and_restarts_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = written(folder.path()).await;
+    let report = check(&files);
+    assert!(files.len() > 3 && files.last().unwrap().ends_with("audit.jsonl"), "{files:?}");
+    assert_eq!((report.faults.as_slice(), report.events, report.files.clone()), (&[][..], 2 * EVENTS, files.clone()));
+    assert_eq!(report.last, ("0000000000000002".to_owned(), EVENTS));
+    assert!(!report.continues && report.unrecorded == 0);
+    let newest = check(&files[1..]);
+    assert!(newest.continues && newest.faults.is_empty(), "the oldest file may be gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edited_line_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = written(folder.path()).await;
+    let edited = after(&files, 0, |lines| lines[2] = lines[2].replace("accepted", "denied"));
+    assert_eq!(edited, [(3, 3, What::Changed)]);
+    let forged = after(&files, 0, |lines| {
+        let text = lines[2].replace("accepted", "denied");
+        let (body, _) = text.split_once(",\"hash\":").unwrap();
+        lines[2] = format!("{body},\"hash\":\"{}\"}}", Digest::of(body.as_bytes()));
+    });
+    assert_eq!(forged, [(4, 4, What::DoesNotFollow)], "with a hash of its own, the next line gives it away");
+    assert_eq!(after(&files, 0, |lines| lines[2] = "{}".to_owned())[0], (3, 0, What::NotAnEvent));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleted_inserted_and_moved_lines_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = written(folder.path()).await;
+    let deleted = after(&files, 0, |lines| drop(lines.drain(1..3)));
+    assert_eq!(deleted, [(2, 4, What::Missing { from: 2, to: 3 })]);
+    let inserted = after(&files, 0, |lines| lines.insert(2, lines[0].clone()));
+    assert_eq!(inserted, [(3, 1, What::DoesNotFollow), (4, 3, What::Missing { from: 2, to: 2 })]);
+    let moved = after(&files, 0, |lines| lines.swap(1, 2));
+    assert_eq!(moved.first().map(|(line, sequence, _)| (*line, *sequence)), Some((2, 3)));
+    assert!(moved.len() >= 2, "{moved:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_file_and_half_a_line_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = written(folder.path()).await;
+    let (from, to) = (Place::of(lines(&files[1])[0].as_bytes()).sequence, lines(&files[1]).len());
+    let without = [&files[..1], &files[2..]].concat();
+    let report = check(&without);
+    let missing = What::Missing { from, to: from + u64::try_from(to).unwrap() - 1 };
+    assert_eq!(report.faults.iter().map(|fault| fault.what).collect::<Vec<_>>(), [missing]);
+    assert_eq!(report.faults[0].file, files[2]);
+
+    let last = files.last().unwrap();
+    let text = std::fs::read(last).unwrap();
+    std::fs::write(last, &text[..text.len() - 10]).unwrap();
+    let report = check(&files);
+    assert_eq!(report.faults.iter().map(|fault| fault.what).collect::<Vec<_>>(), [What::BreaksOff]);
+    assert_eq!(report.last.1, EVENTS - 1);
+}

@@ -1,0 +1,78 @@
+//! SHA-256 (FIPS 180-4) of what is not a key: a policy file, a line of the audit log, a credential that is remembered.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+/// The length of a digest, in bytes.
+const BYTES: usize = 32;
+
+/// A SHA-256 digest. It shows itself as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Digest([u8; BYTES]);
+
+impl Digest {
+    /// The digest of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The digest of these bytes, one after the other.
+    #[must_use]
+    pub fn of_all<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let hasher = parts.into_iter().fold(Sha256::new(), Sha256::chain_update);
+        Self(hasher.finalize().into())
+    }
+
+    /// A digest as it shows itself: 64 lower-case hex digits, and nothing else.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let is_lower = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        let mut bytes = [0; BYTES];
+        let is_whole = is_lower && text.len() == BYTES.saturating_mul(2);
+        (is_whole && faster_hex::hex_decode(text.as_bytes(), &mut bytes).is_ok()).then_some(Self(bytes))
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&faster_hex::hex_string(&self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The digest of these bytes as text.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Digest::of(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FIPS 180-4's own example.
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn it_is_sha_256_and_reads_back() {
+        assert_eq!(sha256_hex(b"abc"), ABC);
+        assert_eq!(Digest::of_all([&b"a"[..], b"", b"bc"]), Digest::of(b"abc"));
+        assert_eq!(Digest::from_hex(ABC), Some(Digest::of(b"abc")));
+        for bad in ["", ABC.trim_start_matches("ba"), &ABC.to_uppercase(), &format!("{ABC}0"), &ABC.replace('b', "g")] {
+            assert_eq!(Digest::from_hex(bad), None, "{bad}");
+        }
+    }
+}
