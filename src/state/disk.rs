@@ -221,7 +221,7 @@ impl Kept {
         let disk = Disk { folder: self.folder.clone(), name: LEDGER };
         let written = Log::begin(&disk, Kind::Ledger, self.salt, |tell| ledger.tell_tokens(snapshot, true, tell));
         let saved = written.and_then(|_| disk.put_in_place());
-        saved.map_err(|error| StateError::Io(self.folder.join(LEDGER), error))
+        saved.map_err(|error| StateError::NotSaved(self.folder.join(LEDGER), Some(error.to_string())))
     }
 }
 

@@ -150,6 +150,39 @@ def test_a_damaged_file_refuses_to_start_and_says_how_to_go_on(serve, folder):
     assert world.administrator().status().quarantined_agents == 1
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_kill_9_during_an_orderly_stop_gives_nothing_twice(serve, folder, backend):
+    trust_deployer(folder)
+    world = serve(REMIT_STATE_BACKEND=backend)
+    lived = 0
+    for _ in range(ROUNDS):
+        tokens = [deployer_token(world, max_uses=2).token for _ in range(20)]
+        assert {get(world, token) for token in tokens} == {"ALLOWED"}
+        world.close()
+        world.remit.terminate()
+        time.sleep(random.uniform(0, 0.03))
+        world.remit.kill()
+        world.remit.start()
+        answers = [[get(world, token) for _ in range(2)] for token in tokens]
+        assert all(both in (["ALLOWED", "TOKEN_USES_EXHAUSTED"], ["TOKEN_FENCED"] * 2) for both in answers), answers
+        lived += sum(both[0] == "ALLOWED" for both in answers)
+    assert backend == "memory" or lived == 20 * ROUNDS
+
+
+def test_status_and_metrics_say_how_writing_goes(serve, folder):
+    world = serve(REMIT_STATE_BACKEND="journal")
+    deployer_token(world)
+    status = world.administrator().status()
+    assert (status.state_backend, status.state_directory) == ("journal", str(folder / "state"))
+    assert (status.ledger_entries, status.state_failures) == (1, 0)
+    metrics = world.remit.metrics()
+    assert metrics['remit_state_info{backend="journal"}'] == metrics["remit_state_well"] == 1
+    assert metrics["remit_state_failures_total"] == 0 and metrics["remit_state_waiting"] <= 1
+    assert {path.name for path in (folder / "state").iterdir()} == {"lock", "revocations", "ledger"}
+    assert {oct(path.stat().st_mode & 0o777) for path in (folder / "state").iterdir()} == {"0o600"}
+    assert (folder / "state").stat().st_mode & 0o077 == 0
+
+
 # Kill -9 under load.
 
 
