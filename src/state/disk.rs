@@ -134,7 +134,7 @@ impl Directory {
         let register = begun.map_err(failed(REVOCATIONS))?;
         let tokens = match uses {
             None => {
-                use_up(&folder.join(LEDGER)).map_err(failed(LEDGER))?;
+                use_up(&folder).map_err(failed(LEDGER))?;
                 None
             }
             Some(uses) => {
@@ -253,13 +253,15 @@ fn tokens_source(ledger: &Arc<Ledger>, clock: &Clock, register: &Arc<Waiting>) -
 }
 
 /// Removes the ledger that was read, for good: a crash from now on ends every token in it.
-fn use_up(ledger: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(ledger) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+fn use_up(folder: &Path) -> std::io::Result<()> {
+    // A stop that was cut short leaves one that never came to its place.
+    for name in [LEDGER.to_owned(), format!("{LEDGER}.new")] {
+        match std::fs::remove_file(folder.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
-    sync_folder(ledger.parent().unwrap_or(Path::new(".")))
+    sync_folder(folder)
 }
 
 #[cfg(test)]

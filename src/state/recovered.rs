@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::book::{Entry, Symbols};
 use super::change::{Change, Entered, Snapshot};
+use super::register::Register as Names;
 use super::standing::Standing;
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
@@ -19,11 +21,13 @@ pub(super) struct Register {
 }
 
 /// The ledger as it was left.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Tokens {
     pub(super) snapshot: Option<Snapshot>,
     pub(super) sequence: u64,
-    pub(super) entries: HashMap<TokenId, Entered<'static>>,
+    pub(super) entries: HashMap<TokenId, Entry>,
+    /// The names in them, and how many there are of each issuer.
+    pub(super) names: Names,
     pub(super) is_whole: bool,
 }
 
@@ -103,12 +107,17 @@ impl Tokens {
 
     /// A snapshot that was made while tokens were used may have the token already, with fewer uses.
     fn enter(&mut self, entered: Entered<'_>) {
-        if let Some(entry) = self.entries.get_mut(&entered.id) {
-            entry.left = entry.left.min(entered.left);
-            entry.revoked |= entered.revoked;
-        } else {
-            self.entries.insert(entered.id, entered.into_owned());
+        let Entered { id, tag, left, expires_at, number, revoked, ancestors, chain, capabilities } = entered;
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.left = entry.left.min(left);
+            entry.revoked |= revoked;
+            return;
         }
+        let admitted = self.names.admit_held(chain.iter().map(AsRef::as_ref), capabilities.iter().map(AsRef::as_ref));
+        // More names than can be told apart: a token that is not held is refused.
+        let Some(Symbols { chain, capabilities }) = admitted else { return };
+        let ancestors = ancestors.as_ref().into();
+        self.entries.insert(id, Entry { tag, left, expires_at, number, revoked, ancestors, chain, capabilities });
     }
 }
 
@@ -120,16 +129,4 @@ fn each_change<'b>(mut frame: &'b [u8], mut take: impl FnMut(Change<'b>) -> bool
         }
     }
     true
-}
-
-impl Entered<'_> {
-    fn into_owned(self) -> Entered<'static> {
-        let owned = |names: Vec<std::borrow::Cow<'_, str>>| {
-            names.into_iter().map(|name| std::borrow::Cow::Owned(name.into_owned())).collect()
-        };
-        let Self { id, tag, left, expires_at, number, revoked, ancestors, chain, capabilities } = self;
-        let ancestors = std::borrow::Cow::Owned(ancestors.into_owned());
-        let (chain, capabilities) = (owned(chain), owned(capabilities));
-        Entered { id, tag, left, expires_at, number, revoked, ancestors, chain, capabilities }
-    }
 }

@@ -7,7 +7,7 @@ use super::Refused;
 use super::book::{Symbol, Symbols};
 
 /// Bounds of the ledger.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Capacity {
     /// Live tokens at most.
     pub entries: usize,
@@ -16,6 +16,7 @@ pub struct Capacity {
 }
 
 /// Names and counts, behind one lock that only minting and sweeping take.
+#[derive(Default)]
 pub(super) struct Register {
     capacity: Capacity,
     symbols: HashMap<Arc<str>, Symbol>,
@@ -28,14 +29,12 @@ pub(super) struct Register {
 
 impl Register {
     pub(super) fn new(capacity: Capacity) -> Self {
-        Self {
-            capacity,
-            symbols: HashMap::new(),
-            names: Vec::new(),
-            live: 0,
-            live_by_issuer: Vec::new(),
-            unknown_revocations: 0,
-        }
+        Self { capacity, ..Self::default() }
+    }
+
+    /// The same names and counts within other bounds. What is there stays, also beyond them.
+    pub(super) fn within(self, capacity: Capacity) -> Self {
+        Self { capacity, ..self }
     }
 
     /// Makes room for one token whose chain and capabilities these are.

@@ -118,9 +118,10 @@ fn an_orderly_stop_leaves_the_ledger_to_one_start_and_no_more() {
     assert!(matches!(spend(&state, &token), Err(Refused::Unavailable { .. })), "nothing is spent after it was saved");
     drop(state);
     assert!(world.file("ledger").exists());
+    std::fs::write(world.file("ledger.new"), "cut short").unwrap();
 
     let state = world.start().unwrap();
-    assert!(!world.file("ledger").exists() && state.is_restored());
+    assert!(!world.file("ledger").exists() && !world.file("ledger.new").exists() && state.is_restored());
     assert_eq!((spend(&state, &token), spend(&state, &token)), (Ok(0), Err(Refused::Exhausted)));
     assert_eq!((spend(&state, &child), spend(&state, &child)), (Ok(0), Err(Refused::Exhausted)));
     assert_eq!(spend(&state, &foreign), Err(Refused::Exhausted), "the saved fence stays, and the entry with it");
@@ -395,6 +396,23 @@ fn either_backend_takes_over_what_the_other_left() {
     world.backend = Backend::Journal;
     let state = world.start().unwrap();
     assert_eq!(spend(&state, &token), Ok(0));
+}
+
+#[test]
+fn live_tokens_come_back_whatever_the_bounds_are_now() {
+    let world = World::new(Backend::Memory);
+    let state = world.start().unwrap();
+    let tokens = [1, 2, 3].map(|number| Token::root(number, 1));
+    tokens.iter().for_each(|token| mint(&state, token));
+    state.save().unwrap();
+    drop(state);
+    let directory = Directory::open(&world.folder.path().join("state")).unwrap();
+    let (now, small) = (world.now(), Capacity { entries: 2, per_agent: 2 });
+    let state = State::in_directory(directory, Backend::Memory, small, move || now, 7).unwrap();
+    assert_eq!(state.ledger().size(), (3, small));
+    let another = state.ledger().mint(&Token::root(4, 1).record(), &[], 0);
+    assert_eq!(another, Err(Refused::Full { capacity: 2 }));
+    assert!(tokens.iter().all(|token| spend(&state, token) == Ok(0)));
 }
 
 /// Everything that a ledger holds, in one order.

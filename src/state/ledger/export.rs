@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use super::{Ledger, Sinks};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
-use crate::state::book::{Book, Entry, Symbols};
+use crate::state::book::{Book, Entry};
 use crate::state::change::{Change, Entered, Snapshot};
 use crate::state::locks::{Locks, Mutex, Snapshot as _};
 use crate::state::recovered;
-use crate::state::register::{Capacity, Register};
+use crate::state::register::Capacity;
 
 /// What an earlier process left.
 pub(in crate::state) struct Left {
@@ -34,11 +34,17 @@ impl<K: Locks> Ledger<K> {
         let mut ledger = Self::new(capacity, shards, fence);
         ledger.sinks = sinks;
         let mut standing = register.standing;
-        for entered in tokens.into_iter().flat_map(|tokens| tokens.entries.into_values()) {
-            // A revocation that was in force and never durable may have been counted already.
-            standing.continue_from(entered.number, Timestamp::default());
-            if entered.expires_at > now.seconds() {
-                ledger.restore(&entered);
+        if let Some(recovered::Tokens { entries, names, .. }) = tokens {
+            ledger.register = Mutex::new(names.within(capacity));
+            for (id, entry) in entries {
+                // A revocation that was in force and never durable may have been counted already.
+                standing.continue_from(entry.number, Timestamp::default());
+                if entry.expires_at > now.seconds() {
+                    let root = entry.ancestors.first().copied().unwrap_or(id);
+                    ledger.shard_of(root).with(|book: &mut Book| book.restore(id, entry));
+                } else {
+                    ledger.release(entry.chain.first().copied());
+                }
             }
         }
         standing.forget_outlived(now);
@@ -98,26 +104,6 @@ impl<K: Locks> Ledger<K> {
             }
         }
         tell(&[Change::Whole]);
-    }
-
-    fn restore(&self, entered: &Entered<'_>) {
-        let (chain, capabilities) = (&entered.chain, &entered.capabilities);
-        let admit = |register: &mut Register| {
-            register.admit_held(chain.iter().map(AsRef::as_ref), capabilities.iter().map(AsRef::as_ref))
-        };
-        let Some(Symbols { chain, capabilities }) = self.register.with(admit) else { return };
-        let entry = Entry {
-            tag: entered.tag,
-            left: entered.left,
-            expires_at: entered.expires_at,
-            number: entered.number,
-            revoked: entered.revoked,
-            ancestors: entered.ancestors.as_ref().into(),
-            chain,
-            capabilities,
-        };
-        let root = entered.ancestors.first().copied().unwrap_or(entered.id);
-        self.shard_of(root).with(|book: &mut Book| book.restore(entered.id, entry));
     }
 
     fn restore_unknown(&self, id: TokenId, until: u64) {
