@@ -9,6 +9,7 @@ mod check;
 mod keys;
 mod layer;
 pub mod process;
+mod public_url;
 mod sections;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use public_url::{InvalidPublicUrl, PublicUrl};
 pub use sections::{
     AdminConfig, Asked, Backend, GrpcConfig, HttpConfig, KeyConfig, PolicyConfig, StateConfig, TlsConfig,
 };

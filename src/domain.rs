@@ -10,6 +10,7 @@ pub mod capability;
 pub mod chain;
 pub mod condition;
 pub mod decision;
+pub mod entities;
 pub mod facts;
 pub mod limits;
 pub mod policy;

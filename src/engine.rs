@@ -10,6 +10,7 @@ mod delegate;
 mod introspect;
 mod recording;
 mod revoke;
+mod search;
 mod speaker;
 mod tally;
 
@@ -27,6 +28,7 @@ use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation};
 pub use introspect::{Introspected, Introspection, TokenTarget};
 pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
+pub use search::{Found, SearchRequest, Sought};
 pub use speaker::Speaker;
 pub use tally::{Tally, Verb};
 

@@ -35,6 +35,9 @@ pub struct Config {
     pub dns_templates: Vec<String>,
     /// Certificates without a URI and a DNS name that counts name an agent by their common name.
     pub allow_common_name: bool,
+    /// `[[identity.jwt]]`: the issuers whose JWTs are evidence.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jwt: Vec<jwt::Config>,
 }
 
 impl Default for Config {
@@ -44,6 +47,7 @@ impl Default for Config {
             allow_dns_san: false,
             dns_templates: vec!["{agent}.ai-agents.svc.cluster.local".to_owned()],
             allow_common_name: false,
+            jwt: Vec::new(),
         }
     }
 }

@@ -21,7 +21,7 @@
 //! | [`api`] | The messages that `proto/` generates. |
 //! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
-//! | [`http`] | Metrics, liveness, readiness. |
+//! | [`http`] | `AuthZEN`, metrics, liveness, readiness. |
 //! | [`telemetry`] | The log. |
 //! | [`shutdown`] | The first signal drains, the second stops. |
 //! | [`config`] | The only reader of settings and environment. |

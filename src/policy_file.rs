@@ -11,6 +11,7 @@ mod diagnostics;
 mod directory;
 mod document;
 mod draft;
+mod entities;
 mod file;
 mod principal;
 mod reading;
@@ -27,7 +28,7 @@ use crate::domain::policy::{Policy, PolicyId};
 pub use diagnostics::{Diagnostic, MOST_SHOWN, Place, PolicyError, Severity};
 pub use file::{LoadError, PolicyFile, ReadError};
 pub use status::Status;
-pub use summary::{Authority, ChainStarter, EnforcementPoint, Summary, summary};
+pub use summary::{Authority, ChainStarter, EnforcementPoint, EntityCounts, Summary, summary};
 pub use watch::{DEFAULT_POLL, ReloadError, Reloaded, Reloader, Watch};
 
 /// SHA-256 of the bytes as lower-case hex. Handed in: this room computes no hashes.
@@ -331,6 +332,8 @@ mod tests {
   "enforcement_points": ["gate", {"agent": "mesh", "destinations": ["db"], "agents": ["a"]}],
   "administrators": ["ops"], "auditors": ["eye"], "quarantined": ["z"],
   "rate_limits": {"authorize": {"per_second": 100, "burst": 200}},
-  "principals": {"spiffe://d/a": "a", "dns:a.example": "a", "cn:a": "a", "jwt:https://i#a": "a", "api-key:k1": "a"}
+  "principals": {"spiffe://d/a": "a", "dns:a.example": "a", "cn:a": "a", "jwt:https://i#a": "a", "api-key:k1": "a"},
+  "entities": {"subjects": [{"type": "user", "id": "u", "properties": {"n": [1, {"x": null}]}}],
+    "resources": [{"type": "db", "id": "x"}], "actions": ["c"]}
 }"#;
 }

@@ -5,6 +5,7 @@
 //! reloads, expiry) runs on the main thread's runtime.
 
 mod build;
+mod issuers;
 mod reload;
 mod troubles;
 mod workers;
@@ -113,6 +114,7 @@ async fn serve_until(
     built.engine.take_over().await.map_err(durable)?;
     let (examine, troubles) = built.examination(&config, drain.clone());
     let reloader = reload::begin(&built, &config, troubles, drain.clone())?;
+    issuers::begin(&built.identity.sources().issuers, built.engine.clock(), &drain)?;
 
     let (mut answering, health) = grpc::health().await;
     let cores = runtimes(&config);
@@ -200,7 +202,8 @@ fn http_service(
         Security::Plain(Protocol::Auto)
     };
     let (port, listener) = bind(config.http.listen, "[http] listen")?;
-    let pages = http::Pages { door, examine: Arc::clone(examine), registry: built.registry.clone() };
+    let public_url = config.http.published_at(port).map(Arc::from);
+    let pages = http::Pages { door, examine: Arc::clone(examine), registry: built.registry.clone(), public_url };
     let gate = Gate::new(built.admin_gate.limits().clone());
     Ok((port, serve(listener, security, http::routes(pages), gate, drain.clone())))
 }

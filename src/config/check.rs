@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Config, ConfigError};
 use crate::domain::limits;
+use crate::identity::jwt;
 use crate::identity::spiffe::Template;
 use crate::transport::listen::require_loopback;
 
@@ -24,6 +25,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     http(config)?;
     numbers(config)?;
     config.events.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+    jwt::check(&config.identity.jwt).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     templates(config)
 }
 

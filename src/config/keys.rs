@@ -40,6 +40,7 @@ pub(super) const KEYS: &[Key] = &[
     key("tls", "crl", Kind::Path),
     key("tls", "client_auth", Kind::Text),
     key("http", "listen", Kind::Text),
+    key("http", "public_url", Kind::Text),
     key("http", "tls_certificate", Kind::Path),
     key("http", "tls_key", Kind::Path),
     key("http", "client_ca", Kind::Path),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::PublicUrl;
 use crate::domain::agent::AgentName;
 use crate::keyring::{KeyFile, KeyFiles};
 use crate::policy_file::ExtraRoles;
@@ -63,6 +64,10 @@ pub enum Asked {
 pub struct HttpConfig {
     /// Address and port. Default 127.0.0.1:7480. Off loopback only with a certificate and key.
     pub listen: SocketAddr,
+    /// Scheme, host and port at which others reach this listener, such as `https://remit.example.com`: the base of every
+    /// address that is published. On loopback the default is `localhost` and the port; else nothing is published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<PublicUrl>,
     /// The server's certificate, then its intermediates. None by default: plain text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_certificate: Option<PathBuf>,
@@ -162,7 +167,7 @@ impl Default for GrpcConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: loopback(7480), tls_certificate: None, tls_key: None, client_ca: None }
+        Self { listen: loopback(7480), public_url: None, tls_certificate: None, tls_key: None, client_ca: None }
     }
 }
 
@@ -227,6 +232,15 @@ impl TlsConfig {
 }
 
 impl HttpConfig {
+    /// The base of every address that is published, for a listener at `at`; none: nothing is published. It never comes
+    /// from a request, whose `Host` anybody may write.
+    #[must_use]
+    pub fn published_at(&self, at: SocketAddr) -> Option<String> {
+        let scheme = if self.tls_certificate.is_some() { "https" } else { "http" };
+        let local = || at.ip().is_loopback().then(|| format!("{scheme}://localhost:{}", at.port()));
+        self.public_url.as_ref().map(|url| url.as_str().to_owned()).or_else(local)
+    }
+
     /// The files as the transport takes them; none: plain text.
     #[must_use]
     pub fn files(&self) -> Option<TlsFiles> {

@@ -16,6 +16,7 @@ crl = "crl.pem"
 client_auth = "required"
 [http]
 listen = "[::1]:5"
+public_url = "https://remit.example.com"
 tls_certificate = "http.pem"
 tls_key = "http.key"
 client_ca = "http-ca.pem"
@@ -53,6 +54,22 @@ spiffe_templates = ["spiffe://a/{agent}"]
 allow_dns_san = true
 dns_templates = ["{agent}.a"]
 allow_common_name = true
+[[identity.jwt]]
+issuer = "https://idp.example"
+audience = "remit"
+jwks_uri = "https://idp.example/keys"
+algorithms = ["RS256", "EdDSA"]
+agent_claim = "azp"
+forward_claims = ["groups"]
+privileged = true
+id_tokens = true
+max_lifetime_seconds = 600
+refresh_seconds = 60
+max_stale_seconds = 120
+[[identity.jwt]]
+issuer = "http://127.0.0.1:9"
+audience = ["a", "b"]
+discovery = true
 [telemetry]
 log = "debug"
 format = "text"
@@ -120,6 +137,16 @@ fn every_key_arrives_in_its_place() {
     assert_eq!((config.state.backend, config.state.dir.clone()), (Backend::Journal, at("state")));
     assert_eq!(config.audit.file, Some(at("audit.jsonl")));
     assert_eq!(config.telemetry.format, crate::telemetry::Format::Text);
+    let [one, list] = &config.identity.jwt[..] else { panic!("two issuers") };
+    assert_eq!((one.audience.0.as_slice(), one.max_stale_seconds), (["remit".to_owned()].as_slice(), 120));
+    assert_eq!(list.audience.0, ["a", "b"]);
+}
+
+#[test]
+fn an_issuer_without_an_audience_is_refused_with_what_to_write() {
+    let given = format!("{REQUIRED}[[identity.jwt]]\nissuer = \"https://idp.example\"\ndiscovery = true\n");
+    let error = Given::file(&given).error();
+    assert!(error.contains("audience of \"https://idp.example\" is missing: write audience = "), "{error}");
 }
 
 #[test]
@@ -239,8 +266,12 @@ fn an_unknown_key_is_shown_at_its_place() {
     assert!(section.contains("did you mean `telemetry`?"), "{section}");
     let later = Given::file("[state]\nreplicas = 3\n").error();
     assert!(later.contains("this version of Remit does not act on `replicas`: remove it"), "{later}");
-    for text in ["[tls]\nclient_auth = \"optional\"\n", "[state]\nbackend = \"valkey\"\n", "[[identity.jwt]]\n", "x ="]
-    {
+    for text in [
+        "[tls]\nclient_auth = \"optional\"\n",
+        "[state]\nbackend = \"valkey\"\n",
+        "[[identity.jwt]]\naudiences = []\n",
+        "x =",
+    ] {
         assert!(Given::file(text).error().contains("line "), "{text}");
     }
 }
@@ -299,4 +330,23 @@ fn an_unreadable_file_is_named() {
     let sources = Sources { file: Some("/nonexistent/remit.toml".into()), ..Sources::default() };
     let error = Config::read(&sources).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/remit.toml"), "{error}");
+}
+
+#[test]
+fn what_is_published_is_configured_or_local() {
+    let at = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
+    let mut http = HttpConfig::default();
+    assert_eq!(http.published_at(at("127.0.0.1:9")).as_deref(), Some("http://localhost:9"));
+    assert_eq!(http.published_at(at("10.0.0.1:9")), None);
+    http.tls_certificate = Some("a.pem".into());
+    assert_eq!(http.published_at(at("[::1]:9")).as_deref(), Some("https://localhost:9"));
+    http.public_url = Some(PublicUrl::parse("https://remit.example.com").unwrap());
+    assert_eq!(http.published_at(at("127.0.0.1:9")).as_deref(), Some("https://remit.example.com"));
+}
+
+#[test]
+fn a_public_url_that_is_more_than_an_origin_is_refused_with_what_to_write() {
+    let given = Given::file(&format!("{REQUIRED}http.public_url = \"https://remit.example.com/\"\n"));
+    let refused = Config::read(&given.sources).unwrap_err().to_string();
+    assert!(refused.contains("write https://remit.example.com"), "{refused}");
 }

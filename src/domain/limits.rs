@@ -39,6 +39,16 @@ pub const CONDITION_STEPS: u64 = 100_000;
 pub const CONDITIONS: usize = 1000;
 /// Different texts of conditions in one policy file. Each is parsed when the file is loaded.
 pub const CONDITION_TEXTS: usize = 1000;
+/// Subjects, resources or actions that the policy lists for searches: as many as it may have agents with rules.
+pub const ENTITIES: usize = 100_000;
+/// What one page of a search looks at: each costs a decision.
+pub const SEARCH_CANDIDATES: usize = 1000;
+/// Results of a page of a search for which no limit is asked.
+pub const SEARCH_RESULTS: usize = 100;
+/// The body of a batch over HTTP, in bytes: as a gRPC message.
+pub const BATCH_BODY_BYTES: usize = 1024 * 1024;
+/// The body of any other request over HTTP, in bytes: context and three sets of properties, with room.
+pub const BODY_BYTES: usize = 256 * 1024;
 /// The policy file, in bytes.
 pub const POLICY_BYTES: usize = 8 * 1024 * 1024;
 /// Nesting of the policy file. The deepest known key is at 6.

@@ -9,6 +9,7 @@ use super::agent::AgentName;
 use super::capability::Capability;
 use super::condition::Condition;
 use super::decision::Use;
+use super::entities::Entities;
 use super::limits;
 use super::resource::{Pattern, Resource};
 
@@ -234,6 +235,8 @@ pub struct Policy {
     pub authorize_rate: Option<RateLimit>,
     /// Typed identities (`spiffe://…`, `dns:…`, `cn:…`) and the agents they are.
     pub principals: BTreeMap<Box<str>, AgentName>,
+    /// What searches range over, and what is known of each.
+    pub entities: Entities,
 }
 
 impl Policy {

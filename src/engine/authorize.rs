@@ -14,6 +14,7 @@ use crate::domain::caller::{Caller, VerifiedIdentity};
 use crate::domain::chain::quarantined;
 use crate::domain::condition::Circumstances;
 use crate::domain::decision::{self, AskedAt, Use};
+use crate::domain::entities::Kind;
 use crate::domain::facts::Given;
 use crate::domain::policy::{Call, PolicyId};
 use crate::domain::reason::{Denial, Reason};
@@ -66,7 +67,7 @@ pub struct AgentCall<'a> {
 }
 
 impl<'a> Action<'a> {
-    fn wanted(self) -> Option<(&'a str, &'a str)> {
+    pub(super) fn wanted(self) -> Option<(&'a str, &'a str)> {
         match self {
             Self::Use(capability, resource) | Self::UseByCall(capability, resource, _) => Some((capability, resource)),
             Self::Call(_) => None,
@@ -173,6 +174,25 @@ impl Engine {
         }
         self.note_answer(question, &found, &decision);
         decision
+    }
+
+    /// What the answer to a dry run would be. Nothing is counted or recorded.
+    pub(super) async fn would_allow(
+        &self,
+        beginning: &Beginning,
+        caller: &Caller,
+        request: &AuthorizeRequest<'_>,
+    ) -> Result<(), Denial> {
+        let request = &AuthorizeRequest { dry_run: true, ..*request };
+        let question = Question { beginning, caller, request, now: self.clock.now() };
+        let mut buffer = Vec::new();
+        let mut found = Findings { speaker: None, token: None };
+        match self.judge(question, &mut buffer, &mut found) {
+            Verdict::Denied(denial) => Err(denial),
+            Verdict::UpToTheLedger { refused_after } => {
+                self.settle(question, &found, refused_after).await.map(|_unused_place| ())
+            }
+        }
     }
 
     /// Everything that needs no ledger.
@@ -319,8 +339,9 @@ fn meets_conditions(question: Question<'_>, found: &Findings<'_>, wanted: Option
         chain: token.map_or(&alone, |claims| &claims.chain),
         on_behalf_of: token.and_then(|claims| claims.on_behalf_of.as_deref()).unwrap_or_default(),
         claims: found.speaker.as_ref().and_then(Speaker::claims),
-        subject_properties: None,
-        resource_properties: None,
+        subject_properties: policy.entities.properties_of(Kind::Subject, agent),
+        resource_properties: wanted
+            .and_then(|wanted| policy.entities.properties_of(Kind::Resource, wanted.resource.as_str())),
         given: question.request.given,
         now: question.now,
     };

@@ -39,6 +39,16 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
         samples.line(&format!("remit_certificate_expiry_timestamp_seconds{{role=\"{role}\"}}"), until.seconds());
     }
 
+    samples.head(
+        "remit_jwks_last_refresh_timestamp_seconds",
+        "When an issuer's keys were last fetched; 0: never.",
+        "gauge",
+    );
+    for issuer in pages.door.identity().sources().issuers.status(engine.clock().now()) {
+        let series = format!("remit_jwks_last_refresh_timestamp_seconds{{issuer=\"{}\"}}", issuer.issuer);
+        samples.line(&series, issuer.refreshed_at.map_or(0, Timestamp::seconds));
+    }
+
     state(samples, engine.state());
     let ledger = engine.state().ledger();
     let (entries, capacity) = ledger.size();

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::ExtraRoles;
 use super::check::mentioned;
-use super::draft::{At, Draft, GrantDraft, PointDraft, RuleDraft};
+use super::draft::{At, Draft, EntitiesDraft, EntityDraft, GrantDraft, PointDraft, RuleDraft};
 use crate::domain::agent::AgentName;
+use crate::domain::entities::{Entities, Listed};
 use crate::domain::policy::{AgentPolicy, EnforcementScope, OwnGrant, Policy, PolicyId, Roles, Rule};
 
 /// The policy that the draft describes. Every agent that is named anywhere has an entry.
@@ -39,6 +40,7 @@ pub(super) fn build(draft: Draft, extra: &ExtraRoles, id: PolicyId) -> Policy {
         add_grant(&mut agents, grant);
     }
 
+    let entities = Entities::new(agents.keys(), listed(draft.entities));
     let has_when = agents.values().any(|agent| agent.grants.iter().any(|grant| grant.when.is_some()));
     Policy {
         id,
@@ -51,6 +53,7 @@ pub(super) fn build(draft: Draft, extra: &ExtraRoles, id: PolicyId) -> Policy {
         communication_rules: draft.communication_rules,
         authorize_rate: draft.authorize_rate,
         principals: draft.principals.into_iter().collect(),
+        entities,
     }
 }
 
@@ -94,6 +97,15 @@ fn add_grant(agents: &mut HashMap<AgentName, AgentPolicy>, grant: GrantDraft) {
     let entry = agents.entry(agent.value).or_default();
     entry.grants.push(OwnGrant { capabilities: values(capabilities), resources: values(resources), when });
     entry.starts_chains = true;
+}
+
+fn listed(draft: EntitiesDraft) -> Listed {
+    let EntitiesDraft { subjects, resources, actions } = draft;
+    Listed { subjects: known(subjects), resources: known(resources), actions: values(actions) }
+}
+
+fn known<T>(entities: Vec<EntityDraft<T>>) -> Vec<(T, serde_json::Map<String, serde_json::Value>)> {
+    entities.into_iter().map(|EntityDraft { name, properties }| (name.value, properties)).collect()
 }
 
 fn values<T, C: FromIterator<T>>(list: Vec<At<T>>) -> C {

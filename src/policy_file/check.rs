@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::ExtraRoles;
 use super::diagnostics::{Findings, closest, finding, quoted};
-use super::draft::{Draft, GrantDraft, RuleDraft};
+use super::draft::{Draft, EntityDraft, GrantDraft, RuleDraft};
 use crate::domain::agent::AgentName;
 use crate::domain::resource::Pattern;
 
@@ -21,6 +21,8 @@ pub(super) fn check(draft: &Draft, extra: &ExtraRoles, findings: &mut Findings<'
     check_points(draft, extra, findings);
     check_grants(draft, findings);
     check_quarantined(draft, extra, findings);
+    check_entities(&draft.entities.subjects, findings);
+    check_entities(&draft.entities.resources, findings);
     if draft.administrators.is_empty() && extra.administrators.is_empty() {
         let missing = finding("no administrators: nobody can quarantine, reinstate or revoke what isn't theirs");
         findings.warning_at_large(missing.help("name them in `administrators`"));
@@ -48,6 +50,7 @@ pub(super) fn mentioned<'d>(draft: &'d Draft, extra: &'d ExtraRoles) -> impl Ite
         .chain(grants)
         .chain(&draft.administrators)
         .chain(&draft.auditors)
+        .chain(draft.entities.subjects.iter().map(|subject| &subject.name))
         .map(|agent| &agent.value)
         .chain(calls)
         .chain(draft.principals.iter().map(|(_, agent)| agent))
@@ -219,6 +222,21 @@ fn check_quarantined(draft: &Draft, extra: &ExtraRoles, findings: &mut Findings<
             |meant| format!("did you mean {}?", quoted(meant)),
         );
         findings.warning(agent.span.clone(), found.help(help));
+    }
+}
+
+/// Of two entries for one name, which properties would count?
+fn check_entities<T: std::hash::Hash + Eq + AsRef<str>>(entities: &[EntityDraft<T>], findings: &mut Findings<'_>) {
+    let mut first: HashMap<&T, usize> = HashMap::with_capacity(entities.len());
+    for EntityDraft { name, .. } in entities {
+        if let Some(earlier) = first.get(&name.value) {
+            findings.error_with(name.span.clone(), |findings| {
+                let help = format!("it is first on line {}: keep one of them", findings.line_at(*earlier));
+                finding(format!("{} is listed twice", quoted(name.value.as_ref()))).help(help)
+            });
+        } else {
+            first.insert(&name.value, name.span.start);
+        }
     }
 }
 

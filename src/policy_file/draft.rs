@@ -1,5 +1,7 @@
 //! The file's content as the words of the domain, each with its place, before the parts are held against each other.
 
+use serde_json::{Map, Value};
+
 use super::diagnostics::Span;
 use crate::domain::agent::AgentName;
 use crate::domain::capability::Capability;
@@ -29,6 +31,7 @@ pub(super) struct Draft {
     pub(super) quarantined: Vec<At<AgentName>>,
     pub(super) authorize_rate: Option<RateLimit>,
     pub(super) principals: Vec<(Box<str>, AgentName)>,
+    pub(super) entities: EntitiesDraft,
 }
 
 /// An entry of `delegation_rules`.
@@ -57,4 +60,19 @@ pub(super) struct PointDraft {
     pub(super) agent: At<AgentName>,
     pub(super) destinations: Vec<At<AgentName>>,
     pub(super) agents: Option<Vec<At<AgentName>>>,
+}
+
+/// The section `entities`.
+#[derive(Debug, Default)]
+pub(super) struct EntitiesDraft {
+    pub(super) subjects: Vec<EntityDraft<AgentName>>,
+    pub(super) resources: Vec<EntityDraft<Box<str>>>,
+    pub(super) actions: Vec<At<Capability>>,
+}
+
+/// An agent or a whole resource, and what is known of it.
+#[derive(Debug)]
+pub(super) struct EntityDraft<T> {
+    pub(super) name: At<T>,
+    pub(super) properties: Map<String, Value>,
 }

@@ -327,7 +327,6 @@ mod tests {
             "did you mean `can_delegate_to`?",
         ),
         ("{\"token\": {«\"max_ttl\"»: 3}}", "unknown key `token.max_ttl`", "did you mean `max_ttl_seconds`?"),
-        ("{«\"entities\"»: {}}", "doesn't act on this key yet", "remove it"),
         ("{«\"quarantine_after\"»: {}}", "doesn't act on this key yet", "remove it"),
     ];
 

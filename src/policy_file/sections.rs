@@ -28,8 +28,9 @@ const POLICY: Keys = Keys {
         "quarantined",
         "rate_limits",
         "principals",
+        "entities",
     ],
-    not_yet: &["entities", "quarantine_after"],
+    not_yet: &["quarantine_after"],
 };
 const RULE: Keys = Keys {
     known: &["can_delegate_to", "max_capability_set", "max_resources", "trusted_pairs", "rate_limit"],
@@ -82,6 +83,7 @@ impl Reader<'_> {
             quarantined: self.roles(&top, root, "quarantined"),
             authorize_rate: value("rate_limits").and_then(|value| self.rate_limits(&top.key("rate_limits"), value)),
             principals: value("principals").map(|value| self.principals(&top, value)).unwrap_or_default(),
+            entities: value("entities").map(|value| self.entities(&top.key("entities"), value)).unwrap_or_default(),
         }
     }
 

@@ -33,6 +33,19 @@ pub struct Summary {
     pub enforcement_points: Vec<EnforcementPoint>,
     /// Who is under the kill switch.
     pub quarantined: Vec<String>,
+    /// What is listed for searches; absent if nothing is.
+    pub entities: Option<EntityCounts>,
+}
+
+/// How much is listed for searches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct EntityCounts {
+    /// Agents: all that are named anywhere.
+    pub subjects: usize,
+    /// Resources.
+    pub resources: usize,
+    /// Actions.
+    pub actions: usize,
 }
 
 /// An agent that can start a chain.
@@ -103,7 +116,14 @@ pub fn summary(policy: &Policy) -> Summary {
         auditors: with(|agent| agent.roles.auditor),
         enforcement_points: points.map(|(name, scope)| enforcement_point(name, scope)).collect(),
         quarantined: with(|agent| agent.quarantined),
+        entities: entity_counts(policy),
     }
+}
+
+fn entity_counts(policy: &Policy) -> Option<EntityCounts> {
+    let (resources, actions) = (policy.entities.resource_count(), policy.entities.actions().len());
+    let counts = EntityCounts { subjects: policy.agents.len(), resources, actions };
+    (resources > 0 || actions > 0).then_some(counts)
 }
 
 fn chain_starter(name: &AgentName, agent: &AgentPolicy, has_grants: bool) -> ChainStarter {
@@ -165,7 +185,9 @@ impl std::fmt::Display for Summary {
         writeln!(f, "auditors: {}", listed(&self.auditors))?;
         let points: Vec<String> = self.enforcement_points.iter().map(ToString::to_string).collect();
         writeln!(f, "enforcement points: {}", listed(&points))?;
-        write!(f, "quarantined: {}", listed(&self.quarantined))
+        write!(f, "quarantined: {}", listed(&self.quarantined))?;
+        let Some(EntityCounts { subjects, resources, actions }) = self.entities else { return Ok(()) };
+        write!(f, "\nsearches range over {subjects} agents, {resources} resources, {actions} actions")
     }
 }
 

@@ -15,7 +15,8 @@ use crate::engine::chance::Chance;
 use crate::engine::clock::Clock;
 use crate::engine::{Engine, InForce, Parts, Tally};
 use crate::events::{Events, OnFailure};
-use crate::identity::Identity;
+use crate::identity::jwt::Issuers;
+use crate::identity::{Identity, Sources};
 use crate::keyring::KeyFiles;
 use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
 use crate::readiness::{Condition, Connections, Examine};
@@ -50,6 +51,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     let http_tls = http_tls(config, &clock)?;
     let identity =
         Identity::new(config.identity.clone(), is_dev).map_err(|error| ServerError::new("[identity]", error))?;
+    let identity = identity.with_sources(sources(config)?);
 
     let file = PolicyFile::new(config.policy.file.clone(), config.policy.roles(), sha256_hex);
     let first =
@@ -121,6 +123,12 @@ pub(super) fn in_force(compiled: Compiled, now: crate::domain::time::Timestamp) 
     InForce { policy, source, warnings: warnings.iter().map(|warning| warning.render(false)).collect(), loaded_at: now }
 }
 
+/// What evidence beside certificates is checked against.
+fn sources(config: &Config) -> Result<Sources, ServerError> {
+    let issuers = Issuers::new(&config.identity.jwt).map_err(|error| ServerError::new("[identity]", error))?;
+    Ok(Sources { issuers, ..Sources::default() })
+}
+
 fn tls(config: &Config, is_dev: bool, clock: &Clock) -> Result<TlsStore, ServerError> {
     let mut files = config.tls.files();
     if is_dev {
@@ -146,6 +154,7 @@ impl Built {
         let (engine, status) = (Arc::clone(&self.engine), Arc::clone(&self.policy_status));
         let (tls, gate, noted) = (Arc::clone(&self.tls), Arc::clone(&self.gate), troubles.clone());
         let (policy_file, audit_file) = (config.policy.file.clone(), config.audit.file.clone());
+        let issuers = self.identity.sources().issuers.clone();
         let must_record = config.audit.on_failure == OnFailure::Deny;
         let started_at = engine.clock().now();
         let examine = move || {
@@ -159,6 +168,7 @@ impl Built {
                 (engine.is_policy_stale(now), "the policy file could not be read and found valid for too long"),
                 (must_record && !engine.events().numbers().is_well, "decisions can't be recorded in the audit log"),
             ];
+            let keys = issuers.status(now).into_iter().filter_map(|issuer| issuer.trouble);
             let warnings = engine.policy().warnings.len();
             let warned =
                 (warnings > 0).then(|| format!("the policy has {warnings} warnings: see `remit policy check`"));
@@ -169,6 +179,7 @@ impl Built {
                     .into_iter()
                     .chain(state.trouble)
                     .chain(noted.list())
+                    .chain(keys)
                     .chain(warned)
                     .collect(),
                 started_at,

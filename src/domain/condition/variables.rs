@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::Circumstances;
 use super::shape::Shape;
+use crate::domain::entities::Kind;
 use crate::domain::facts::Facts;
 
 /// Levels of a value: deeper ones would take stack. Doors let no context in that is nearly as deep.
@@ -103,7 +104,10 @@ impl Maker {
             Variable::Agent => self.text(from.agent),
             Variable::Subject => {
                 let properties = self.properties(from.subject_properties, from.given.subject)?;
-                self.object([("type", self::text("agent")), ("id", self::text(from.agent)), ("properties", properties)])
+                let bare = (Kind::Subject.bare_type(), from.agent);
+                let (kind, id) = Kind::Subject.typed(from.agent).unwrap_or(bare);
+                self.size = self.size.saturating_add(steps(id));
+                self.object([("type", self::text(kind)), ("id", self::text(id)), ("properties", properties)])
             }
             Variable::Action => {
                 let properties = self.properties(None, from.given.action)?;

@@ -1,0 +1,179 @@
+//! Search: which agents, resources or actions would be allowed now?
+//!
+//! Each is asked as a dry run would be. Nothing is spent and no attempt is counted; the search as a whole is recorded,
+//! and not each thing that it looked at.
+
+use super::authorize::{Action, AuthorizeRequest};
+use super::recording::{self, outcome_of, unrecordable};
+use super::{Beginning, Engine, shared_name};
+use crate::domain::caller::Caller;
+use crate::domain::limits;
+use crate::domain::policy::Policy;
+use crate::domain::reason::{Denial, Reason};
+use crate::events::{Brief, DecisionId, Event, Long, MessageType, Outcome};
+
+/// What is looked for; the question's own agent, resource or capability is then left aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sought<'a> {
+    /// Agents of a type.
+    Subjects(&'a str),
+    /// Resources of a type.
+    Resources(&'a str),
+    /// Actions.
+    Actions,
+}
+
+/// A search for one page.
+#[derive(Clone, Copy)]
+pub struct SearchRequest<'a> {
+    /// What is looked for.
+    pub sought: Sought<'a>,
+    /// What is asked of each. It is a dry run whatever it says.
+    pub question: AuthorizeRequest<'a>,
+    /// The place in the policy's list to begin at; 0 is the first.
+    pub from: usize,
+    /// Results at most.
+    pub most: usize,
+}
+
+/// A page.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Agents, whole resources or capabilities that would be allowed.
+    pub names: Vec<String>,
+    /// Where the next page begins; none if this is the last.
+    pub next: Option<usize>,
+    /// Names this search.
+    pub id: DecisionId,
+}
+
+impl Engine {
+    /// One page of what would be allowed, at most [`limits::SEARCH_CANDIDATES`] looked at.
+    ///
+    /// # Errors
+    /// Remit can't decide, or can't record the search.
+    pub async fn search(
+        &self,
+        beginning: &Beginning,
+        caller: &Caller,
+        request: &SearchRequest<'_>,
+    ) -> Result<Found, Denial> {
+        let place = self.events.reserve().await.map_err(|_| unrecordable())?;
+        let (id, policy) = (self.events.decision_id(), &beginning.in_force.policy);
+        let looked = self.look(beginning, caller, request).await;
+        let now = self.clock.now();
+        let kind = MessageType::CapabilityRequest;
+        let event = recording::event(kind, &looked, id, policy, caller, now);
+        place.commit(described(event, policy, request, looked.as_ref().map_or(0, |(names, _)| names.len())));
+        looked.map(|(names, next)| Found { names, next, id })
+    }
+
+    async fn look(
+        &self,
+        beginning: &Beginning,
+        caller: &Caller,
+        request: &SearchRequest<'_>,
+    ) -> Result<(Vec<String>, Option<usize>), Denial> {
+        let SearchRequest { sought, from, most, .. } = *request;
+        let names = candidates(&beginning.in_force.policy, sought);
+        let end = from.saturating_add(limits::SEARCH_CANDIDATES).min(names.len());
+        let mut found = Vec::new();
+        for at in from..end {
+            if found.len() >= most {
+                return Ok((found, Some(at)));
+            }
+            let Some(name) = names.get(at) else { break };
+            let question = AuthorizeRequest { dry_run: true, ..about(request, name) };
+            match self.would_allow(beginning, caller, &question).await {
+                Ok(()) => found.push(name.to_owned()),
+                // What was looked at in time is a page.
+                Err(denial) if denial.reason() == Reason::DeadlineExceeded && at > from => {
+                    return Ok((found, Some(at)));
+                }
+                Err(denial) if outcome_of(denial.reason()) == Outcome::Error => return Err(denial),
+                Err(_) => {}
+            }
+            give_way(at).await;
+        }
+        Ok((found, (end < names.len()).then_some(end)))
+    }
+}
+
+/// A search does not keep the other requests of its thread waiting.
+async fn give_way(at: usize) {
+    if at % 8 == 7 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The names that a search goes through.
+enum Candidates<'p> {
+    Agents(&'p [crate::domain::agent::AgentName]),
+    Resources(&'p [Box<str>]),
+    Actions(&'p [crate::domain::capability::Capability]),
+}
+
+fn candidates<'p>(policy: &'p Policy, sought: Sought<'_>) -> Candidates<'p> {
+    match sought {
+        Sought::Subjects(type_name) => Candidates::Agents(policy.entities.subjects(type_name)),
+        Sought::Resources(type_name) => Candidates::Resources(policy.entities.resources(type_name)),
+        Sought::Actions => Candidates::Actions(policy.entities.actions()),
+    }
+}
+
+impl<'p> Candidates<'p> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Agents(names) => names.len(),
+            Self::Resources(names) => names.len(),
+            Self::Actions(names) => names.len(),
+        }
+    }
+
+    fn get(&self, at: usize) -> Option<&'p str> {
+        match self {
+            Self::Agents(names) => names.get(at).map(crate::domain::agent::AgentName::as_str),
+            Self::Resources(names) => names.get(at).map(AsRef::as_ref),
+            Self::Actions(names) => names.get(at).map(crate::domain::capability::Capability::as_str),
+        }
+    }
+}
+
+/// The question about one of them.
+fn about<'a>(request: &SearchRequest<'a>, name: &'a str) -> AuthorizeRequest<'a> {
+    let question = request.question;
+    match (request.sought, question.action) {
+        (Sought::Subjects(_), _) => AuthorizeRequest { agent: Some(name), ..question },
+        (Sought::Resources(_), action) => {
+            let capability = action.wanted().map_or("", |(capability, _)| capability);
+            AuthorizeRequest { action: Action::Use(capability, name), ..question }
+        }
+        (Sought::Actions, action) => {
+            let resource = action.wanted().map_or("", |(_, resource)| resource);
+            AuthorizeRequest { action: Action::Use(name, resource), ..question }
+        }
+    }
+}
+
+/// The event of a search: what was given, how much was found.
+fn described(mut event: Event, policy: &Policy, request: &SearchRequest<'_>, found: usize) -> Event {
+    let SearchRequest { sought, question, .. } = request;
+    event.from_agent = question.agent.map(|name| shared_name(policy, name)).unwrap_or_default();
+    event.to_agent = std::sync::Arc::clone(&event.caller);
+    let (capability, resource) = question.action.wanted().unwrap_or_default();
+    if !capability.is_empty() {
+        event.capabilities = vec![Brief::copied(capability)];
+    }
+    event.resource = Long::copied(resource);
+    event.request_id = Brief::copied(question.request_id);
+    event.dry_run = true;
+    if event.reason == Reason::Allowed {
+        let of = match sought {
+            Sought::Subjects(type_name) => format!("subjects of type {type_name}"),
+            Sought::Resources(type_name) => format!("resources of type {type_name}"),
+            Sought::Actions => "actions".to_owned(),
+        };
+        event.message = Long::copied(&format!("search: {found} {of} found"));
+    }
+    event
+}

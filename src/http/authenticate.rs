@@ -1,0 +1,19 @@
+//! Through the door, for HTTP.
+
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+
+use super::refusal::Refusal;
+use crate::domain::limits;
+use crate::door::{Door, TurnedAway, Visit};
+use crate::transport::Peer;
+
+/// Lets a request in. It has until [`limits::REQUEST_DEADLINE`]: HTTP has no header that says how long its client waits.
+pub(super) fn enter(door: &Door, request: &Parts) -> Result<Visit, Refusal> {
+    let visit = door.enter(request.extensions.get::<Arc<Peer>>(), &request.headers, limits::REQUEST_DEADLINE);
+    visit.map_err(|turned_away| match turned_away {
+        TurnedAway::Overloaded => Refusal::overloaded(),
+        TurnedAway::Nobody(nobody) => Refusal::unidentified(&nobody),
+    })
+}

@@ -1,0 +1,134 @@
+//! Several evaluations in one request, in order, under one policy.
+
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use super::question::{Malformed, Question, Stated, object};
+use super::{Received, answer, decide, said};
+use crate::domain::limits;
+use crate::engine::Verb;
+use crate::http::Pages;
+use crate::http::refusal::Refusal;
+
+/// How far a batch goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Semantic {
+    /// To its end.
+    ExecuteAll,
+    /// To the first denial.
+    DenyOnFirstDeny,
+    /// To the first permission.
+    PermitOnFirstPermit,
+}
+
+impl Semantic {
+    fn parse(body: &Map<String, Value>) -> Result<Self, Malformed> {
+        let Some(options) = body.get("options") else { return Ok(Self::ExecuteAll) };
+        match object("options", options)?.get("evaluations_semantic").map(Value::as_str) {
+            None | Some(Some("execute_all")) => Ok(Self::ExecuteAll),
+            Some(Some("deny_on_first_deny")) => Ok(Self::DenyOnFirstDeny),
+            Some(Some("permit_on_first_permit")) => Ok(Self::PermitOnFirstPermit),
+            Some(_) => Err(Malformed::new(
+                "options.evaluations_semantic",
+                "it is one of execute_all, deny_on_first_deny, permit_on_first_permit",
+            )),
+        }
+    }
+
+    fn ends_with(self, is_allowed: bool) -> bool {
+        match self {
+            Self::ExecuteAll => false,
+            Self::DenyOnFirstDeny => !is_allowed,
+            Self::PermitOnFirstPermit => is_allowed,
+        }
+    }
+}
+
+/// Evaluates one after the other. One that is not of its form is denied in its place.
+pub(super) async fn evaluate(pages: &Pages, received: &Received, items: &Value) -> Result<Response, Refusal> {
+    let (items, semantic) = check(&received.body, items).map_err(|malformed| {
+        pages.door.engine().tally().malformed(Verb::Authorize);
+        Refusal::malformed(malformed.to_string())
+    })?;
+    let mut answers = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let (is_allowed, answer) = evaluate_one(pages, received, item).await;
+        answers.push(answer);
+        if semantic.ends_with(is_allowed) {
+            break;
+        }
+        give_way(index).await;
+    }
+    Ok(said(json!({ "evaluations": answers })))
+}
+
+async fn evaluate_one(pages: &Pages, received: &Received, item: &Value) -> (bool, Value) {
+    let stated = object("evaluation", item).map(|item| Stated::in_batch(item, &received.body));
+    match stated.and_then(|stated| Question::parse(&stated)) {
+        Ok(question) => {
+            let decision = decide(pages, received, &question).await;
+            (decision.outcome.is_ok(), answer::decision(&decision))
+        }
+        Err(malformed) => {
+            let engine = pages.door.engine();
+            engine.tally().malformed(Verb::Authorize);
+            let answer = answer::malformed(&malformed, engine.events().decision_id(), &received.visit.policy().id);
+            (false, answer)
+        }
+    }
+}
+
+/// What concerns all of them.
+fn check<'a>(body: &Map<String, Value>, items: &'a Value) -> Result<(&'a [Value], Semantic), Malformed> {
+    let items = items.as_array().ok_or_else(|| Malformed::new("evaluations", "it is no list"))?;
+    if items.len() > limits::BATCH_ITEMS {
+        return Err(Malformed::new("evaluations", format!("at most {} in a batch", limits::BATCH_ITEMS)));
+    }
+    for member in ["subject", "action", "resource", "context"] {
+        body.get(member).map(|value| object(member, value)).transpose()?;
+    }
+    Ok((items, Semantic::parse(body)?))
+}
+
+/// A batch does not keep the other requests of its thread waiting.
+async fn give_way(index: usize) {
+    if index % 8 == 7 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn semantic(body: &Value) -> Result<Semantic, Malformed> {
+        Semantic::parse(body.as_object().unwrap())
+    }
+
+    #[test]
+    fn a_batch_is_executed_to_its_end_unless_it_says_otherwise() {
+        for (body, wanted) in [
+            (json!({}), Semantic::ExecuteAll),
+            (json!({"options": {}}), Semantic::ExecuteAll),
+            (json!({"options": {"another_option": "value"}}), Semantic::ExecuteAll),
+            (json!({"options": {"evaluations_semantic": "execute_all"}}), Semantic::ExecuteAll),
+            (json!({"options": {"evaluations_semantic": "deny_on_first_deny"}}), Semantic::DenyOnFirstDeny),
+            (json!({"options": {"evaluations_semantic": "permit_on_first_permit"}}), Semantic::PermitOnFirstPermit),
+        ] {
+            assert_eq!(semantic(&body), Ok(wanted), "{body}");
+        }
+        for bad in [json!("x"), json!({"evaluations_semantic": "any"}), json!({"evaluations_semantic": 1})] {
+            assert!(semantic(&json!({"options": bad})).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_batch_has_at_most_a_hundred() {
+        let items = |count: usize| Value::Array(vec![json!({}); count]);
+        assert!(check(&Map::new(), &items(100)).is_ok());
+        assert!(check(&Map::new(), &items(101)).unwrap_err().to_string().contains("at most 100"));
+        assert!(check(&Map::new(), &json!({})).is_err());
+        let defaults = json!({"subject": "alice"});
+        assert!(check(defaults.as_object().unwrap(), &items(1)).is_err());
+    }
+}
