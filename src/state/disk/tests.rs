@@ -403,7 +403,9 @@ fn live_tokens_come_back_whatever_the_bounds_are_now() {
     let world = World::new(Backend::Memory);
     let state = world.start().unwrap();
     let tokens = [1, 2, 3].map(|number| Token::root(number, 1));
-    tokens.iter().for_each(|token| mint(&state, token));
+    for token in &tokens {
+        mint(&state, token);
+    }
     state.save().unwrap();
     drop(state);
     let directory = Directory::open(&world.folder.path().join("state")).unwrap();
