@@ -196,7 +196,6 @@ const CRATES: &[&str] = &[
     "cel",
     "clap",
     "faster_hex",
-    "fjall",
     "form_urlencoded",
     "hmac",
     "http",
