@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -62,6 +63,31 @@ def test_tokens_live_through_an_orderly_restart(serve, folder, backend):
     assert get(world, spent) == "TOKEN_USES_EXHAUSTED"
     assert [get(world, token) for _ in range(2)] == ["ALLOWED", "TOKEN_USES_EXHAUSTED"]
     assert [get(world, child, VALIDATOR) for _ in range(2)] == ["ALLOWED", "TOKEN_USES_EXHAUSTED"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_start_that_fails_costs_no_tokens(serve, folder, backend):
+    world = serve(REMIT_STATE_BACKEND=backend)
+    token = deployer_token(world).token
+    world.close()
+    assert world.remit.stop() == 0
+    policy = folder / "policy.json"
+    good = policy.read_text()
+
+    def fails(why):
+        with pytest.raises(AssertionError, match=why):
+            world.remit.start()
+        world.remit.process = None
+
+    policy.write_text(good.replace("{", "", 1))
+    fails("the policy can't be used")
+    policy.write_text(good)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        world.remit.settings["REMIT_GRPC_LISTEN"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        fails("can't be listened on")
+    del world.remit.settings["REMIT_GRPC_LISTEN"]
+    world.remit.start()
+    assert [get(world, token) for _ in range(2)] == ["ALLOWED", "TOKEN_USES_EXHAUSTED"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
