@@ -6,11 +6,13 @@ use prost::Message as _;
 
 const FILES: [&str; 3] = ["remit/v1/types.proto", "remit/v1/decision_service.proto", "remit/v1/admin_service.proto"];
 
-/// Messages that hold a token's text, and those that hold such messages: they have no `Debug`, so that no log can
+/// Messages that hold a token's text or a credential, and those that hold such messages: they have no `Debug`, so that no log can
 /// print one.
-const WITH_TOKENS: [&str; 11] = [
+const WITH_TOKENS: [&str; 19] = [
     ".remit.v1.AuthorizeRequest",
+    ".remit.v1.AuthorizeResponse",
     ".remit.v1.BatchAuthorizeRequest",
+    ".remit.v1.BatchAuthorizeResponse",
     ".remit.v1.DelegateRequest",
     ".remit.v1.BatchDelegateRequest",
     ".remit.v1.DelegateResponse",
@@ -20,6 +22,12 @@ const WITH_TOKENS: [&str; 11] = [
     ".remit.v1.RevokeRequest",
     ".remit.v1.RevokeRequest.target",
     ".remit.v1.IntrospectRequest",
+    ".remit.v1.AgentCredential",
+    ".remit.v1.AgentCredential.evidence",
+    ".remit.v1.UserCredential",
+    ".remit.v1.UserCredential.evidence",
+    ".remit.v1.VerifyIdentityRequest",
+    ".remit.v1.VerifyIdentityRequest.evidence",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

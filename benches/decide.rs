@@ -15,6 +15,7 @@ fn request(token: &str, deadline: Timestamp) -> AuthorizeRequest<'_> {
         action: Action::Use("kubectl_get", "prod/deployments/web"),
         token: Some(token),
         agent: None,
+        agent_evidence: None,
         destination: None,
         given: Given::default(),
         dry_run: false,

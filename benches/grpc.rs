@@ -82,6 +82,13 @@ impl PolicyDecisionService for NoOp {
         Err(Status::unimplemented("a no-op"))
     }
 
+    async fn verify_identity(
+        &self,
+        _: Request<pb::VerifyIdentityRequest>,
+    ) -> Result<Response<pb::VerifyIdentityResponse>, Status> {
+        Err(Status::unimplemented("a no-op"))
+    }
+
     async fn watch_decisions(
         &self,
         _: Request<pb::WatchDecisionsRequest>,
@@ -242,7 +249,7 @@ fn main() {
 
         let sample = requests(&engine, 1).await.remove(0);
         let answer = real[0].clone().authorize(sample).await.unwrap().into_inner();
-        assert_eq!(answer.decision, i32::from(pb::Decision::Allow), "{answer:?}");
+        assert_eq!(answer.decision, i32::from(pb::Decision::Allow), "{}", answer.message);
         let no_op = prepared(Routes::new(PolicyDecisionServiceServer::new(NoOp(answer))));
         let bare = connect(&certificates, serve_on_a_thread(no_op, certificates.store(&engine))).await;
 

@@ -4,6 +4,8 @@
 //! it was denied or a check failed, 2 if it was called wrongly or something broke. A token comes from a file, from
 //! standard input or from `REMIT_TOKEN`, and never stands in an argument or an error.
 
+mod agent_card;
+mod api_key;
 mod audit_verify;
 mod authorize;
 mod client;
@@ -49,6 +51,9 @@ enum Command {
     Serve(serve::Serve),
     Keygen(keygen::Keygen),
     DevCerts(dev_certs::DevCerts),
+    /// Make API keys.
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
     /// Look at policy files.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -58,6 +63,7 @@ enum Command {
     /// Look at audit logs.
     #[command(subcommand)]
     Audit(AuditCommand),
+    AgentCard(agent_card::AgentCard),
     Authorize(authorize::Authorize),
     Delegate(delegate::Delegate),
     Revoke(revoke::Revoke),
@@ -65,6 +71,11 @@ enum Command {
     Introspect(introspect::Introspect),
     Watch(watch::Watch),
     Status(status::Status),
+}
+
+#[derive(Subcommand)]
+enum ApiKeyCommand {
+    New(api_key::New),
 }
 
 #[derive(Subcommand)]
@@ -140,9 +151,11 @@ impl Command {
             Self::Serve(command) => command.run(),
             Self::Keygen(command) => command.run(output),
             Self::DevCerts(command) => command.run(output),
+            Self::ApiKey(ApiKeyCommand::New(command)) => command.run(output),
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
             Self::Audit(AuditCommand::Verify(command)) => command.run(output),
+            Self::AgentCard(command) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),
             Self::Revoke(command) => client::wait(command.run(output)),
@@ -151,6 +164,12 @@ impl Command {
             Self::Watch(command) => client::wait(command.run(output)),
             Self::Status(command) => client::wait(command.run(output)),
         }
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        output::complain(&format!("warning: {warning}"));
     }
 }
 

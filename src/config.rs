@@ -26,6 +26,7 @@ use crate::events::{AuditConfig, EventsConfig};
 use crate::identity;
 use crate::keyring::KeyFiles;
 use crate::telemetry;
+use crate::transport::ClientAuth;
 
 /// `remit.toml`, a section a field. Made by [`Config::read`], which leaves nothing required empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -181,6 +182,12 @@ impl Config {
     /// A path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(self).map_err(|error| ConfigError::Invalid(error.to_string()))
+    }
+
+    /// Whether nobody gets in without a client certificate.
+    #[must_use]
+    pub fn requires_client_certificate(&self) -> bool {
+        self.tls.files(self.identity.takes_other_evidence()).client_auth == ClientAuth::Required
     }
 
     /// The files of the keyring; the first one's key seals.

@@ -1,12 +1,15 @@
-//! The folder of `serve --dev`: a CA, certificates, a key, a policy and the configuration that names them.
+//! The folder of `serve --dev`: a CA, certificates, keys, a policy and the configuration that names them.
 //!
 //! What is there is kept, what is missing is made. Certificates with less than a day left are made anew.
 
+mod api_keys;
 mod certificates;
 mod ports;
 pub mod private_file;
 
 use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 pub use certificates::Certificates;
 pub use ports::Ports;
@@ -46,16 +49,23 @@ pub struct DevFolder {
 }
 
 impl DevFolder {
-    /// Lays out what does not depend on the policy: the CA, the server's certificate, the key (`key_hex`, if there is
-    /// none yet), the policy, the configuration.
+    /// Lays out what does not depend on the policy: the CA, the server's certificate, the keys (each from 64 random
+    /// digits of `secret`, if there is none yet), the policy, the configuration.
     ///
     /// # Errors
     /// A file can't be read or written.
-    pub fn lay_out(path: &Path, key_hex: &str, now: Timestamp) -> Result<Self, DevFolderError> {
+    pub fn lay_out(
+        path: &Path,
+        secret: impl Fn() -> Zeroizing<String>,
+        now: Timestamp,
+    ) -> Result<Self, DevFolderError> {
         std::fs::create_dir_all(path).map_err(|error| file_error(path, error))?;
         Certificates::open(path, now)?.server()?;
         let folder = Self { path: path.to_owned() };
-        folder.keep_or_write("hmac.key", |path| private_file::create(path, key_hex))?;
+        folder.keep_or_write("hmac.key", |path| private_file::create(path, &secret()))?;
+        let signing = certificates::signing_key()?;
+        folder.keep_or_write("forward.key", |path| private_file::create(path, &signing))?;
+        api_keys::lay_out(&folder, secret)?;
         folder.keep_or_write("policy.json", |path| private_file::replace_public(path, POLICY))?;
         folder.keep_or_write("remit.toml", |path| private_file::replace_public(path, SETTINGS))?;
         Ok(folder)

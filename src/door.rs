@@ -10,7 +10,8 @@ use crate::domain::caller::Caller;
 use crate::domain::limits;
 use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
-use crate::engine::{Beginning, Engine, InForce};
+use crate::engine::{Beginning, Decision, Engine, InForce};
+use crate::identity::forwarded::Introduction;
 use crate::identity::{Identity, Unidentified};
 use crate::transport::Peer;
 
@@ -84,12 +85,40 @@ impl Door {
         headers: &HeaderMap,
         patience: Duration,
     ) -> Result<Visit, TurnedAway> {
+        self.enter_by(patience, |policy, now| self.identify(peer, headers, policy, now))
+    }
+
+    /// The same for a wire that has its own evidence of who asks.
+    ///
+    /// # Errors
+    /// There is no room, or nobody asks.
+    pub fn enter_by(
+        &self,
+        patience: Duration,
+        who: impl FnOnce(&InForce, Timestamp) -> Result<Caller, Unidentified>,
+    ) -> Result<Visit, TurnedAway> {
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| TurnedAway::Overloaded)?;
         let beginning = self.engine.begin();
         let now = self.engine.clock().now();
-        let caller = self.identify(peer, headers, &beginning.in_force, now).map_err(TurnedAway::Nobody)?;
+        let caller = who(&beginning.in_force, now).map_err(TurnedAway::Nobody)?;
         let deadline = now.after(patience.min(limits::REQUEST_DEADLINE));
         Ok(Visit { caller, beginning, deadline, _room: room })
+    }
+
+    /// Who it is that this decision lets act, signed for the one that the request goes to. None where nobody's identity
+    /// was established or nothing can be signed, which the log tells.
+    #[must_use]
+    pub fn introduce(&self, decision: &Decision, receiver: &str) -> Option<String> {
+        let id = decision.id.to_string();
+        let introduction = Introduction {
+            identity: decision.agent.as_ref()?,
+            audience: receiver,
+            chain: &decision.chain,
+            on_behalf_of: decision.on_behalf_of.as_deref(),
+            id: &id,
+        };
+        let signed = self.identity.sources().forwarding.sign(&introduction, self.engine.clock().now());
+        signed.inspect_err(|why| tracing::warn!(target: "identity", %why, "an identity is not forwarded")).ok()
     }
 
     /// Who asks. Nobody is counted, and told no more than it may know.

@@ -13,6 +13,7 @@ mod revoke;
 mod search;
 mod speaker;
 mod tally;
+mod verify_identity;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use arc_swap::ArcSwap;
 pub use authorize::{Action, AgentCall, AuthorizeRequest, Decision, TokenShown};
 use chance::Chance;
 use clock::Clock;
-pub use delegate::{DelegateRequest, Delegated, Delegation};
+pub use delegate::{DelegateRequest, Delegated, Delegation, Exchange};
 pub use introspect::{Introspected, Introspection, TokenTarget};
 pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
 pub use search::{Found, SearchRequest, Sought};

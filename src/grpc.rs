@@ -3,6 +3,8 @@
 mod admin_service;
 mod authenticate;
 mod decision_service;
+mod evidence;
+mod introduction;
 mod status;
 mod watch;
 mod wire;

@@ -1,12 +1,14 @@
-//! The HTTP face: decisions for `AuthZEN` clients, metrics, liveness, readiness.
+//! The HTTP face: decisions for `AuthZEN` clients, OAuth, metrics, liveness, readiness, published keys.
 
 mod authenticate;
 mod authzen;
 mod body;
 mod health;
 mod metrics;
+pub mod oauth;
 mod refusal;
 mod request_id;
+mod well_known;
 
 use std::sync::Arc;
 
@@ -27,15 +29,20 @@ pub struct Pages {
     pub registry: prometheus::Registry,
     /// Scheme, host and port at which others reach these pages; without it no address is published.
     pub public_url: Option<Arc<str>>,
+    /// How the OAuth face was configured.
+    pub oauth: oauth::Settings,
 }
 
 /// The pages of the HTTP listener. Metrics, health and what is well-known need no identity; only auditors see readiness
 /// in detail.
 pub fn routes(pages: Pages) -> Router {
+    let oauth = oauth::routes(pages.door.clone(), pages.public_url.clone(), pages.oauth);
     Router::new()
         .route("/metrics", get(metrics::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
+        .route("/.well-known/jwks.json", get(well_known::keys))
         .merge(authzen::routes())
         .with_state(pages)
+        .merge(oauth)
 }

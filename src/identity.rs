@@ -4,9 +4,12 @@ pub mod api_key;
 mod connection;
 pub mod forwarded;
 pub mod jwt;
+pub mod jwt_type;
 pub mod mtls;
+pub mod signing;
 pub mod spiffe;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use connection::{API_KEY_HEADER, FORWARDED_HEADER, Identified, SELF_ASSERTED_HEADER};
@@ -19,7 +22,7 @@ use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use api_key::ApiKeys;
 use forwarded::Forwarding;
-use jwt::{Issuers, VerifiedJwt};
+use jwt::{ClientConfig, Clients, Issuers, VerifiedJwt};
 use mtls::Certificate;
 use spiffe::{InvalidTemplate, Template};
 
@@ -35,9 +38,25 @@ pub struct Config {
     pub dns_templates: Vec<String>,
     /// Certificates without a URI and a DNS name that counts name an agent by their common name.
     pub allow_common_name: bool,
+    /// `[[identity.client]]`: the agents that authenticate to the OAuth endpoints with `private_key_jwt`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client: Vec<ClientConfig>,
+    /// The file with the digests of API keys, as `remit api-key new` prints them. None by default: no key is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_keys_file: Option<PathBuf>,
+    /// What forwarded identities are signed with.
+    pub forward: forwarded::Config,
     /// `[[identity.jwt]]`: the issuers whose JWTs are evidence.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub jwt: Vec<jwt::Config>,
+}
+
+impl Config {
+    /// Whether a client may be known by something else than its certificate.
+    #[must_use]
+    pub fn takes_other_evidence(&self) -> bool {
+        self.api_keys_file.is_some() || !self.jwt.is_empty()
+    }
 }
 
 impl Default for Config {
@@ -48,6 +67,9 @@ impl Default for Config {
             dns_templates: vec!["{agent}.ai-agents.svc.cluster.local".to_owned()],
             allow_common_name: false,
             jwt: Vec::new(),
+            client: Vec::new(),
+            api_keys_file: None,
+            forward: forwarded::Config::default(),
         }
     }
 }
@@ -74,6 +96,19 @@ impl Evidence<'_> {
         let Self { certificate, bearer, api_key, forwarded, self_asserted } = self;
         certificate.is_none() && [bearer, api_key, forwarded, self_asserted].iter().all(|told| told.is_none())
     }
+}
+
+/// Evidence of somebody that a request shows beside its caller's own. It has no `Debug`: it is a secret.
+#[derive(Clone, Copy)]
+pub enum Shown<'a> {
+    /// A JWT of a configured issuer.
+    Bearer(&'a str),
+    /// An API key.
+    ApiKey(&'a str),
+    /// What Remit signed for this receiver: an agent's name.
+    ForwardedTo(&'a str, &'a str),
+    /// What Remit signed for Remit itself.
+    Forwarded(&'a str),
 }
 
 /// Why nobody is the caller.
@@ -111,6 +146,8 @@ pub struct Sources {
     pub api_keys: ApiKeys,
     /// What Remit signed itself.
     pub forwarding: Forwarding,
+    /// Which clients' assertions are good.
+    pub clients: Clients,
 }
 
 /// Turns evidence into callers.
@@ -157,7 +194,7 @@ impl Identity {
             certificate.map(|certificate| self.by_certificate(certificate, policy, now)),
             bearer.map(|token| self.by_jwt(token, policy, now)),
             api_key.map(|key| self.by_api_key(key, policy, now)),
-            forwarded.map(|text| self.by_forwarded(text, policy, now)),
+            forwarded.map(|text| self.by_forwarded(None, text, policy, now)),
         ]
         .into_iter()
         .flatten();
@@ -174,6 +211,49 @@ impl Identity {
             return Err(Unidentified::Unauthenticated("x-remit-agent names another agent than the evidence"));
         }
         Ok(first)
+    }
+
+    /// The client that signed this assertion (RFC 7523) for one of these audiences. It holds no role.
+    ///
+    /// # Errors
+    /// Why it is nobody.
+    pub fn identify_client(
+        &self,
+        assertion: &str,
+        audiences: &[String],
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Caller, Unidentified> {
+        let agent = self.sources.clients.verify(assertion, audiences, now).map_err(Unidentified::Unauthenticated)?;
+        let agent = policy.name(agent.as_str()).cloned().unwrap_or(agent);
+        let identity = VerifiedIdentity {
+            subject: agent.shared(),
+            agent,
+            method: IdentityMethod::Jwt,
+            issuer: CLIENT_ISSUER.into(),
+            claims: Arc::default(),
+            verified_at: now,
+        };
+        Ok(Caller::new(Arc::new(identity), false))
+    }
+
+    /// Whom this is evidence of, whoever shows it.
+    ///
+    /// # Errors
+    /// Why it is nobody.
+    pub fn verify(
+        &self,
+        shown: Shown<'_>,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Arc<VerifiedIdentity>, Unidentified> {
+        let caller = match shown {
+            Shown::Bearer(token) => self.by_jwt(token, policy, now),
+            Shown::ApiKey(key) => self.by_api_key(key, policy, now),
+            Shown::Forwarded(text) => self.by_forwarded(None, text, policy, now),
+            Shown::ForwardedTo(audience, text) => self.by_forwarded(Some(audience), text, policy, now),
+        };
+        caller.map(|caller| Arc::clone(caller.identity()))
     }
 
     fn by_certificate(
@@ -217,8 +297,19 @@ impl Identity {
         Ok(Caller::new(Arc::new(identity), true))
     }
 
-    fn by_forwarded(&self, text: &str, policy: &Policy, now: Timestamp) -> Result<Caller, Unidentified> {
-        let identity = self.sources.forwarding.verify(text, now).map_err(Unidentified::Unauthenticated)?;
+    fn by_forwarded(
+        &self,
+        audience: Option<&str>,
+        text: &str,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Caller, Unidentified> {
+        let forwarding = &self.sources.forwarding;
+        let identity = match audience {
+            Some(audience) => forwarding.verify_for(audience, text, now),
+            None => forwarding.verify(text, now),
+        };
+        let identity = identity.map_err(Unidentified::Unauthenticated)?;
         let agent = policy.name(identity.agent.as_str()).cloned().unwrap_or(identity.agent);
         // What was forwarded holds no role: it says who asked somebody else.
         Ok(Caller::new(Arc::new(VerifiedIdentity { agent, ..identity }), false))
@@ -271,6 +362,8 @@ impl Identity {
     }
 }
 
+/// The issuer of identities by a client's own key.
+const CLIENT_ISSUER: &str = "remit:client-key";
 /// The issuer of identities by API key.
 const API_KEY_ISSUER: &str = "remit:api-key";
 

@@ -3,9 +3,11 @@
 //! A token's text is `base64url(payload) "." hex(HMAC-SHA-256(key, payload))`, base64url with padding and
 //! 64 lower-case hex digits. A keyring has one to four keys: the first seals, all open.
 
+mod closed_file;
 mod file;
 mod seal;
 
+pub use closed_file::{ClosedFileError, read_closed};
 pub use file::{KeyFile, KeyFileError, KeyFiles};
 pub use seal::{Key, VerifiedToken};
 

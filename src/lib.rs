@@ -12,6 +12,7 @@
 //! | [`keyring`] | Seals and opens tokens; the only room that knows a key. |
 //! | [`state`] | Counts uses, and knows what is revoked. |
 //! | [`events`] | Numbers, records and streams what was decided. |
+//! | [`agent_card`] | What an A2A card says of its security. |
 //! | [`audit`] | Reads audit logs: are they what was written? |
 //! | [`policy_file`] | Reads, checks and watches the policy; the last good one stays. |
 //! | [`transport`] | Sockets, TLS, HTTP/2 with its limits. |
@@ -21,12 +22,13 @@
 //! | [`api`] | The messages that `proto/` generates. |
 //! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
-//! | [`http`] | `AuthZEN`, metrics, liveness, readiness. |
+//! | [`http`] | `AuthZEN`, OAuth, metrics, liveness, readiness, published keys. |
 //! | [`telemetry`] | The log. |
 //! | [`shutdown`] | The first signal drains, the second stops. |
 //! | [`config`] | The only reader of settings and environment. |
 //! | [`server`] | Builds every room, joins them, and runs. |
 
+pub mod agent_card;
 pub mod api;
 pub mod audit;
 pub mod cli;

@@ -202,8 +202,16 @@ fn http_service(
         Security::Plain(Protocol::Auto)
     };
     let (port, listener) = bind(config.http.listen, "[http] listen")?;
-    let public_url = config.http.published_at(port).map(Arc::from);
-    let pages = http::Pages { door, examine: Arc::clone(examine), registry: built.registry.clone(), public_url };
+    let pages = http::Pages {
+        door,
+        examine: Arc::clone(examine),
+        registry: built.registry.clone(),
+        public_url: config.http.published_at(port).map(Arc::from),
+        oauth: http::oauth::Settings {
+            offline_jwt: config.http.offline_jwt,
+            asks_for_certificates: config.http.client_ca.is_some(),
+        },
+    };
     let gate = Gate::new(built.admin_gate.limits().clone());
     Ok((port, serve(listener, security, http::routes(pages), gate, drain.clone())))
 }

@@ -24,6 +24,7 @@ const HOUSE: &[Room] = &[
     Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim", "cel"] },
     Room { name: "digest", rooms: &[], crates: &["faster_hex", "sha2"] },
     Room { name: "json", rooms: &[], crates: &["serde", "serde_json"] },
+    Room { name: "agent_card", rooms: &["json"], crates: &["serde_json"] },
     Room {
         name: "keyring",
         rooms: &["domain"],
@@ -73,8 +74,9 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "identity",
-        rooms: &["digest", "domain", "json", "transport"],
-        // Of jsonwebtoken only the cryptography is used: what it takes by default, RFC 8725 refuses.
+        // Of the keyring it wants the rule which files are closed to others.
+        rooms: &["digest", "domain", "json", "keyring", "transport"],
+        // Of jsonwebtoken only the cryptography is used, SHA-256 of tokens for their cache included.
         crates: &[
             "serde",
             "serde_json",
@@ -86,9 +88,11 @@ const HOUSE: &[Room] = &[
             "moka",
             "parking_lot",
             "reqwest",
+            "subtle",
             "tokio",
             "tracing",
             "url",
+            "zeroize",
         ],
     },
     Room {
@@ -120,7 +124,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "http",
         rooms: &["readiness", "domain", "door", "engine", "events", "identity", "json", "state", "transport"],
-        crates: &["axum", "prometheus", "serde_json", "tokio", "tokio_stream"],
+        crates: &["axum", "prometheus", "serde_json", "tokio", "tokio_stream", "tracing", "url"],
     },
     Room { name: "telemetry", rooms: &[], crates: &["serde", "tracing_subscriber"] },
     Room { name: "shutdown", rooms: &[], crates: &["tokio", "tokio_util", "tracing"] },
@@ -159,6 +163,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "cli",
         rooms: &[
+            "agent_card",
             "api",
             "audit",
             "config",
@@ -166,6 +171,7 @@ const HOUSE: &[Room] = &[
             "digest",
             "domain",
             "engine",
+            "identity",
             "keyring",
             "policy_file",
             "server",

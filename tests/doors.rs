@@ -103,7 +103,13 @@ mod tests {
             let service = DecisionService::new(door.clone(), CancellationToken::new());
             let examine: Examine = Arc::new(Condition::default);
             let registry = prometheus::Registry::new();
-            let router = http::routes(http::Pages { door, examine, registry, public_url: None });
+            let router = http::routes(http::Pages {
+                door,
+                examine,
+                registry,
+                public_url: None,
+                oauth: http::oauth::Settings::default(),
+            });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             Self { engine, service, router, tokens, runtime }
         }
@@ -149,6 +155,7 @@ mod tests {
                 action,
                 token: (!message.token.is_empty()).then_some(message.token.as_str()),
                 agent: question.agent.and_then(|place| present(AGENTS[place])),
+                agent_evidence: None,
                 destination: question.destination.and_then(|place| present(AGENTS[place])),
                 given: Given::default(),
                 dry_run: true,
@@ -181,7 +188,7 @@ mod tests {
             let requests = vec![self.message(question); 2];
             let request = Self::request(question, pb::BatchAuthorizeRequest { requests });
             let answer = self.runtime.block_on(self.service.batch_authorize(request)).unwrap().into_inner();
-            let [first, second] = <[_; 2]>::try_from(answer.responses).unwrap();
+            let [first, second] = <[_; 2]>::try_from(answer.responses).map_err(|answers| answers.len()).unwrap();
             assert_eq!((first.decision, first.reason), (second.decision, second.reason));
             first
         }

@@ -64,6 +64,8 @@ impl Authorize {
             method: method.unwrap_or_default(),
             path: path.unwrap_or_default(),
             destination: destination.unwrap_or_default(),
+            agent_credential: None,
+            forward_identity: false,
         };
         match client.decisions().await?.authorize(request).await {
             Ok(response) => answer(response.get_ref(), output),

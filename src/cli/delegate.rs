@@ -86,6 +86,7 @@ impl Delegate {
             max_depth: self.max_depth,
             delegatable: self.delegatable,
             audience: self.audience,
+            obo_credential: None,
             task: self.task.unwrap_or_default(),
             request_id: String::new(),
         };

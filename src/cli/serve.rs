@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{CliError, Outcome, keygen, output};
+use super::{CliError, Outcome, keygen, output, warn};
 use crate::config::{Config, ConfigError, Sources};
 use crate::dev_folder::{self, DevFolder, Ports};
 use crate::engine::clock::Clock;
@@ -84,7 +84,7 @@ impl Serve {
         }
         let failed = |error| CliError::new("the dev folder can't be laid out", error);
         let now = Clock::system().now();
-        let folder = DevFolder::lay_out(&self.dev_dir, &keygen::new_key(), now).map_err(failed)?;
+        let folder = DevFolder::lay_out(&self.dev_dir, keygen::new_key, now).map_err(failed)?;
         let (config, mut warnings) = Config::read(&self.sources(process))?;
         warnings.extend(folder.certify_agents(&config, now).map_err(failed)?);
         Ok(Prepared { config, folder: Some(folder), warnings })
@@ -101,12 +101,6 @@ impl Serve {
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         Self(error.to_string())
-    }
-}
-
-fn warn(warnings: &[String]) {
-    for warning in warnings {
-        output::complain(&format!("warning: {warning}"));
     }
 }
 

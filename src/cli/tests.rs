@@ -55,6 +55,8 @@ fn wrong_usage_is_2() {
         &["status", "--cert", "a.pem"],
         &["status", "--as", "a", "--cert", "a.pem", "--key", "a.key"],
         &["keygen", "--output", "yaml"],
+        &["agent-card"],
+        &["agent-card", "--in", "card.json", "--a2a", "0.2"],
     ] {
         assert!(!exit(wrong), "{wrong:?}");
         assert!(same(status(wrong), 2), "{wrong:?}");
@@ -64,6 +66,7 @@ fn wrong_usage_is_2() {
         &["revoke", "--agent", "a", "--quarantine", "--note", "why", "--as", "ops-admin"],
         &["watch", "--after", "0", "--agent", "a", "--result", "denied", "--reason", "TOKEN_EXPIRED", "--count", "3"],
         &["--output", "json", "status", "--as", "a"],
+        &["agent-card", "--in", "-", "--out", "card.json", "--config", "remit.toml", "--a2a", "0.3"],
         &["introspect", "--token-id", "00", "--as", "a", "--output", "json"],
     ] {
         assert!(exit(right), "{right:?}");

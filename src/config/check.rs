@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, PublicUrl};
 use crate::domain::limits;
-use crate::identity::jwt;
+use crate::domain::token::is_free_text;
+use crate::identity::jwt::{self, Clients};
+use crate::identity::signing::{ALSO_PUBLISHED, LONGEST_LIFE};
 use crate::identity::spiffe::Template;
 use crate::transport::listen::require_loopback;
 
@@ -25,6 +27,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     http(config)?;
     numbers(config)?;
     config.events.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+    forward(config)?;
+    oauth(config)?;
     jwt::check(&config.identity.jwt).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     templates(config)
 }
@@ -116,6 +120,59 @@ fn numbers(config: &Config) -> Result<(), ConfigError> {
 
 /// More threads than machines have cores would be a slip.
 const MOST_RUNTIMES: usize = 1024;
+
+/// What a token exchange may make, and for whom.
+fn oauth(config: &Config) -> Result<(), ConfigError> {
+    if config.http.offline_jwt && config.identity.forward.signing_key.is_none() {
+        return Err(invalid(
+            "[http] offline_jwt",
+            "needs a key to sign with: write [identity.forward] signing_key and issuer",
+        ));
+    }
+    Clients::check(&config.identity.client)
+        .map_err(|error| ConfigError::Invalid(format!("[[identity.client]] {error}")))?;
+    // Remit never takes back what it signs for others.
+    let own = config.http.public_url.as_ref().map(PublicUrl::as_str);
+    if config.identity.jwt.iter().any(|jwt| Some(jwt.issuer.as_str()) == own) {
+        return Err(invalid("[[identity.jwt]] issuer", "is [http] public_url: Remit takes no JWT of its own"));
+    }
+    Ok(())
+}
+
+fn forward(config: &Config) -> Result<(), ConfigError> {
+    let forward = &config.identity.forward;
+    let text = |key: &str| format!("[identity.forward] {key}");
+    match (&forward.signing_key, &forward.issuer) {
+        (Some(_), None) => {
+            let why = "is missing beside signing_key: write the URL of this service, or a name that no agent has";
+            return Err(invalid(&text("issuer"), why));
+        }
+        (None, Some(_)) => {
+            return Err(invalid(&text("signing_key"), "is missing beside issuer: name a PEM file with a private key"));
+        }
+        (None, None) if !forward.also_published.is_empty() => {
+            return Err(invalid(&text("also_published"), "needs a signing_key beside it"));
+        }
+        _ => {}
+    }
+    if forward.issuer.as_deref().is_some_and(|issuer| !is_free_text(issuer)) {
+        return Err(invalid(&text("issuer"), "has 1 to 256 bytes and no control characters"));
+    }
+    let ranges = [
+        ("ttl_seconds", forward.ttl_seconds, LONGEST_LIFE.as_secs()),
+        ("jwks_cache_seconds", forward.jwks_cache_seconds, LONGEST_CACHE_SECONDS),
+    ];
+    if let Some((key, found, most)) = ranges.iter().find(|(_, found, most)| !(1..=*most).contains(found)) {
+        return Err(invalid(&text(key), &format!("is {found} and has to be 1 to {most}")));
+    }
+    if forward.also_published.len() > ALSO_PUBLISHED {
+        return Err(invalid(&text("also_published"), &format!("has at most {ALSO_PUBLISHED} files")));
+    }
+    Ok(())
+}
+
+/// A key that is taken back has to be gone from everywhere within the hour.
+const LONGEST_CACHE_SECONDS: u64 = 3600;
 
 fn templates(config: &Config) -> Result<(), ConfigError> {
     let spiffe = config.identity.spiffe_templates.iter().map(|text| ("spiffe_templates", Template::spiffe(text)));

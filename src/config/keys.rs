@@ -15,11 +15,13 @@ pub(super) enum Kind {
     Flag,
     /// Comma-separated.
     List,
+    /// Comma-separated; in a file, relative to the file.
+    Paths,
     /// `[[key]]`: comma-separated paths, none of them `foreign`.
     KeyFiles,
 }
 
-/// A key of `remit.toml`.
+/// A key of `remit.toml`; a section within another has both names, with a dot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
     pub(super) section: &'static str,
@@ -41,6 +43,7 @@ pub(super) const KEYS: &[Key] = &[
     key("tls", "client_auth", Kind::Text),
     key("http", "listen", Kind::Text),
     key("http", "public_url", Kind::Text),
+    key("http", "offline_jwt", Kind::Flag),
     key("http", "tls_certificate", Kind::Path),
     key("http", "tls_key", Kind::Path),
     key("http", "client_ca", Kind::Path),
@@ -68,6 +71,12 @@ pub(super) const KEYS: &[Key] = &[
     key("identity", "allow_dns_san", Kind::Flag),
     key("identity", "dns_templates", Kind::List),
     key("identity", "allow_common_name", Kind::Flag),
+    key("identity", "api_keys_file", Kind::Path),
+    key("identity.forward", "signing_key", Kind::Path),
+    key("identity.forward", "issuer", Kind::Text),
+    key("identity.forward", "ttl_seconds", Kind::Integer),
+    key("identity.forward", "also_published", Kind::Paths),
+    key("identity.forward", "jwks_cache_seconds", Kind::Integer),
     key("telemetry", "log", Kind::Text),
     key("telemetry", "format", Kind::Text),
 ];
@@ -79,7 +88,7 @@ const fn key(section: &'static str, name: &'static str, kind: Kind) -> Key {
 impl Key {
     /// `REMIT_<SECTION>_<KEY>`.
     pub(super) fn variable(&self) -> String {
-        format!("REMIT_{}_{}", self.section, self.name).to_uppercase()
+        format!("REMIT_{}_{}", self.section, self.name).replace('.', "_").to_uppercase()
     }
 
     /// A table with this key alone.
@@ -91,13 +100,14 @@ impl Key {
         if self.kind == Kind::KeyFiles {
             return Ok(key_entries(&value));
         }
-        let section = Table::from_iter([(self.name.to_owned(), value)]);
-        Ok(Table::from_iter([(self.section.to_owned(), Value::Table(section))]))
+        let key = Table::from_iter([(self.name.to_owned(), value)]);
+        let around = |inner, name: &str| Table::from_iter([(name.to_owned(), Value::Table(inner))]);
+        Ok(self.section.rsplit('.').fold(key, around))
     }
 
     fn value(&self, text: &str) -> Result<Value, &'static str> {
         let list = || text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect();
-        if text.is_empty() && self.kind != Kind::List {
+        if text.is_empty() && !matches!(self.kind, Kind::List | Kind::Paths) {
             return Err("it is empty: give it a value, or don't set it");
         }
         match self.kind {
@@ -105,7 +115,7 @@ impl Key {
             Kind::Integer => text.parse().map(Value::Integer).map_err(|_| "it has to be a whole number"),
             Kind::Fraction => text.parse().map(Value::Float).map_err(|_| "it has to be a number"),
             Kind::Flag => text.parse().map(Value::Boolean).map_err(|_| "it has to be true or false"),
-            Kind::List | Kind::KeyFiles => Ok(Value::Array(list())),
+            Kind::List | Kind::Paths | Kind::KeyFiles => Ok(Value::Array(list())),
         }
     }
 }

@@ -15,15 +15,12 @@ const OTHER_VARIABLES: &[&str] = &["REMIT_TOKEN"];
 const NEAR: usize = 3;
 /// Keys that are known, and that this version does not act on.
 const LATER: &[&str] = &[
-    "api_keys_file",
     "candidate",
     "checkpoint_events",
     "checkpoint_seconds",
     "console",
     "ext_authz",
-    "forward",
     "mask",
-    "offline_jwt",
     "otlp_endpoint",
     "prefix",
     "replicas",
@@ -44,6 +41,7 @@ pub(super) fn file(name: &Path, text: &str, folder: &Path) -> Result<Table, Conf
     for key in KEYS {
         make_absolute(&mut table, key, folder);
     }
+    make_clients_absolute(&mut table, folder);
     Ok(table)
 }
 
@@ -74,7 +72,7 @@ pub(super) fn flags(flags: &[String]) -> Result<Table, ConfigError> {
         let bad = |why: String| ConfigError::Setting { place: format!("--set {flag}"), why };
         let (path, value) =
             flag.split_once('=').ok_or_else(|| bad("write it as SECTION.KEY=VALUE, e.g. grpc.listen=…".to_owned()))?;
-        let known = KEYS.iter().find(|key| path.split_once('.') == Some((key.section, key.name)));
+        let known = KEYS.iter().find(|key| path.rsplit_once('.') == Some((key.section, key.name)));
         let Some(key) = known else {
             let names: Vec<String> = KEYS.iter().map(|key| format!("{}.{}", key.section, key.name)).collect();
             let meant = closest(path, names.iter().map(String::as_str));
@@ -90,7 +88,7 @@ pub(super) fn flags(flags: &[String]) -> Result<Table, ConfigError> {
 pub(super) fn lay(lower: &mut Table, upper: Table) {
     for (name, value) in upper {
         match (lower.get_mut(&name), value) {
-            (Some(Value::Table(below)), Value::Table(above)) => below.extend(above),
+            (Some(Value::Table(below)), Value::Table(above)) => lay(below, above),
             (_, value) => {
                 lower.insert(name, value);
             }
@@ -106,18 +104,37 @@ fn setting(key: &Key, place: &str, value: &OsStr) -> Result<Table, ConfigError> 
     Ok(table)
 }
 
+/// The files of `[[identity.client]]`, which only a file can have.
+fn make_clients_absolute(table: &mut Table, folder: &Path) {
+    let clients = table.get_mut("identity").and_then(|identity| identity.get_mut("client"));
+    let entries = clients.and_then(Value::as_array_mut).into_iter().flatten();
+    entries.filter_map(|entry| entry.get_mut("jwks_file")).for_each(|path| put_into(folder, path));
+}
+
+fn put_into(folder: &Path, value: &mut Value) {
+    if let Value::String(path) = value
+        && !path.is_empty()
+        && let Some(joined) = folder.join(&*path).to_str()
+    {
+        joined.clone_into(path);
+    }
+}
+
 fn make_absolute(table: &mut Table, key: &Key, folder: &Path) {
     let join = |value: &mut Value| {
-        if let Value::String(path) = value
-            && !(path.is_empty() || key.kind == Kind::PathOrDash && path == "-")
-            && let Some(joined) = folder.join(&*path).to_str()
-        {
-            joined.clone_into(path);
+        let is_standard_output = key.kind == Kind::PathOrDash && value.as_str() == Some("-");
+        if !is_standard_output {
+            put_into(folder, value);
         }
     };
-    let Some(section) = table.get_mut(key.section) else { return };
+    let mut names = key.section.split('.');
+    let outermost = names.next().and_then(|name| table.get_mut(name));
+    let Some(section) = names.fold(outermost, |section, name| section?.get_mut(name)) else { return };
     match (key.kind, section) {
         (Kind::Path | Kind::PathOrDash, Value::Table(section)) => section.get_mut(key.name).into_iter().for_each(join),
+        (Kind::Paths, Value::Table(section)) => {
+            section.get_mut(key.name).and_then(Value::as_array_mut).into_iter().flatten().for_each(join);
+        }
         (Kind::KeyFiles, Value::Array(entries)) => {
             entries.iter_mut().filter_map(|entry| entry.get_mut(key.name)).for_each(join);
         }
@@ -159,9 +176,17 @@ mod tests {
         let mut count = 0;
         for (section, keys) in &table {
             let keys = if let Value::Array(entries) = keys { &entries[0] } else { keys };
-            for name in keys.as_table().unwrap().keys().filter(|name| !["foreign", "jwt"].contains(&name.as_str())) {
-                assert!(KEYS.iter().any(|key| key.section == section && key.name == name), "{section}.{name}");
-                count += 1;
+            for (name, value) in keys
+                .as_table()
+                .unwrap()
+                .iter()
+                .filter(|(name, _)| !["foreign", "jwt", "client"].contains(&name.as_str()))
+            {
+                let inner = value.as_table().map(|inner| inner.keys().map(|key| (format!("{section}.{name}"), key)));
+                for (section, name) in inner.map_or_else(|| vec![(section.clone(), name)], Iterator::collect) {
+                    assert!(KEYS.iter().any(|key| key.section == section && key.name == name), "{section}.{name}");
+                    count += 1;
+                }
             }
         }
         assert_eq!(count, KEYS.len());

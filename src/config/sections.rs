@@ -45,17 +45,20 @@ pub struct TlsConfig {
     /// Certificates that were taken back. None by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crl: Option<PathBuf>,
-    /// Whether a client must show a certificate. `required`, and nothing else in this version.
-    pub client_auth: Asked,
+    /// Whether a client must show a certificate: `required` or `optional`. By default it is required unless a client
+    /// may be known by something else, such as an API key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<Asked>,
 }
 
 /// Whether a client must show a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Asked {
     /// No certificate, no connection.
-    #[default]
     Required,
+    /// A client without one is let in and shows other evidence; one with a bad certificate is refused.
+    Optional,
 }
 
 /// `[http]`: the listener for JSON, metrics and health.
@@ -68,6 +71,9 @@ pub struct HttpConfig {
     /// address that is published. On loopback the default is `localhost` and the port; else nothing is published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<PublicUrl>,
+    /// Whether a token exchange may make JWTs for use without Remit, where counting and revocation end. Needs a signing
+    /// key in `[identity.forward]`. Default false.
+    pub offline_jwt: bool,
     /// The server's certificate, then its intermediates. None by default: plain text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_certificate: Option<PathBuf>,
@@ -167,7 +173,14 @@ impl Default for GrpcConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: loopback(7480), public_url: None, tls_certificate: None, tls_key: None, client_ca: None }
+        Self {
+            listen: loopback(7480),
+            public_url: None,
+            offline_jwt: false,
+            tls_certificate: None,
+            tls_key: None,
+            client_ca: None,
+        }
     }
 }
 
@@ -216,16 +229,18 @@ impl GrpcConfig {
 }
 
 impl TlsConfig {
-    /// The files as the transport takes them.
+    /// The files as the transport takes them. `takes_other_evidence`: a client may be known by something else.
     #[must_use]
-    pub fn files(&self) -> TlsFiles {
+    pub fn files(&self, takes_other_evidence: bool) -> TlsFiles {
         TlsFiles {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
             client_ca: Some(self.client_ca.clone()),
             crl: self.crl.clone(),
             client_auth: match self.client_auth {
-                Asked::Required => ClientAuth::Required,
+                Some(Asked::Optional) => ClientAuth::Optional,
+                None if takes_other_evidence => ClientAuth::Optional,
+                Some(Asked::Required) | None => ClientAuth::Required,
             },
         }
     }

@@ -17,6 +17,7 @@ client_auth = "required"
 [http]
 listen = "[::1]:5"
 public_url = "https://remit.example.com"
+offline_jwt = true
 tls_certificate = "http.pem"
 tls_key = "http.key"
 client_ca = "http-ca.pem"
@@ -54,6 +55,13 @@ spiffe_templates = ["spiffe://a/{agent}"]
 allow_dns_san = true
 dns_templates = ["{agent}.a"]
 allow_common_name = true
+api_keys_file = "api_keys.txt"
+[identity.forward]
+signing_key = "forward.key"
+issuer = "https://remit.example"
+ttl_seconds = 30
+also_published = ["next.pem"]
+jwks_cache_seconds = 15
 [[identity.jwt]]
 issuer = "https://idp.example"
 audience = "remit"
@@ -70,6 +78,9 @@ max_stale_seconds = 120
 issuer = "http://127.0.0.1:9"
 audience = ["a", "b"]
 discovery = true
+[[identity.client]]
+agent = "agent-deployer"
+jwks_file = "deployer.json"
 [telemetry]
 log = "debug"
 format = "text"
@@ -125,7 +136,7 @@ fn every_key_arrives_in_its_place() {
     let config = given.config();
     let at = |name: &str| given.folder.path().join(name);
     assert_eq!(config.grpc.limits().streams, 256);
-    assert_eq!(config.tls.files().certificate, at("server.pem"));
+    assert_eq!(config.tls.files(false).certificate, at("server.pem"));
     assert_eq!(config.tls.client_ca, PathBuf::from("/etc/ca.pem"));
     assert_eq!(config.http.files().unwrap().key, at("http.key"));
     assert_eq!(config.policy.roles().enforcement_points[0].as_str(), "gate");
@@ -267,9 +278,10 @@ fn an_unknown_key_is_shown_at_its_place() {
     let later = Given::file("[state]\nreplicas = 3\n").error();
     assert!(later.contains("this version of Remit does not act on `replicas`: remove it"), "{later}");
     for text in [
-        "[tls]\nclient_auth = \"optional\"\n",
+        "[tls]\nclient_auth = \"perhaps\"\n",
         "[state]\nbackend = \"valkey\"\n",
         "[[identity.jwt]]\naudiences = []\n",
+        "[[identity.client]]\n",
         "x =",
     ] {
         assert!(Given::file(text).error().contains("line "), "{text}");

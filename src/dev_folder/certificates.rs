@@ -18,6 +18,7 @@ use super::{DevFolderError, file_error};
 use crate::domain::agent::AgentName;
 use crate::domain::time::Timestamp;
 use crate::identity;
+use crate::identity::signing::ed25519_pem;
 use crate::identity::spiffe::Template;
 
 /// The CA's name, by which a CA made here is known again.
@@ -143,6 +144,12 @@ impl Certificates {
     }
 }
 
+/// A key for signing JWTs, Ed25519, as PEM.
+pub(super) fn signing_key() -> Result<Zeroizing<String>, DevFolderError> {
+    let der = Zeroizing::new(KeyPair::generate_for(&rcgen::PKCS_ED25519)?.serialize_der());
+    ed25519_pem(&der).ok_or_else(|| DevFolderError("the signing key that was made is none".to_owned()))
+}
+
 /// The agent's SPIFFE ID of the default template.
 fn spiffe_id(agent: &AgentName) -> Option<String> {
     let templates = identity::Config::default().spiffe_templates;
@@ -208,6 +215,6 @@ fn read<T>(path: &Path, look: impl FnOnce(&X509Certificate<'_>) -> T) -> Result<
 
 impl From<rcgen::Error> for DevFolderError {
     fn from(error: rcgen::Error) -> Self {
-        Self(format!("a certificate can't be made: {error}"))
+        Self(format!("a certificate or key can't be made: {error}"))
     }
 }

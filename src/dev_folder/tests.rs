@@ -13,7 +13,7 @@ fn config(folder: &DevFolder) -> Config {
 }
 
 fn lay_out(path: &Path, now: Timestamp) -> (DevFolder, Vec<String>) {
-    let folder = DevFolder::lay_out(path, &"ab".repeat(32), now).unwrap();
+    let folder = DevFolder::lay_out(path, || "ab".repeat(32).into(), now).unwrap();
     let warnings = folder.certify_agents(&config(&folder), now).unwrap();
     (folder, warnings)
 }
@@ -40,9 +40,11 @@ fn lays_out_what_a_service_needs() {
     assert!(warnings.is_empty());
     let found = contents(folder.path());
     let mut wanted: Vec<String> =
-        ["ca.key", "ca.pem", "hmac.key", "policy.json", "remit.toml", "server.key", "server.pem"]
+        ["api_keys.txt", "ca.key", "ca.pem", "forward.key", "hmac.key", "policy.json", "remit.toml", "server.key"]
+            .into_iter()
+            .chain(["server.pem", "api_keys/ops-admin.key", "api_keys/svc-demo.key"])
             .map(str::to_owned)
-            .to_vec();
+            .collect();
     for agent in ["coordinator", "analyst", "deployer", "writer", "validator"].map(|name| format!("agent-{name}")) {
         wanted.extend([format!("agents/{agent}.pem"), format!("agents/{agent}.key")]);
     }
@@ -119,7 +121,7 @@ fn a_new_ca_issues_everything_anew() {
     let first = contents(place.path());
     std::fs::remove_file(place.path().join("ca.pem")).unwrap();
     std::fs::remove_file(place.path().join("ca.key")).unwrap();
-    let folder = DevFolder::lay_out(place.path(), "", NOW).unwrap();
+    let folder = DevFolder::lay_out(place.path(), || String::new().into(), NOW).unwrap();
     folder.certify_agents(&config(&folder), NOW).unwrap();
     let second = contents(place.path());
     for name in ["server.pem", "agents/svc-demo.pem"] {
@@ -132,11 +134,11 @@ fn a_ca_of_somebody_else_is_left_alone() {
     let place = tempfile::tempdir().unwrap();
     lay_out(place.path(), NOW);
     std::fs::remove_file(place.path().join("ca.key")).unwrap();
-    let error = DevFolder::lay_out(place.path(), "", NOW).unwrap_err().to_string();
+    let error = DevFolder::lay_out(place.path(), || String::new().into(), NOW).unwrap_err().to_string();
     assert!(error.contains("without its key ca.key"), "{error}");
     std::fs::copy(place.path().join("server.pem"), place.path().join("ca.pem")).unwrap();
     std::fs::copy(place.path().join("server.key"), place.path().join("ca.key")).unwrap();
-    let error = DevFolder::lay_out(place.path(), "", NOW).unwrap_err().to_string();
+    let error = DevFolder::lay_out(place.path(), || String::new().into(), NOW).unwrap_err().to_string();
     assert!(error.contains("not a CA that Remit made"), "{error}");
 }
 

@@ -249,7 +249,11 @@ fn owns(entry: Option<&AgentPolicy>, agent: &str, asked: Asked<'_>) -> Result<()
     Ok(())
 }
 
-fn within_depth(policy: &Policy, hops: usize) -> Result<(), Denial> {
+/// Whether a chain may have so many hops.
+///
+/// # Errors
+/// `DELEGATION_DEPTH_EXCEEDED`.
+pub fn within_depth(policy: &Policy, hops: usize) -> Result<(), Denial> {
     let limit = policy.max_delegation_depth;
     if hops <= usize::from(limit) {
         return Ok(());

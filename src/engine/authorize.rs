@@ -34,6 +34,8 @@ pub struct AuthorizeRequest<'a> {
     pub token: Option<&'a str>,
     /// The agent that acts, if the caller names one.
     pub agent: Option<&'a str>,
+    /// Verified evidence for that agent, if the caller showed some; or why it is of nobody.
+    pub agent_evidence: Option<Result<&'a VerifiedIdentity, &'a Denial>>,
     /// The called or guarded agent, if the caller names one.
     pub destination: Option<&'a str>,
     /// What is said of the request beside this; for the policy's conditions.
@@ -95,6 +97,8 @@ pub struct Decision {
     pub chain: Vec<Arc<str>>,
     /// The token, if it opened.
     pub token: Option<TokenShown>,
+    /// The user behind the token's chain, where one is.
+    pub on_behalf_of: Option<Arc<str>>,
     /// Under which policy.
     pub policy: PolicyId,
     /// Nothing was spent, and nobody may act on it.
@@ -162,6 +166,7 @@ impl Engine {
             chain: chain(question, &found),
             agent: found.speaker.as_ref().map(|speaker| speaker.identity(question.now)),
             token: found.token.as_ref().map(|token| shown(token, left)),
+            on_behalf_of: found.token.as_ref().and_then(|token| token.claims().on_behalf_of.as_deref()).map(Arc::from),
             policy: question.policy().id.clone(),
             dry_run: request.dry_run,
         };
@@ -212,7 +217,7 @@ impl Engine {
     ) -> Result<Option<Denial>, Denial> {
         let Question { caller, request, now, .. } = question;
         let policy = question.policy();
-        let speaker = found.speaker.insert(Speaker::of(policy, caller, request.agent)?);
+        let speaker = found.speaker.insert(Speaker::of(policy, caller, request.agent, request.agent_evidence)?);
         let agent = speaker.agent.as_str();
         let destination = Speaker::destination(policy, caller, request.destination)?;
         self.in_good_standing(policy, agent, now)?;
@@ -383,6 +388,11 @@ fn event(decision: &Decision, question: Question<'_>, found: &Findings<'_>) -> E
     let kind = MessageType::CapabilityRequest;
     let mut event = super::recording::event(kind, &decision.outcome, decision.id, policy, caller, now);
     let named = || request.agent.map(|name| shared_name(policy, name));
+    if let Some(evidence) = found.speaker.as_ref().and_then(Speaker::evidence) {
+        event.identity_method = Some(evidence.method);
+        event.issuer = Arc::clone(&evidence.issuer);
+        event.is_self_asserted = evidence.is_self_asserted();
+    }
     event.from_agent = decision.agent.as_ref().map(|agent| agent.agent.shared()).or_else(named).unwrap_or_default();
     event.to_agent = match request.destination {
         Some(name) if request.action.call().is_some() => shared_name(policy, name),

@@ -31,6 +31,19 @@ pub struct DelegateRequest<'a> {
     pub request_id: &'a str,
     /// When the caller stops waiting.
     pub deadline: Timestamp,
+    /// What a token exchange adds; none for every other door.
+    pub exchange: Option<Exchange<'a>>,
+}
+
+/// What holds for a delegation that is a token exchange.
+#[derive(Clone, Copy)]
+pub struct Exchange<'a> {
+    /// The client that asks. It may be the target, holding evidence of the agent that delegates.
+    pub client: &'a Caller,
+    /// When the first of the shown evidence expires, in seconds: what is minted lives no longer.
+    pub expires_by: Option<u64>,
+    /// The one use is spent at once: what is minted leaves as a JWT that nobody counts.
+    pub is_offline: bool,
 }
 
 /// A token, and what it is good for.
@@ -51,6 +64,8 @@ pub struct Delegated {
     pub max_uses: u32,
     /// What the parent has left; none for a root.
     pub parent_left: Option<u32>,
+    /// The user behind its chain.
+    pub on_behalf_of: Option<String>,
 }
 
 /// The answer.
@@ -145,7 +160,8 @@ impl Engine {
         let from = parent.map(|parent| Parent { id: parent.id(), claims: parent.claims() });
         let id = self.chance.token_id();
         let quarantined = |name: &str| self.is_quarantined(policy, name);
-        let claims = attenuate(policy, quarantined, wished.asker(), from, &request.wish, now, id)?;
+        let mut claims = attenuate(policy, quarantined, wished.asker(), from, &request.wish, now, id)?;
+        within_evidence(&mut claims, request)?;
         let (text, tag) = keyring.seal(claims.clone())?;
         let place = self.ready_to_record(request.deadline, now, || Ok(())).await?;
         if let Some(parent) = parent {
@@ -162,6 +178,7 @@ impl Engine {
             resources: claims.resources.iter().map(ToString::to_string).collect(),
             max_uses: claims.max_uses,
             parent_left,
+            on_behalf_of: claims.on_behalf_of.as_ref().map(ToString::to_string),
         };
         Ok((place, delegated))
     }
@@ -184,19 +201,24 @@ impl Engine {
             foreign: None,
         };
         let (ledger, born) = (self.state.ledger(), wished.beginning.born);
-        let Some(parent) = parent else {
+        let left = if let Some(parent) = parent {
+            let is_retry = self.is_retry(wished.asker(), wished.request.request_id, parent.id(), wished.now);
+            let given = root_given(wished.policy(), parent);
+            let moved = ledger.mint_child(&record(parent), &child, &given, born);
+            moved.map(Some).map_err(|refused: Refused| {
+                if refused == Refused::Exhausted && !is_retry {
+                    self.tally.reuse_attempt(wished.asker());
+                }
+                refused.denial()
+            })?
+        } else {
             let minted = ledger.mint(&child, &claims.capabilities, born);
-            return minted.map(|()| None).map_err(|refused| refused.denial());
+            minted.map(|()| None).map_err(|refused| refused.denial())?
         };
-        let is_retry = self.is_retry(wished.asker(), wished.request.request_id, parent.id(), wished.now);
-        let given = root_given(wished.policy(), parent);
-        let moved = ledger.mint_child(&record(parent), &child, &given, born);
-        moved.map(Some).map_err(|refused: Refused| {
-            if refused == Refused::Exhausted && !is_retry {
-                self.tally.reuse_attempt(wished.asker());
-            }
-            refused.denial()
-        })
+        if wished.request.is_offline() {
+            ledger.spend(&child, &[], born).map_err(|refused| refused.denial())?;
+        }
+        Ok(left)
     }
 
     fn note_refused(&self, wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>, denial: &Denial) {
@@ -206,16 +228,44 @@ impl Engine {
         }
         let held = parent.map(VerifiedToken::claims).filter(|claims| claims.holder == agent);
         if is_escalation(policy, agent, held, wish) {
-            self.tally.escalation_attempt(agent);
+            // Whoever asked for too much did it, and not the agent whose evidence it showed.
+            self.tally.escalation_attempt(wished.request.client(wished.caller).agent().as_str());
         }
     }
+}
+
+impl<'a> DelegateRequest<'a> {
+    fn is_offline(&self) -> bool {
+        self.exchange.is_some_and(|exchange| exchange.is_offline)
+    }
+
+    /// Who asks: the agent that delegates, or the client of an exchange.
+    fn client(&self, caller: &'a Caller) -> &'a Caller {
+        self.exchange.map_or(caller, |exchange| exchange.client)
+    }
+}
+
+/// An exchange mints nothing that outlives the evidence it was shown. A wished lifetime is refused and not trimmed.
+fn within_evidence(claims: &mut Claims<'_>, request: &DelegateRequest<'_>) -> Result<(), Denial> {
+    let Some(limit) = request.exchange.and_then(|exchange| exchange.expires_by) else { return Ok(()) };
+    if limit <= claims.issued_at {
+        return Err(Denial::new(Reason::TokenExpired, "the subject's or the actor's token has expired: get a new one"));
+    }
+    if request.wish.ttl_seconds.is_some() && claims.expires_at > limit {
+        let left = limit.saturating_sub(claims.issued_at);
+        let message = format!("the wished lifetime is more than the subject's and the actor's tokens leave, {left} s");
+        return Err(Denial::new(Reason::LifetimeNotAllowed, message));
+    }
+    claims.expires_at = claims.expires_at.min(limit);
+    Ok(())
 }
 
 fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>) -> Event {
     let Wished { caller, request, now, .. } = wished;
     let (policy, wish) = (wished.policy(), &request.wish);
     let kind = MessageType::Delegate;
-    let mut event = super::recording::event(kind, &delegation.outcome, delegation.id, policy, caller, now);
+    let client = request.client(caller);
+    let mut event = super::recording::event(kind, &delegation.outcome, delegation.id, policy, client, now);
     event.from_agent = caller.agent().shared();
     event.to_agent = shared_name(policy, wish.to);
     event.chain = asked_chain(wished, parent);
@@ -227,7 +277,10 @@ fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedTo
     };
     let minted = delegation.outcome.as_ref().ok();
     event.token_id = minted.map(|minted| minted.id).or(parent.map(VerifiedToken::id));
-    event.remaining_uses = minted.map(|minted| minted.max_uses);
+    event.remaining_uses = minted.map(|minted| if request.is_offline() { 0 } else { minted.max_uses });
+    if request.is_offline() {
+        event.note = Brief::copied("offline: counting and revocation end here");
+    }
     event.request_id = Brief::copied(request.request_id);
     let claims = parent.map(VerifiedToken::claims);
     let task = wish.task.as_deref().or(claims.and_then(|claims| claims.task.as_deref()));

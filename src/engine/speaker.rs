@@ -17,12 +17,36 @@ pub struct Speaker {
     pub agent: AgentName,
     caller: Arc<VerifiedIdentity>,
     is_stated: bool,
+    /// What was shown for the agent beside the caller's word.
+    evidence: Option<VerifiedIdentity>,
 }
 
 impl Speaker {
     /// Who acts when this caller asks: an enforcement point must name the agent, any other caller names itself or nobody.
-    pub(super) fn of(policy: &Policy, caller: &Caller, named: Option<&str>) -> Result<Self, Denial> {
-        let itself = || Self { agent: caller.agent().clone(), caller: Arc::clone(caller.identity()), is_stated: false };
+    /// Evidence has to be of that agent.
+    pub(super) fn of(
+        policy: &Policy,
+        caller: &Caller,
+        named: Option<&str>,
+        evidence: Option<Result<&VerifiedIdentity, &Denial>>,
+    ) -> Result<Self, Denial> {
+        let speaker = Self::stated(policy, caller, named)?;
+        let Some(evidence) = evidence.transpose().map_err(Denial::clone)? else { return Ok(speaker) };
+        if evidence.agent != speaker.agent {
+            let message = format!("agent_credential is evidence of {} and not of {}", evidence.agent, speaker.agent);
+            return Err(Denial::new(Reason::RequestMalformed, message));
+        }
+        Ok(Self { evidence: Some(evidence.clone()), ..speaker })
+    }
+
+    fn stated(policy: &Policy, caller: &Caller, named: Option<&str>) -> Result<Self, Denial> {
+        let by_caller = |agent: &AgentName, is_stated| Self {
+            agent: agent.clone(),
+            caller: Arc::clone(caller.identity()),
+            is_stated,
+            evidence: None,
+        };
+        let itself = || by_caller(caller.agent(), false);
         let listed = policy.enforcement_point(caller.agent().as_str());
         match (listed, named) {
             (None, None) => Ok(itself()),
@@ -53,7 +77,7 @@ impl Speaker {
                     return Err(Denial::new(Reason::CallerNotEnforcementPoint, message));
                 }
                 let Some(agent) = policy.name(name) else { return Err(super::no_such_agent(policy, name)) };
-                Ok(Self { agent: agent.clone(), caller: Arc::clone(caller.identity()), is_stated: true })
+                Ok(by_caller(agent, true))
             }
         }
     }
@@ -76,14 +100,24 @@ impl Speaker {
         Err(Denial::new(Reason::CallerNotEnforcementPoint, message))
     }
 
-    /// The claims of the agent's own evidence; none where somebody else stated it.
+    /// What was shown for the agent beside the caller's word.
+    #[must_use]
+    pub fn evidence(&self) -> Option<&VerifiedIdentity> {
+        self.evidence.as_ref()
+    }
+
+    /// The claims of the agent's own evidence; none where somebody else stated it and showed none.
     pub(super) fn claims(&self) -> Option<&Map<String, Value>> {
-        (!self.is_stated).then_some(self.caller.claims.as_ref())
+        let own = (!self.is_stated).then_some(self.caller.as_ref());
+        self.evidence.as_ref().or(own).map(|identity| identity.claims.as_ref())
     }
 
     /// The agent's identity as the answer shows it.
     #[must_use]
     pub fn identity(&self, now: Timestamp) -> VerifiedIdentity {
+        if let Some(evidence) = &self.evidence {
+            return evidence.clone();
+        }
         if !self.is_stated {
             return VerifiedIdentity::clone(&self.caller);
         }

@@ -4,12 +4,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::authenticate::enter;
-use super::{status, watch, wire};
+use super::{evidence, introduction, status, watch, wire};
 use crate::api as pb;
+use crate::domain::caller::VerifiedIdentity;
 use crate::domain::limits;
 use crate::domain::reason::Denial;
 use crate::door::{Door, Visit};
-use crate::engine::{NotReinstated, Verb};
+use crate::engine::{Decision, NotReinstated, Verb};
 use tokio_util::sync::CancellationToken;
 
 /// Answers agents and the services that guard something.
@@ -25,15 +26,20 @@ impl DecisionService {
         Self { door, shutdown }
     }
 
+    async fn decide(&self, visit: &Visit, request: &pb::AuthorizeRequest) -> Result<Decision, wire::Malformed> {
+        let malformed = |_: &wire::Malformed| self.door.engine().tally().malformed(Verb::Authorize);
+        let mut question = wire::authorize(request, visit.deadline).inspect_err(malformed)?;
+        introduction::check(&self.door, request).inspect_err(malformed)?;
+        let evidence = evidence::of_agent(&self.door, visit, request).inspect_err(malformed)?;
+        question.agent_evidence = evidence.as_ref().map(|found| found.as_ref().map(AsRef::as_ref));
+        Ok(self.door.engine().authorize_under(&visit.beginning, &visit.caller, &question).await)
+    }
+
     async fn authorize_one(&self, visit: &Visit, request: &pb::AuthorizeRequest) -> pb::AuthorizeResponse {
-        match wire::authorize(request, visit.deadline) {
-            Ok(request) => {
-                let decided = self.door.engine().authorize_under(&visit.beginning, &visit.caller, &request).await;
-                wire::authorize_response(decided)
-            }
+        match self.decide(visit, request).await {
+            Ok(decided) => introduction::answer(&self.door, visit, request, decided),
             Err(malformed) => {
                 let engine = self.door.engine();
-                engine.tally().malformed(Verb::Authorize);
                 let id = engine.events().decision_id();
                 wire::malformed_response(&malformed, id, &visit.policy().id, request.dry_run)
             }
@@ -45,10 +51,15 @@ impl DecisionService {
         visit: &Visit,
         request: &pb::DelegateRequest,
     ) -> Result<pb::DelegateResponse, Refusal> {
-        let request = wire::delegate(request, visit.deadline)
+        let taken_apart = || {
+            let mut wished = wire::delegate(request, visit.deadline)?;
+            wished.wish.on_behalf_of = evidence::of_user(&self.door, request)?;
+            Ok(wished)
+        };
+        let wished = taken_apart()
             .inspect_err(|_| self.door.engine().tally().malformed(Verb::Delegate))
             .map_err(Refusal::Malformed)?;
-        let delegated = self.door.engine().delegate_under(&visit.beginning, &visit.caller, &request).await;
+        let delegated = self.door.engine().delegate_under(&visit.beginning, &visit.caller, &wished).await;
         wire::delegate_response(delegated).map_err(Refusal::Denied)
     }
 }
@@ -83,17 +94,14 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         request: Request<pb::AuthorizeRequest>,
     ) -> Result<Response<pb::AuthorizeResponse>, Status> {
         let visit = enter(&self.door, &request)?;
-        let request = wire::authorize(request.get_ref(), visit.deadline).map_err(|malformed| {
-            self.door.engine().tally().malformed(Verb::Authorize);
-            status::malformed(&malformed)
-        })?;
-        let decided = self.door.engine().authorize_under(&visit.beginning, &visit.caller, &request).await;
+        let decided =
+            self.decide(&visit, request.get_ref()).await.map_err(|malformed| status::malformed(&malformed))?;
         match &decided.outcome {
             // What is malformed in the light of the policy is as malformed as any other request.
             Err(denial) if denial.reason() == crate::domain::reason::Reason::RequestMalformed => {
                 Err(status::malformed(&wire::Malformed::new("agent", denial.message().clone())))
             }
-            _ => Ok(Response::new(wire::authorize_response(decided))),
+            _ => Ok(Response::new(introduction::answer(&self.door, &visit, request.get_ref(), decided))),
         }
     }
 
@@ -175,6 +183,15 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         let target = wire::introspection(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
         let seen = self.door.engine().introspect(&visit.caller, target).map_err(|denial| status::refusal(&denial))?;
         Ok(Response::new(wire::introspect_response(seen)))
+    }
+
+    async fn verify_identity(
+        &self,
+        request: Request<pb::VerifyIdentityRequest>,
+    ) -> Result<Response<pb::VerifyIdentityResponse>, Status> {
+        let visit = enter(&self.door, &request)?;
+        let identity = evidence::identity(&self.door, &visit, request.get_ref())?;
+        Ok(Response::new(wire::identity_response(VerifiedIdentity::clone(&identity))))
     }
 
     async fn watch_decisions(

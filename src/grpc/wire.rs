@@ -12,8 +12,8 @@ use prost_types::value::Kind;
 use prost_types::{Duration, Struct, Value};
 
 pub(super) use answer::{
-    authorize_response, delegate_response, introspect_response, malformed_refusal, malformed_response, refusal,
-    timestamp,
+    authorize_response, delegate_response, identity_response, introspect_response, malformed_refusal,
+    malformed_response, refusal, timestamp,
 };
 pub(super) use event::{decision_event, filter, gap, heartbeat};
 
@@ -71,6 +71,9 @@ pub(super) fn authorize(
         method,
         path,
         destination,
+        // Verified elsewhere: it needs more than the message.
+        agent_credential: _,
+        forward_identity: _,
     } = request;
     check_context(context.as_ref())?;
     let action = action(capability, resource, method, path)?;
@@ -85,6 +88,7 @@ pub(super) fn authorize(
         action,
         token,
         agent: present(agent).map(|name| agent_name("agent", name)).transpose()?,
+        agent_evidence: None,
         destination: present(destination).map(|name| agent_name("destination", name)).transpose()?,
         given: Given { context: context.as_ref().map(facts), ..Given::default() },
         dry_run: *dry_run,
@@ -105,6 +109,8 @@ pub(super) fn delegate(request: &pb::DelegateRequest, deadline: Timestamp) -> Re
         max_depth,
         delegatable,
         audience,
+        // Verified elsewhere: it needs more than the message.
+        obo_credential: _,
         task,
         request_id,
     } = request;
@@ -125,7 +131,8 @@ pub(super) fn delegate(request: &pb::DelegateRequest, deadline: Timestamp) -> Re
         task: present(text("task", task)?).map(Cow::Borrowed),
         on_behalf_of: None,
     };
-    Ok(DelegateRequest { wish, parent: present(parent_token), request_id: text("request_id", request_id)?, deadline })
+    let request_id = text("request_id", request_id)?;
+    Ok(DelegateRequest { wish, parent: present(parent_token), request_id, deadline, exchange: None })
 }
 
 /// What is to end, taken apart.

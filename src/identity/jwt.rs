@@ -3,6 +3,7 @@
 //! Verification is synchronous and waits for nothing: it uses the keys that are at hand. A [`Refresher`] an issuer
 //! fetches them in the background; a token whose key is not known asks it for newer ones, and is refused.
 
+mod assertion;
 mod claims;
 mod compact;
 mod config;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 
+pub use assertion::{ClientConfig, ClientKeysError, Clients};
 pub use config::{Algorithm, Audience, Config, Discovery};
 pub use fetch::{Client, FetchError};
 pub use keys::InvalidKeySet;
@@ -239,6 +241,8 @@ mod fetch_tests;
 mod keys_tests;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod trust_tests;
 #[cfg(test)]
 mod verify_tests;
 #[cfg(test)]

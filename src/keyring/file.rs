@@ -1,18 +1,10 @@
 //! Keys from files, one key a file, as Vault Agent, the CSI driver or a Kubernetes Secret mount them.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use zeroize::Zeroizing;
-
+use super::closed_file::{ClosedFileError, read_closed};
 use super::{InvalidKeyring, Key, Keyring};
 use crate::domain::limits;
-
-const READABLE_BY_OTHERS: u32 = 0o004;
-const READABLE_BY_GROUP: u32 = 0o040;
-const WRITABLE_BY_ANYBODY_ELSE: u32 = 0o022;
 
 /// A file with one key: its bytes without a final newline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,16 +22,10 @@ pub struct KeyFiles(pub Vec<KeyFile>);
 /// Why a keyring could not be read from its files.
 #[derive(Debug)]
 pub enum KeyFileError {
-    /// The file can't be read.
-    Unreadable(PathBuf, std::io::Error),
-    /// The file is not a plain file.
-    NotAFile(PathBuf),
-    /// Others than the owner can read or write the file; its mode.
-    Exposed(PathBuf, u32),
+    /// The file can't be read, or others can.
+    File(ClosedFileError),
     /// The key has fewer than 32 bytes.
     Short(PathBuf, usize),
-    /// The file is far too long for a key.
-    Long(PathBuf),
     /// The keys don't make a keyring.
     Keyring(InvalidKeyring),
 }
@@ -47,24 +33,16 @@ pub enum KeyFileError {
 impl std::fmt::Display for KeyFileError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unreadable(path, error) => {
-                write!(f, "the key file {} can't be read: {error}; make one with `remit keygen`", path.display())
+            Self::File(error @ ClosedFileError::Unreadable(..)) => {
+                write!(f, "{error}; make one with `remit keygen`")
             }
-            Self::NotAFile(path) => write!(f, "the key file {} is not a plain file", path.display()),
-            Self::Exposed(path, mode) => write!(
-                f,
-                "the key file {} has mode {mode:04o}, so that others can read or write it: chmod 600 it, or 640 if its group is this process's own",
-                path.display()
-            ),
+            Self::File(error) => write!(f, "{error}"),
             Self::Short(path, bytes) => write!(
                 f,
                 "the key in {} has {bytes} bytes and needs at least {}: make one with `remit keygen`",
                 path.display(),
                 limits::KEY_BYTES
             ),
-            Self::Long(path) => {
-                write!(f, "the key file {} has more than {} bytes", path.display(), limits::KEY_FILE_BYTES)
-            }
             Self::Keyring(invalid) => write!(f, "{invalid}"),
         }
     }
@@ -85,39 +63,10 @@ impl KeyFiles {
 
 impl KeyFile {
     fn read(&self) -> Result<Key, KeyFileError> {
-        let unreadable = |error| KeyFileError::Unreadable(self.path.clone(), error);
-        let before = std::fs::metadata(&self.path).map_err(unreadable)?;
-        if !before.is_file() {
-            return Err(KeyFileError::NotAFile(self.path.clone()));
-        }
-        let file = File::open(&self.path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
-        private(&self.path, &metadata)?;
-        let limit = limits::KEY_FILE_BYTES;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(limit.saturating_add(1)));
-        let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        file.take(bound).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() > limit {
-            return Err(KeyFileError::Long(self.path.clone()));
-        }
+        let bytes = read_closed(&self.path, limits::KEY_FILE_BYTES).map_err(KeyFileError::File)?;
         let key = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         Key::new(key, self.foreign).ok_or_else(|| KeyFileError::Short(self.path.clone(), key.len()))
     }
-}
-
-/// Readable by the owner, and by the group if it is the process's own (Kubernetes' `fsGroup`); nobody else writes.
-fn private(path: &Path, metadata: &std::fs::Metadata) -> Result<(), KeyFileError> {
-    let mode = metadata.mode() & 0o7777;
-    let by_strangers = mode & READABLE_BY_GROUP != 0 && !is_own_group(metadata.gid());
-    if mode & (READABLE_BY_OTHERS | WRITABLE_BY_ANYBODY_ELSE) != 0 || by_strangers {
-        return Err(KeyFileError::Exposed(path.to_owned(), mode));
-    }
-    Ok(())
-}
-
-fn is_own_group(group: u32) -> bool {
-    let supplementary = rustix::process::getgroups().unwrap_or_default();
-    rustix::process::getegid().as_raw() == group || supplementary.iter().any(|own| own.as_raw() == group)
 }
 
 #[cfg(test)]
@@ -145,7 +94,7 @@ mod tests {
     fn refuses_what_others_can_read_or_write() {
         for mode in [0o604, 0o644, 0o620, 0o602] {
             let (_dir, files) = key_file(&[b'k'; 32], mode);
-            assert!(matches!(files.read(), Err(KeyFileError::Exposed(..))), "{mode:o}");
+            assert!(matches!(files.read(), Err(KeyFileError::File(ClosedFileError::Exposed(..)))), "{mode:o}");
         }
     }
 
@@ -156,10 +105,10 @@ mod tests {
         assert!(matches!(error, KeyFileError::Short(_, 16)));
         assert!(!error.to_string().contains("secret"));
         let (_dir, files) = key_file(&[b'k'; 5000], 0o600);
-        assert!(matches!(files.read(), Err(KeyFileError::Long(_))));
+        assert!(matches!(files.read(), Err(KeyFileError::File(ClosedFileError::Long(..)))));
         let missing = KeyFiles(vec![KeyFile { path: "/nonexistent/key".into(), foreign: false }]);
-        assert!(matches!(missing.read(), Err(KeyFileError::Unreadable(..))));
+        assert!(matches!(missing.read(), Err(KeyFileError::File(ClosedFileError::Unreadable(..)))));
         let directory = KeyFiles(vec![KeyFile { path: "/".into(), foreign: false }]);
-        assert!(matches!(directory.read(), Err(KeyFileError::NotAFile(_))));
+        assert!(matches!(directory.read(), Err(KeyFileError::File(ClosedFileError::NotAFile(_)))));
     }
 }

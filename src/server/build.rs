@@ -11,11 +11,14 @@ use super::ServerError;
 use super::troubles::Troubles;
 use crate::config::Config;
 use crate::digest::sha256_hex;
+use crate::domain::time::Timestamp;
 use crate::engine::chance::Chance;
 use crate::engine::clock::Clock;
 use crate::engine::{Engine, InForce, Parts, Tally};
 use crate::events::{Events, OnFailure};
-use crate::identity::jwt::Issuers;
+use crate::identity::api_key::ApiKeys;
+use crate::identity::forwarded::Forwarding;
+use crate::identity::jwt::{Clients, Issuers};
 use crate::identity::{Identity, Sources};
 use crate::keyring::KeyFiles;
 use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
@@ -51,7 +54,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     let http_tls = http_tls(config, &clock)?;
     let identity =
         Identity::new(config.identity.clone(), is_dev).map_err(|error| ServerError::new("[identity]", error))?;
-    let identity = identity.with_sources(sources(config)?);
+    let identity = identity.with_sources(sources(config, clock.now())?);
 
     let file = PolicyFile::new(config.policy.file.clone(), config.policy.roles(), sha256_hex);
     let first =
@@ -118,19 +121,27 @@ fn warn_of_time(clock: &Clock) {
 const WALL_BEHIND: Duration = Duration::from_secs(10);
 
 /// A compiled policy as the engine takes it.
-pub(super) fn in_force(compiled: Compiled, now: crate::domain::time::Timestamp) -> InForce {
+pub(super) fn in_force(compiled: Compiled, now: Timestamp) -> InForce {
     let Compiled { policy, warnings, source } = compiled;
     InForce { policy, source, warnings: warnings.iter().map(|warning| warning.render(false)).collect(), loaded_at: now }
 }
 
 /// What evidence beside certificates is checked against.
-fn sources(config: &Config) -> Result<Sources, ServerError> {
+fn sources(config: &Config, now: Timestamp) -> Result<Sources, ServerError> {
+    let api_keys = config.identity.api_keys_file.clone().map(ApiKeys::read).transpose();
+    let forwarding = Forwarding::new(&config.identity.forward, now);
+    let clients = Clients::read(&config.identity.client, now);
     let issuers = Issuers::new(&config.identity.jwt).map_err(|error| ServerError::new("[identity]", error))?;
-    Ok(Sources { issuers, ..Sources::default() })
+    Ok(Sources {
+        issuers,
+        clients: clients.map_err(|error| ServerError::new("[[identity.client]]", error))?,
+        api_keys: api_keys.map_err(|error| ServerError::new("[identity] api_keys_file", error))?.unwrap_or_default(),
+        forwarding: forwarding.map_err(|error| ServerError::new("[identity.forward]", error))?,
+    })
 }
 
 fn tls(config: &Config, is_dev: bool, clock: &Clock) -> Result<TlsStore, ServerError> {
-    let mut files = config.tls.files();
+    let mut files = config.tls.files(config.identity.takes_other_evidence());
     if is_dev {
         // A caller may be a name and nothing else, so it need not have a certificate.
         files.client_auth = ClientAuth::Optional;

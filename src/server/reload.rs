@@ -13,6 +13,7 @@ use super::{ServerError, tls_stores};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::grpc::ReloadPolicy;
+use crate::identity::{Identity, Sources};
 use crate::keyring::KeyFiles;
 use crate::policy_file::{Reloaded, Status};
 use crate::transport::TlsStore;
@@ -47,6 +48,7 @@ pub(super) fn begin(
         engine: Arc::clone(&built.engine),
         stores: tls_stores(built),
         keys: Arc::new(built.keys.clone()),
+        identity: Arc::clone(&built.identity),
         troubles,
     };
     let poll = Duration::from_secs(config.policy.poll_seconds.max(1));
@@ -90,6 +92,7 @@ struct Files {
     engine: Arc<Engine>,
     stores: Vec<Arc<TlsStore>>,
     keys: Arc<KeyFiles>,
+    identity: Arc<Identity>,
     troubles: Troubles,
 }
 
@@ -121,6 +124,33 @@ impl Files {
             }
             Ok(Err(error)) => self.troubles.note("keys", Some(error)),
             Err(stopped) => self.troubles.note("keys", Some(stopped.to_string())),
+        }
+        self.read_evidence_again().await;
+    }
+
+    /// What evidence beside certificates is checked against. A file that is not good changes nothing.
+    async fn read_evidence_again(&self) {
+        let (identity, now) = (Arc::clone(&self.identity), self.engine.clock().now());
+        let reading = tokio::task::spawn_blocking(move || {
+            let Sources { api_keys, forwarding, clients, .. } = identity.sources();
+            let api_keys = api_keys.reload().map_err(|error| error.to_string());
+            let signing = forwarding.reload(now).map_err(|error| error.to_string());
+            let clients = clients.reload().map_err(|error| error.to_string());
+            [
+                ("api_keys", api_keys, "new API keys are in force"),
+                ("forward", signing, "a new signing key is announced"),
+                ("clients", clients, "new keys of clients are in force"),
+            ]
+        });
+        let read = match reading.await {
+            Ok(read) => read,
+            Err(stopped) => return self.troubles.note("api_keys", Some(stopped.to_string())),
+        };
+        for (concern, changed, news) in read {
+            if matches!(changed, Ok(true)) {
+                tracing::info!(target: "reload", "{news}");
+            }
+            self.troubles.note(concern, changed.err());
         }
     }
 }

@@ -1,12 +1,17 @@
 //! Who asks, by the evidence that a case gives.
 
+use std::sync::Arc;
+
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType, date_time_ymd};
-use remit::domain::caller::{Caller, IdentityMethod};
+use remit::domain::agent::AgentName;
+use remit::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
+use remit::domain::reason::{Denial, Reason};
+use remit::domain::time::Timestamp;
 use remit::identity::mtls::Certificate;
 use remit::identity::{Evidence as Shown, Identity, Unidentified};
 use serde_json::{Value, json};
 
-use crate::case::{By, CertificateNames, Evidence, Switches};
+use crate::case::{AgentEvidence, By, CertificateNames, Evidence, Switches};
 use crate::harness::World;
 
 const METHODS: [IdentityMethod; 7] = [
@@ -27,14 +32,33 @@ pub(crate) fn caller(world: &World, switches: &Switches, by: &By) -> Result<Resu
     };
     let Evidence { agent, method, privileged, claims, certificate, header } = evidence;
     if let Some(agent) = agent {
-        let found = METHODS.into_iter().find(|known| Some(known.as_str()) == method.as_deref());
-        let method = found.ok_or("`method` is none of the methods of identity")?;
+        let method = method_of(method.as_deref().unwrap_or_default())?;
         return Ok(Ok(world.caller_with(agent, method, *privileged, claims.clone())));
     }
     let identity = Identity::new(switches.identity.clone(), switches.dev).map_err(|error| error.to_string())?;
     let certificate = certificate.as_ref().map(made).transpose()?;
     let shown = Shown { certificate: certificate.as_ref(), self_asserted: header.as_deref(), ..Shown::default() };
     Ok(identity.identify(shown, &world.engine.policy().policy, world.now()).map_err(|nobody| answer(&nobody)))
+}
+
+/// What was shown for an agent, as a door hands it to the engine.
+pub(crate) fn agent_evidence(
+    shown: &AgentEvidence,
+    now: Timestamp,
+) -> Result<Result<VerifiedIdentity, Denial>, String> {
+    let AgentEvidence { agent, method, subject, issuer, claims } = shown;
+    let method = method_of(method)?;
+    let Some(agent) = agent else {
+        return Ok(Err(Denial::new(Reason::IdentityUnmapped, format!("{subject} belongs to no agent"))));
+    };
+    let agent = AgentName::parse(agent).map_err(|error| error.to_string())?;
+    let (subject, issuer) = (subject.as_str().into(), issuer.as_str().into());
+    Ok(Ok(VerifiedIdentity { agent, subject, method, issuer, claims: Arc::new(claims.clone()), verified_at: now }))
+}
+
+fn method_of(name: &str) -> Result<IdentityMethod, String> {
+    let found = METHODS.into_iter().find(|known| known.as_str() == name);
+    found.ok_or_else(|| "`method` is none of the methods of identity".to_owned())
 }
 
 fn answer(nobody: &Unidentified) -> Value {

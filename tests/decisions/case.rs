@@ -175,6 +175,8 @@ pub(crate) struct Authorize {
     /// A token's name.
     pub(crate) token: Option<String>,
     pub(crate) agent: Option<String>,
+    /// What was shown for the agent, and verified.
+    pub(crate) evidence: Option<AgentEvidence>,
     pub(crate) destination: Option<String>,
     pub(crate) method: Option<String>,
     pub(crate) path: Option<String>,
@@ -189,6 +191,18 @@ pub(crate) struct Authorize {
     #[serde(default)]
     pub(crate) request_id: String,
     pub(crate) deadline: Option<String>,
+}
+
+/// Verified evidence for an agent; without `agent` it is of nobody that policy knows.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AgentEvidence {
+    pub(crate) agent: Option<String>,
+    pub(crate) method: String,
+    pub(crate) subject: String,
+    pub(crate) issuer: String,
+    #[serde(default)]
+    pub(crate) claims: Map<String, Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -215,6 +229,8 @@ pub(crate) struct Delegate {
     #[serde(default)]
     pub(crate) audience: Vec<String>,
     pub(crate) task: Option<String>,
+    /// The user, as verified evidence names it.
+    pub(crate) obo: Option<String>,
     #[serde(default)]
     pub(crate) request_id: String,
     pub(crate) deadline: Option<String>,

@@ -158,10 +158,13 @@ impl<'c> Play<'c> {
             (None, None, Some(call)) => Does::Call(call),
             _ => return Err("name `cap` and `res`, `method` and `path`, or all four".to_owned()),
         };
+        let evidence =
+            step.evidence.as_ref().map(|shown| callers::agent_evidence(shown, self.world.now())).transpose()?;
         let request = AuthorizeRequest {
             action,
             token: step.token.as_deref().map(|name| self.names.text(name)).transpose()?,
             agent: step.agent.as_deref(),
+            agent_evidence: evidence.as_ref().map(Result::as_ref),
             destination: step.destination.as_deref(),
             given: Given {
                 context: Some(&step.context),
@@ -194,11 +197,12 @@ impl<'c> Play<'c> {
                 delegatable: step.delegatable,
                 audience: step.audience.iter().map(|name| Cow::Borrowed(name.as_str())).collect(),
                 task: step.task.as_deref().map(Cow::Borrowed),
-                on_behalf_of: None,
+                on_behalf_of: step.obo.as_deref().map(Cow::Borrowed),
             },
             parent: step.from.as_deref().map(|name| self.names.text(name)).transpose()?,
             request_id: &step.request_id,
             deadline: self.deadline(step.deadline.as_deref())?,
+            exchange: None,
         };
         let delegation = self.world.delegate(caller, &request);
         if let (Some(name), Ok(delegated)) = (&step.name, &delegation.outcome) {

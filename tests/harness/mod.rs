@@ -197,6 +197,7 @@ impl World {
             action: Action::Use(capability, resource),
             token: None,
             agent: None,
+            agent_evidence: None,
             destination: None,
             given: Given::default(),
             dry_run: false,
@@ -207,7 +208,7 @@ impl World {
 
     /// A wish for the root of a new chain.
     pub(crate) fn root<'a>(&self, wish: Wish<'a>) -> DelegateRequest<'a> {
-        DelegateRequest { wish, parent: None, request_id: "", deadline: self.now().after(PATIENCE) }
+        DelegateRequest { wish, parent: None, request_id: "", deadline: self.now().after(PATIENCE), exchange: None }
     }
 
     /// A wish for a child of this token.

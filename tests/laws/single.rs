@@ -87,8 +87,13 @@ async fn delegate(
         task: stated.says(5).then(|| "task-1".into()),
         on_behalf_of: None,
     };
-    let request =
-        DelegateRequest { wish, parent, request_id: "", deadline: world.clock.now().after(Duration::from_secs(1)) };
+    let request = DelegateRequest {
+        wish,
+        parent,
+        request_id: "",
+        deadline: world.clock.now().after(Duration::from_secs(1)),
+        exchange: None,
+    };
     world.engine.delegate(&caller(from), &request).await.outcome
 }
 

@@ -71,6 +71,7 @@ impl World {
             action,
             token,
             agent: ask.agent.as_deref(),
+            agent_evidence: None,
             destination: ask.destination.as_deref(),
             given: Given::default(),
             dry_run: ask.dry_run,
@@ -98,6 +99,7 @@ impl World {
             parent,
             request_id: "",
             deadline: self.deadline(wish.late),
+            exchange: None,
         };
         self.engine.delegate(&caller(&wish.caller), &request).await
     }

@@ -30,6 +30,7 @@ def make_stubs():
 make_stubs()
 sys.path.insert(0, str(STUBS))
 
+import oidc  # noqa: E402
 from remit_client import World  # noqa: E402
 from remit_process import Remit, copy_folder  # noqa: E402
 
@@ -39,6 +40,13 @@ def cannot(why):
     if os.environ.get("CI") == "true":
         pytest.fail(f"in CI every test has to run: {why}")
     pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def need_node():
+    """For tests with an OpenID provider."""
+    if why := oidc.missing():
+        cannot(why)
 
 
 @pytest.fixture(scope="session")

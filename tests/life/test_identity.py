@@ -21,9 +21,9 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
 @pytest.fixture(scope="module")
 def strict(template, tmp_path_factory):
-    """One `serve --config` for the tests that change nothing."""
+    """One `serve --config` for the tests that change nothing; a client has to show a certificate."""
     folder = copy_folder(template, tmp_path_factory.mktemp("strict") / "dev")
-    with Remit(folder, is_dev=False) as remit, World(remit) as world:
+    with Remit(folder, is_dev=False, REMIT_TLS_CLIENT_AUTH="required") as remit, World(remit) as world:
         yield world
 
 

@@ -62,7 +62,8 @@ mod tests {
     fn the_commands_fit_the_folder() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("it's here");
-        let folder = DevFolder::lay_out(&path, "k", Timestamp::from_seconds(1_780_000_000)).unwrap();
+        let folder =
+            DevFolder::lay_out(&path, || "k".to_owned().into(), Timestamp::from_seconds(1_780_000_000)).unwrap();
         let text = commands(&folder, "./target/release/remit");
         let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
         assert_eq!(lines.len(), 6);

@@ -10,7 +10,7 @@ use crate::engine::{Decision, Delegated, Delegation, Introspected, Introspection
 use crate::events::DecisionId;
 
 pub(in crate::grpc) fn authorize_response(decision: Decision) -> pb::AuthorizeResponse {
-    let Decision { outcome, id, agent, chain, token, policy, dry_run } = decision;
+    let Decision { outcome, id, agent, chain, on_behalf_of: _, token, policy, dry_run } = decision;
     let (decision, reason, message, failed_hop) = match &outcome {
         Ok(()) => (pb::Decision::Allow, Reason::Allowed, String::new(), ""),
         Err(denial) => {
@@ -32,6 +32,8 @@ pub(in crate::grpc) fn authorize_response(decision: Decision) -> pb::AuthorizeRe
         policy_revision: policy.revision,
         policy_digest: policy.digest.to_string(),
         dry_run,
+        // Whoever has the keys fills it in.
+        forwarded_identity: String::new(),
     }
 }
 
@@ -56,7 +58,8 @@ pub(in crate::grpc) fn malformed_response(
 
 pub(in crate::grpc) fn delegate_response(delegation: Delegation) -> Result<pb::DelegateResponse, Denial> {
     let Delegation { outcome, id: decision_id, policy } = delegation;
-    let Delegated { token, id, expires_at, chain, capabilities, resources, max_uses, parent_left } = outcome?;
+    let Delegated { token, id, expires_at, chain, capabilities, resources, max_uses, parent_left, on_behalf_of: _ } =
+        outcome?;
     Ok(pb::DelegateResponse {
         token,
         token_id: id.to_string(),
@@ -129,6 +132,10 @@ fn described(verdict: pb::IntrospectResponse, token: Introspected) -> pb::Intros
         foreign: token.is_foreign,
         ..verdict
     }
+}
+
+pub(in crate::grpc) fn identity_response(verified: VerifiedIdentity) -> pb::VerifyIdentityResponse {
+    pb::VerifyIdentityResponse { identity: Some(identity(verified)) }
 }
 
 fn identity(identity: VerifiedIdentity) -> pb::VerifiedIdentity {

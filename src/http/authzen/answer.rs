@@ -10,7 +10,7 @@ use crate::events::DecisionId;
 
 /// The answer to an evaluation.
 pub(super) fn decision(decision: &Decision) -> Value {
-    let Decision { outcome, id, agent: _, chain, token, policy, dry_run: _ } = decision;
+    let Decision { outcome, id, agent: _, chain, on_behalf_of: _, token, policy, dry_run: _ } = decision;
     let mut context = match outcome {
         Ok(()) => context(Reason::Allowed, "", *id, policy),
         Err(denial) => context(denial.reason(), denial.message(), *id, policy),

@@ -190,6 +190,7 @@ impl<'a> Question<'a> {
             action: Action::Use(self.capability, &self.resource),
             token: self.context.as_ref().and_then(|context| context.token),
             agent: Some(&self.agent),
+            agent_evidence: None,
             destination: None,
             given: Given {
                 context: self.context.as_ref().map(|facts| -> &dyn Facts { facts }),

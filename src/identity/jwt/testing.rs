@@ -17,8 +17,12 @@ pub(super) const US: &str = "https://remit.example";
 /// The moment of most tests, in seconds.
 pub(super) const NOW: u64 = 1_795_297_399;
 
+pub(super) fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_seconds(seconds)
+}
+
 pub(super) fn now() -> Timestamp {
-    Timestamp::from_seconds(NOW)
+    at(NOW)
 }
 
 /// The JWT crate reads no Ed25519 key of PKCS #8 version 1, which is what rcgen makes.

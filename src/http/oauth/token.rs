@@ -1,0 +1,144 @@
+//! `POST /oauth2/token`: token exchange (RFC 8693), and no other grant.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::json;
+
+use super::exchange::{Names, Plan, Shown, plan};
+use super::form::Form;
+use super::refusal::{Error, Refusal};
+use super::request::Asked;
+use super::{OAuth, client, evidence, offline, wishes};
+use crate::domain::time::Timestamp;
+use crate::door::Visit;
+use crate::engine::{DelegateRequest, Delegated, Exchange};
+
+/// RFC 8693 §2.1.
+pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// A capability token.
+pub(super) const CAPABILITY: &str = "urn:remit:token-type:capability";
+/// An identity that Remit signed.
+pub(super) const IDENTITY: &str = "urn:remit:token-type:identity";
+/// RFC 8693 §3.
+pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+/// RFC 8693 §3.
+pub(super) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+/// RFC 8693 §3.
+pub(super) const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+
+/// What is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Capability,
+    /// An offline JWT, under the name that it was asked for.
+    Offline(&'static str),
+}
+
+pub(super) async fn exchange(State(oauth): State<OAuth>, request: Request) -> Response {
+    match answer(&oauth, request).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn answer(oauth: &OAuth, request: Request) -> Result<Response, Refusal> {
+    let asked = Asked::read(request).await?;
+    let visit = client::enter(oauth, &asked)?;
+    let form = &asked.form;
+    match form.required("grant_type")? {
+        GRANT_TYPE => {}
+        _ => return Err(Refusal::new(Error::UnsupportedGrantType, "only token exchange is offered (RFC 8693)")),
+    }
+    let wanted = wanted(oauth, form)?;
+    let now = oauth.door.engine().clock().now();
+    let shown = Shown {
+        client: &visit.caller,
+        subject: evidence::subject(oauth, form, &visit, now)?,
+        actor: evidence::actor(oauth, form, &visit, now)?,
+        is_offline: wanted != Wanted::Capability,
+    };
+    let names = Names { policy: visit.policy(), issuer: oauth.issuer() };
+    let plan = plan(shown, names).inspect_err(|refusal| {
+        let client = visit.caller.agent().as_str();
+        tracing::info!(target: "oauth", client, why = refusal.description(), "an exchange was refused");
+    })?;
+    carry_out(oauth, form, &visit, &plan, wanted).await
+}
+
+async fn carry_out(
+    oauth: &OAuth,
+    form: &Form,
+    visit: &Visit,
+    plan: &Plan<'_>,
+    wanted: Wanted,
+) -> Result<Response, Refusal> {
+    let engine = oauth.door.engine();
+    let mut wish = wishes::read(form, plan.to.as_str())?;
+    wish.on_behalf_of = plan.on_behalf_of.as_deref().map(Into::into);
+    let is_offline = wanted != Wanted::Capability;
+    let now = engine.clock().now();
+    if is_offline {
+        offline::restrict(oauth, &mut wish)?;
+    }
+    let offline_end = is_offline.then(|| now.after(offline::LIFE).seconds());
+    let exchange = Exchange {
+        client: &visit.caller,
+        expires_by: plan.expires_by.into_iter().chain(offline_end).min(),
+        is_offline,
+    };
+    let request = DelegateRequest {
+        wish,
+        parent: plan.parent,
+        request_id: "",
+        deadline: visit.deadline,
+        exchange: Some(exchange),
+    };
+    let delegation = engine.delegate_under(&visit.beginning, &plan.from, &request).await;
+    let delegated = delegation.outcome.map_err(|denial| Refusal::from(&denial))?;
+    let now = engine.clock().now();
+    match wanted {
+        Wanted::Capability => Ok(granted(&delegated, &delegated.token, CAPABILITY, now)),
+        Wanted::Offline(kind) => {
+            let client = visit.caller.agent().as_str();
+            let audience = request.wish.audience.first().map_or("", AsRef::as_ref);
+            let token = offline::sign(oauth, &delegated, &plan.earlier, client, audience, now)?;
+            Ok(granted(&delegated, &token, kind, now))
+        }
+    }
+}
+
+/// RFC 8693 §2.2.1. A capability token is no bearer token: only its holder may use it.
+fn granted(delegated: &Delegated, token: &str, issued: &str, now: Timestamp) -> Response {
+    let token_type = if issued == ACCESS_TOKEN { "Bearer" } else { "N_A" };
+    let body = json!({
+        "access_token": token,
+        "issued_token_type": issued,
+        "token_type": token_type,
+        "expires_in": delegated.expires_at.seconds().saturating_sub(now.seconds()),
+        "scope": delegated.capabilities.join(" "),
+    });
+    let mut response = Json(body).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn wanted(oauth: &OAuth, form: &Form) -> Result<Wanted, Refusal> {
+    let offline = |kind| {
+        if oauth.settings.offline_jwt {
+            return Ok(Wanted::Offline(kind));
+        }
+        let why = "offline JWTs are not made here ([http] offline_jwt): leave requested_token_type out";
+        Err(Refusal::new(Error::InvalidRequest, why))
+    };
+    match form.one("requested_token_type") {
+        None | Some(CAPABILITY) => Ok(Wanted::Capability),
+        Some(ACCESS_TOKEN) => offline(ACCESS_TOKEN),
+        Some(JWT) => offline(JWT),
+        Some(_) => {
+            let why = format!("requested_token_type is {CAPABILITY} or left out, or a JWT where these are made");
+            Err(Refusal::new(Error::InvalidRequest, why))
+        }
+    }
+}
