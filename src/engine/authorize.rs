@@ -270,6 +270,7 @@ impl Engine {
         let Some(token) = token else {
             return ready.map(|place| Allowed { place, left: None });
         };
+        let ready = ready.and_then(|place| self.may_be_foreign(token, now).map(|()| place));
         let ledger = self.state.ledger();
         let record = record(token);
         if request.dry_run || ready.is_err() {
@@ -284,12 +285,14 @@ impl Engine {
         let is_retry = self.is_retry(question.asker(), request.request_id, token.id(), now);
         let given = root_given(question.policy(), token);
         let spent = ledger.spend(&record, &given, beginning.born);
-        spent.map(|left| Allowed { place, left: Some(left) }).map_err(|refused| {
+        let left = spent.map_err(|refused| {
             if refused == Refused::Exhausted && !is_retry {
                 self.tally.reuse_attempt(&token.claims().holder);
             }
             refused.denial()
-        })
+        })?;
+        self.uses_settled().await?;
+        Ok(Allowed { place, left: Some(left) })
     }
 
     fn take_authorize_rate(&self, question: Question<'_>, agent: &str) -> Result<(), Denial> {
