@@ -154,8 +154,20 @@ impl Engine {
         }
     }
 
-    /// Records the policy that the engine began with, and the quarantines in it. The ledger is empty, and foreign
-    /// tokens of before are fenced, so that there is nothing to end.
+    /// Ends the tokens of an earlier process whose agents the policy file has under quarantine: they may have been put
+    /// there while nothing ran. To be called before anything is answered.
+    ///
+    /// # Errors
+    /// That could not be made durable.
+    pub async fn take_over(&self) -> Result<(), Denial> {
+        if !self.state.is_restored() {
+            return Ok(());
+        }
+        self.enter_quarantines(|_| false);
+        self.revocations_settled().await
+    }
+
+    /// Records the policy that the engine began with, and the quarantines in it.
     pub async fn record_start(&self) {
         let in_force = self.policy();
         let quarantined = in_force.policy.agents.iter().filter(|(_, agent)| agent.quarantined);
@@ -196,6 +208,9 @@ impl Engine {
         self.tally.max_depth(policy.policy.max_delegation_depth);
         let before = self.policy.swap(Arc::new(policy));
         let entered = self.enter_quarantines(|name| before.policy.is_quarantined(name));
+        if let Err(denial) = self.revocations_settled().await {
+            tracing::error!(target: "state", "the policy file's quarantines: {}", denial.message());
+        }
         self.record_policy(entered).await;
     }
 
@@ -252,9 +267,10 @@ impl Engine {
         let mut shard: usize = 0;
         while stop.run_until_cancelled(tokio::time::sleep(SWEEP_PAUSE)).await.is_some() {
             let now = self.clock.now();
+            let expired = self.state.forgettable(now);
             for _ in 0..SHARDS_A_SWEEP {
                 shard = shard.checked_add(1).filter(|next| *next < ledger.shards()).unwrap_or(0);
-                ledger.sweep(shard, now);
+                ledger.sweep(shard, expired);
             }
             if shard < SHARDS_A_SWEEP {
                 ledger.forget_outlived_revocations(now);
@@ -347,6 +363,14 @@ impl Engine {
         let mut hasher = DefaultHasher::new();
         (caller, request_id, token).hash(&mut hasher);
         self.recent.saw(hasher.finish(), now)
+    }
+
+    /// A token of another issuer is taken only while its replay can be refused after any crash.
+    fn may_be_foreign(&self, token: &VerifiedToken<'_>, began: Timestamp) -> Result<(), Denial> {
+        if !token.claims().is_foreign() {
+            return Ok(());
+        }
+        self.state.accepts_foreign(began).map_err(|refused| refused.denial())
     }
 
     /// The agent is known, not quarantined, and the policy is fresh.

@@ -17,11 +17,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::domain::reason::Denial;
 use crate::door::Door;
 use crate::engine::Engine;
 use crate::grpc::{self, AdminService, Answering, DecisionService, ExtAuthz};
 use crate::proxied::{Gatekeeper, Rules};
 use crate::readiness::Examine;
+use crate::state::StateError;
 use crate::transport::listen::{NotLoopback, require_loopback};
 use crate::transport::{Gate, Protocol, Security, TlsStore, listen, serve};
 use crate::{http, shutdown, telemetry};
@@ -88,6 +90,29 @@ async fn run_until(launch: Launch, stop: CancellationToken) -> Result<(), Server
     let drain = stop.child_token();
     shutdown::on_signals(drain.clone()).map_err(|error| ServerError::new("signals can't be listened to", error))?;
     let built = build::build(&config, is_dev)?;
+    let engine = Arc::clone(&built.engine);
+    let served = serve_until(config, is_dev, built, on_ready, drain).await;
+    // Also after a start that failed: the saved ledger has been used up.
+    let saved = tokio::task::spawn_blocking(move || engine.state().save()).await;
+    let not_saved = |error: StateError| ServerError::new("the state could not be saved", error);
+    let saved = saved.map_or_else(
+        |error| Err(ServerError::new("the state could not be saved", error)),
+        |saved| saved.map_err(not_saved),
+    );
+    served.and(saved)?;
+    tracing::info!(target: "server", "stopped");
+    Ok(())
+}
+
+async fn serve_until(
+    config: Config,
+    is_dev: bool,
+    built: Built,
+    on_ready: Box<dyn FnOnce(Ports) + Send>,
+    drain: CancellationToken,
+) -> Result<(), ServerError> {
+    let durable = |denial: Denial| ServerError::new("the policy file's quarantines", denial.message());
+    built.engine.take_over().await.map_err(durable)?;
     let (examine, troubles) = built.examination(&config, drain.clone());
     let reloader = reload::begin(&built, &config, troubles, drain.clone())?;
     issuers::begin(&built.identity.sources().issuers, built.engine.clock(), &drain)?;
@@ -145,9 +170,7 @@ async fn finish(engine: &Engine, cut: usize) -> Result<(), ServerError> {
         tracing::warn!(target: "server", connections = cut, "cut at the end of the drain");
     }
     let written = engine.events().shutdown(LAST_WRITES).await;
-    written.map_err(|lost| ServerError::new("the audit log could not be finished", lost))?;
-    tracing::info!(target: "server", "stopped");
-    Ok(())
+    written.map_err(|lost| ServerError::new("the audit log could not be finished", lost))
 }
 
 /// One runtime a core, if the configuration doesn't say.

@@ -1,19 +1,26 @@
 //! Spend a use, move uses, revoke, quarantine, and what is revoked.
 //!
-//! [`State`] is a handle: sharing is inside. One backend keeps everything in this process's memory;
-//! [`ledger::Ledger`] is its counting core, and the functions here put words to what it refuses.
+//! [`State`] is a handle: sharing is inside. [`ledger::Ledger`] is its counting core, which decides in memory; a state
+//! directory keeps what has to outlive the process. The functions here put words to what is refused.
 
 mod book;
+mod change;
+mod disk;
 pub mod ledger;
 pub mod locks;
 pub mod rate;
 pub mod recent;
+mod recovered;
 mod register;
 pub mod standing;
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use disk::{Directory, StateError};
+use disk::{Kept, Uses};
 use ledger::Ledger;
 pub use register::Capacity;
 use standing::Standing;
@@ -84,6 +91,11 @@ pub enum Refused {
         /// For how many it has.
         share: usize,
     },
+    /// The state can't say, or can't keep what it would say.
+    Unavailable {
+        /// What is wrong and what to do.
+        why: &'static str,
+    },
 }
 
 impl Refused {
@@ -118,6 +130,7 @@ impl Refused {
                     "the agent that began this chain has {share} live tokens, its whole share ([state] per_agent_share)"
                 ),
             ),
+            Self::Unavailable { why } => Denial::new(Reason::StateUnavailable, *why),
         }
     }
 }
@@ -139,25 +152,96 @@ pub struct Known {
     pub chain: Vec<String>,
 }
 
+const NO_FOREIGN: &str = "tokens of other issuers can't be taken while the state directory can't be written to: see the service's log about [state]";
+const NO_USES: &str =
+    "uses can't be written to the state directory, so nothing is allowed: see the service's log about [state]";
+const USE_LOST: &str = "the use could not be made durable in time, so nothing is allowed and it counts as spent";
+const MAY_NOT_LAST: &str = "it is in force now, and could not be made durable: it may not outlive this process; see the service's log about [state], and ask again";
+
 /// Where uses are counted and revocations are kept.
 #[derive(Clone)]
 pub enum State {
-    /// In this process: a restart ends every token.
-    Memory(Arc<Ledger>),
+    /// Uses are counted in this process.
+    Memory {
+        /// The counting core.
+        ledger: Arc<Ledger>,
+        /// What outlives the process; none: nothing does.
+        kept: Option<KeptState>,
+    },
+    /// Uses are written down as they are spent.
+    Journal {
+        /// The counting core.
+        ledger: Arc<Ledger>,
+        /// What outlives the process.
+        kept: KeptState,
+    },
+}
+
+/// A state directory in use.
+#[derive(Clone)]
+pub struct KeptState(Arc<Kept>);
+
+/// When uses are written to the state directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// At an orderly stop: a crash ends every token, and no use waits for the disk.
+    Memory,
+    /// Before the answer: tokens live through a crash.
+    Journal,
+}
+
+/// How the state's writing goes.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The state directory.
+    pub directory: Option<PathBuf>,
+    /// Changes that wait to be made durable.
+    pub waiting: u64,
+    /// Commits that failed since the start.
+    pub failures: u64,
+    /// What is wrong.
+    pub trouble: Vec<String>,
+    /// Nothing is allowed because of it.
+    pub is_halted: bool,
 }
 
 impl State {
-    /// A state in memory that begins now: tokens of before are refused.
+    /// A state in memory that begins now: tokens of before are refused, and nothing outlives the process.
     #[must_use]
     pub fn in_memory(capacity: Capacity, now: Timestamp) -> Self {
-        Self::Memory(Arc::new(Ledger::new(capacity, SHARDS, now)))
+        Self::Memory { ledger: Arc::new(Ledger::new(capacity, SHARDS, now)), kept: None }
+    }
+
+    /// A state that goes on from what is in the directory. `clock` shows no time before [`Directory::time`]; `salt` is
+    /// random, and tells files apart.
+    ///
+    /// # Errors
+    /// The directory can't be written to.
+    pub fn in_directory(
+        directory: Directory,
+        backend: Backend,
+        capacity: Capacity,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+        salt: u64,
+    ) -> Result<Self, StateError> {
+        let uses = match backend {
+            Backend::Memory => Uses::AtStop,
+            Backend::Journal => Uses::Each,
+        };
+        let (ledger, kept) = directory.begin(uses, capacity, Arc::new(clock), salt)?;
+        let kept = KeptState(Arc::new(kept));
+        Ok(match backend {
+            Backend::Memory => Self::Memory { ledger, kept: Some(kept) },
+            Backend::Journal => Self::Journal { ledger, kept },
+        })
     }
 
     /// The backend's name in configuration, metrics and status.
     #[must_use]
     pub fn backend(&self) -> &'static str {
         match self {
-            Self::Memory(_) => "memory",
+            Self::Memory { .. } => "memory",
+            Self::Journal { .. } => "journal",
         }
     }
 
@@ -165,12 +249,116 @@ impl State {
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         match self {
-            Self::Memory(ledger) => ledger,
+            Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger,
         }
     }
 
     /// Looks at revocations and quarantines.
     pub fn standing<R>(&self, look: impl FnOnce(&Standing) -> R) -> R {
         self.ledger().standing(look)
+    }
+
+    /// Whether tokens of an earlier process are in the ledger.
+    #[must_use]
+    pub fn is_restored(&self) -> bool {
+        self.kept().is_some_and(Kept::restored)
+    }
+
+    /// Whether a use that is spent now can be kept.
+    ///
+    /// # Errors
+    /// It can't, so that nothing may be allowed.
+    pub fn accepts(&self) -> Result<(), Refused> {
+        match self {
+            Self::Memory { .. } => Ok(()),
+            Self::Journal { kept: KeptState(kept), .. } => {
+                let accepts = kept.register().accepts() && kept.tokens().is_some_and(disk::Waiting::accepts);
+                if accepts { Ok(()) } else { Err(Refused::Unavailable { why: NO_USES }) }
+            }
+        }
+    }
+
+    /// Whether an answer waits until its use is on the disk.
+    #[must_use]
+    pub fn writes_each_use(&self) -> bool {
+        matches!(self, Self::Journal { .. })
+    }
+
+    /// Whether a token of another issuer may be taken by a request that began at this moment: only up to the durable
+    /// mark, so that whatever happens, it can be refused later.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn accepts_foreign(&self, began: Timestamp) -> Result<(), Refused> {
+        match self.kept() {
+            Some(kept) if began > kept.register().marked_until() => Err(Refused::Unavailable { why: NO_FOREIGN }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Up to which moment what has expired may be forgotten. A journal's next process must not begin before it, or it
+    /// would take a token of another issuer for a new one; after a crash without a journal the fence refuses those.
+    #[must_use]
+    pub fn forgettable(&self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Memory { .. } => now,
+            Self::Journal { kept: KeptState(kept), .. } => kept.passed().min(now),
+        }
+    }
+
+    /// Waits until every use and every token up to now is as durable as this backend makes it.
+    ///
+    /// # Errors
+    /// It is not: what was spent stays spent.
+    pub async fn uses_settled(&self, within: Duration) -> Result<(), Refused> {
+        match self {
+            Self::Memory { .. } => Ok(()),
+            Self::Journal { kept: KeptState(kept), .. } => {
+                kept.uses_settled(within).await.map_err(|_| Refused::Unavailable { why: USE_LOST })
+            }
+        }
+    }
+
+    /// Waits until every revocation and quarantine up to now is durable.
+    ///
+    /// # Errors
+    /// It is not, though it is in force.
+    pub async fn revocations_settled(&self, within: Duration) -> Result<(), Refused> {
+        match self.kept() {
+            Some(kept) => {
+                kept.revocations_settled(within).await.map_err(|_| Refused::Unavailable { why: MAY_NOT_LAST })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves the ledger for the next start, at an orderly stop. Nothing is spent or minted any more. It writes to the
+    /// disk, and waits for it.
+    ///
+    /// # Errors
+    /// It could not be left.
+    pub fn save(&self) -> Result<(), StateError> {
+        self.kept().map_or(Ok(()), |kept| kept.save(self.ledger()))
+    }
+
+    /// How writing goes.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let Some(kept) = self.kept() else { return Report::default() };
+        let logs = || std::iter::once(kept.register()).chain(kept.tokens());
+        Report {
+            directory: Some(kept.folder().to_owned()),
+            waiting: logs().map(disk::Waiting::backlog).fold(0, u64::saturating_add),
+            failures: logs().map(disk::Waiting::failures).fold(0, u64::saturating_add),
+            trouble: logs().filter_map(disk::Waiting::trouble).collect(),
+            is_halted: self.accepts().is_err(),
+        }
+    }
+
+    fn kept(&self) -> Option<&Kept> {
+        match self {
+            Self::Memory { kept, .. } => kept.as_ref().map(|KeptState(kept)| &**kept),
+            Self::Journal { kept: KeptState(kept), .. } => Some(kept),
+        }
     }
 }

@@ -30,7 +30,7 @@ const HOUSE: &[Room] = &[
         rooms: &["domain"],
         crates: &["hmac", "sha2", "subtle", "base64", "faster_hex", "zeroize", "rustix"],
     },
-    Room { name: "state", rooms: &["domain"], crates: &["arc_swap", "parking_lot"] },
+    Room { name: "state", rooms: &["domain"], crates: &["arc_swap", "parking_lot", "rustix", "tokio", "tracing"] },
     Room {
         name: "events",
         rooms: &["digest", "domain"],
@@ -231,7 +231,6 @@ const CRATES: &[&str] = &[
     "cel",
     "clap",
     "faster_hex",
-    "fjall",
     "form_urlencoded",
     "hmac",
     "http",

@@ -13,12 +13,13 @@ use crate::proxied::Rules;
 use crate::transport::listen::require_loopback;
 
 /// What has to be written where something required is missing.
-const REQUIRED: [(&str, &str); 5] = [
+const REQUIRED: [(&str, &str); 6] = [
     ("[policy] file", "[policy]\nfile = \"policy.json\"          # what agents may do"),
     ("[[key]]", "[[key]]\nfile = \"hmac.key\"             # made by `remit keygen --out hmac.key`"),
     ("[tls] certificate", "[tls]\ncertificate = \"server.pem\"    # the server's certificate"),
     ("[tls] key", "[tls]\nkey = \"server.key\"            # its private key"),
     ("[tls] client_ca", "[tls]\nclient_ca = \"ca.pem\"          # who issues certificates to clients"),
+    ("[state] dir", "[state]\ndir = \"state\"                 # where revocations are kept; one process a directory"),
 ];
 
 /// Checks everything that can be checked without reading a file.
@@ -55,6 +56,7 @@ fn missing(config: &Config) -> Result<(), ConfigError> {
         given(&config.tls.certificate),
         given(&config.tls.key),
         given(&config.tls.client_ca),
+        given(&config.state.dir),
     ];
     let missing: Vec<_> =
         REQUIRED.iter().zip(there).filter(|(_, there)| !there).map(|(required, _)| *required).collect();

@@ -58,6 +58,7 @@ pub(super) const KEYS: &[Key] = &[
     key("policy", "enforcement_points", Kind::List),
     key("key", "file", Kind::KeyFiles),
     key("state", "backend", Kind::Text),
+    key("state", "dir", Kind::Path),
     key("state", "capacity", Kind::Integer),
     key("state", "per_agent_share", Kind::Fraction),
     key("audit", "file", Kind::PathOrDash),

@@ -19,7 +19,6 @@ const LATER: &[&str] = &[
     "checkpoint_events",
     "checkpoint_seconds",
     "console",
-    "dir",
     "mask",
     "otlp_endpoint",
     "prefix",
@@ -197,7 +196,9 @@ mod tests {
         let help = |message| help(message).unwrap_or_default();
         assert_eq!(help("unknown field `lisen`, expected `listen`"), "did you mean `listen`?");
         assert_eq!(help("unknown field `fil`, expected one of `file`, `keep`"), "did you mean `file`?");
-        assert!(help("unknown field `dir`, expected one of `backend`, `capacity`").contains("does not act on `dir`"));
+        assert!(
+            help("unknown field `replicas`, expected one of `backend`, `capacity`").contains("not act on `replicas`")
+        );
         assert_eq!(help("unknown field `nonsense`, expected `file` or `keep`"), "");
     }
 }

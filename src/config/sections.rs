@@ -10,7 +10,7 @@ use super::PublicUrl;
 use crate::domain::agent::AgentName;
 use crate::keyring::{KeyFile, KeyFiles};
 use crate::policy_file::ExtraRoles;
-use crate::state::Capacity;
+use crate::state::{self, Capacity};
 use crate::transport::{ClientAuth, Limits, TlsFiles};
 
 /// `[grpc]`: the listener for services and agents. Always TLS.
@@ -131,8 +131,12 @@ pub struct KeyConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateConfig {
-    /// `memory`, and nothing else in this version: a restart ends every token.
+    /// `memory` (the default): uses are counted in this process, and a crash ends every token; or `journal`: uses are on
+    /// the disk before the answer.
     pub backend: Backend,
+    /// The state directory, one process each. Required; with `--dev` it is in the dev folder.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub dir: PathBuf,
     /// Live tokens at most, at least 1. Default 2,000,000.
     pub capacity: u32,
     /// The part of them whose chains one agent began, above 0, at most 1. Default 0.25.
@@ -146,6 +150,8 @@ pub enum Backend {
     /// In this process.
     #[default]
     Memory,
+    /// On the disk, before the answer.
+    Journal,
 }
 
 const fn loopback(port: u16) -> SocketAddr {
@@ -199,7 +205,7 @@ impl Default for PolicyConfig {
 
 impl Default for StateConfig {
     fn default() -> Self {
-        Self { backend: Backend::Memory, capacity: 2_000_000, per_agent_share: 0.25 }
+        Self { backend: Backend::Memory, dir: PathBuf::new(), capacity: 2_000_000, per_agent_share: 0.25 }
     }
 }
 
@@ -288,6 +294,15 @@ impl PolicyConfig {
 }
 
 impl StateConfig {
+    /// The backend as the state's room takes it.
+    #[must_use]
+    pub fn backend(&self) -> state::Backend {
+        match self.backend {
+            Backend::Memory => state::Backend::Memory,
+            Backend::Journal => state::Backend::Journal,
+        }
+    }
+
     /// The bounds as the ledger takes them; an agent's share is at least one token.
     #[must_use]
     pub fn capacity(&self) -> Capacity {

@@ -36,7 +36,8 @@ foreign = true
 [[key]]
 file = "b.key"
 [state]
-backend = "memory"
+backend = "journal"
+dir = "state"
 capacity = 1000
 per_agent_share = 0.5
 [audit]
@@ -92,6 +93,7 @@ const REQUIRED: &str = r#"
 policy.file = "policy.json"
 key = [{ file = "hmac.key" }]
 tls = { certificate = "server.pem", key = "server.key", client_ca = "ca.pem" }
+state.dir = "state"
 "#;
 
 struct Given {
@@ -146,6 +148,7 @@ fn every_key_arrives_in_its_place() {
     assert_eq!((keys[0].path.clone(), keys[0].foreign), (at("a.key"), true));
     assert_eq!((keys[1].path.clone(), keys[1].foreign), (at("b.key"), false));
     assert_eq!(config.state.capacity(), crate::state::Capacity { entries: 1000, per_agent: 500 });
+    assert_eq!((config.state.backend, config.state.dir.clone()), (Backend::Journal, at("state")));
     assert_eq!(config.audit.file, Some(at("audit.jsonl")));
     assert_eq!(config.telemetry.format, crate::telemetry::Format::Text);
     let [one, list] = &config.identity.jwt[..] else { panic!("two issuers") };
@@ -275,11 +278,11 @@ fn an_unknown_key_is_shown_at_its_place() {
     }
     let section = Given::file("[telemtry]\nlog = \"info\"\n").error();
     assert!(section.contains("did you mean `telemetry`?"), "{section}");
-    let later = Given::file("[state]\ndir = \"state\"\n").error();
-    assert!(later.contains("this version of Remit does not act on `dir`: remove it"), "{later}");
+    let later = Given::file("[state]\nreplicas = 3\n").error();
+    assert!(later.contains("this version of Remit does not act on `replicas`: remove it"), "{later}");
     for text in [
         "[tls]\nclient_auth = \"perhaps\"\n",
-        "[state]\nbackend = \"journal\"\n",
+        "[state]\nbackend = \"valkey\"\n",
         "[[identity.jwt]]\naudiences = []\n",
         "[[identity.client]]\n",
         "x =",
@@ -293,11 +296,12 @@ fn what_is_missing_is_said_all_at_once() {
     let error = Given::file("[tls]\nkey = \"server.key\"\n").error();
     assert_eq!(
         error,
-        "the configuration lacks [policy] file, [[key]], [tls] certificate, [tls] client_ca; write in remit.toml:\n\
+        "the configuration lacks [policy] file, [[key]], [tls] certificate, [tls] client_ca, [state] dir; write in remit.toml:\n\
          \n[policy]\nfile = \"policy.json\"          # what agents may do\
          \n[[key]]\nfile = \"hmac.key\"             # made by `remit keygen --out hmac.key`\
          \n[tls]\ncertificate = \"server.pem\"    # the server's certificate\
-         \nclient_ca = \"ca.pem\"          # who issues certificates to clients\n\
+         \nclient_ca = \"ca.pem\"          # who issues certificates to clients\
+         \n[state]\ndir = \"state\"                 # where revocations are kept; one process a directory\n\
          \nor run `remit serve --dev`, which makes all of it for trying out"
     );
 }

@@ -11,9 +11,10 @@ use super::speaker::Speaker;
 use super::tally::Verb;
 use super::{Beginning, Begun, Engine, record, root_given, shared_name};
 use crate::domain::caller::{Caller, VerifiedIdentity};
+use crate::domain::capability::Use;
 use crate::domain::chain::quarantined;
 use crate::domain::condition::Circumstances;
-use crate::domain::decision::{self, AskedAt, Use};
+use crate::domain::decision::{self, AskedAt};
 use crate::domain::entities::Kind;
 use crate::domain::facts::Given;
 use crate::domain::policy::{Call, PolicyId};
@@ -293,6 +294,7 @@ impl Engine {
         let Some(token) = token else {
             return ready.map(|place| Allowed { place, left: None });
         };
+        let ready = ready.and_then(|place| self.may_be_foreign(token, now).map(|()| place));
         let ledger = self.state.ledger();
         let record = record(token);
         if request.dry_run || ready.is_err() {
@@ -307,12 +309,14 @@ impl Engine {
         let is_retry = self.is_retry(question.asker(), request.request_id, token.id(), now);
         let given = root_given(question.policy(), token);
         let spent = ledger.spend(&record, &given, beginning.born);
-        spent.map(|left| Allowed { place, left: Some(left) }).map_err(|refused| {
+        let left = spent.map_err(|refused| {
             if refused == Refused::Exhausted && !is_retry {
                 self.tally.reuse_attempt(&token.claims().holder);
             }
             refused.denial()
-        })
+        })?;
+        self.uses_settled().await?;
+        Ok(Allowed { place, left: Some(left) })
     }
 
     fn take_authorize_rate(&self, question: Question<'_>, agent: &str) -> Result<(), Denial> {

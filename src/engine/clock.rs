@@ -58,6 +58,19 @@ impl Clock {
         }
     }
 
+    /// Goes on from at least this moment: an earlier process may have answered then.
+    pub fn not_before(&self, floor: Timestamp) {
+        match &*self.0 {
+            Source::System(system) => {
+                let running = system.running();
+                system.offset.fetch_max(floor.nanos().saturating_sub(running), Ordering::Relaxed);
+            }
+            Source::Simulated(nanos) => {
+                nanos.fetch_max(floor.nanos(), Ordering::SeqCst);
+            }
+        }
+    }
+
     /// Moves a simulated clock forward; the machine's clock moves by itself.
     pub fn advance(&self, by: Duration) {
         if let Source::Simulated(nanos) = &*self.0 {
@@ -68,8 +81,13 @@ impl Clock {
 }
 
 impl System {
+    /// Nanoseconds since `origin`.
+    fn running(&self) -> u64 {
+        u64::try_from(monotonic().duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX)
+    }
+
     fn now(&self, wall: u64) -> Timestamp {
-        let running = u64::try_from(monotonic().duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX);
+        let running = self.running();
         let offset = wall.saturating_sub(running);
         let greatest = self.offset.load(Ordering::Relaxed);
         let offset =
@@ -103,5 +121,15 @@ mod tests {
         assert!(after >= before);
         assert!(after.since(before) < Duration::from_secs(10), "it goes on at the monotonic rate");
         assert!(system.now(11 * hour).nanos() >= 11 * hour, "and follows the wall forward");
+    }
+
+    #[test]
+    fn time_goes_on_from_where_an_earlier_process_left_it() {
+        let clock = Clock::system();
+        let ahead = clock.now().after(Duration::from_hours(1));
+        clock.not_before(ahead);
+        assert!(clock.now() >= ahead && clock.ahead_of_wall() > Duration::from_secs(3500));
+        clock.not_before(Timestamp::default());
+        assert!(clock.now() >= ahead);
     }
 }

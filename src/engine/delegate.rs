@@ -164,7 +164,11 @@ impl Engine {
         within_evidence(&mut claims, request)?;
         let (text, tag) = keyring.seal(claims.clone())?;
         let place = self.ready_to_record(request.deadline, now, || Ok(())).await?;
+        if let Some(parent) = parent {
+            self.may_be_foreign(parent, now)?;
+        }
         let parent_left = self.enter(wished, parent, &Sealed { claims: &claims, tag, id })?;
+        self.uses_settled().await?;
         let delegated = Delegated {
             token: text,
             id,

@@ -26,6 +26,7 @@ impl Engine {
         still: impl Fn() -> Result<(), Denial>,
     ) -> Result<Place<'_>, Denial> {
         in_time(deadline, now)?;
+        self.state.accepts().map_err(|refused| refused.denial())?;
         if let Some(place) = self.events.try_reserve(Share::Answer) {
             return Ok(place);
         }
@@ -34,6 +35,21 @@ impl Engine {
         in_time(deadline, self.clock.now())?;
         still()?;
         Ok(place)
+    }
+
+    /// What was spent or minted is durable where it has to be, and can still be recorded after the wait for that. What
+    /// was spent stays spent.
+    pub(super) async fn uses_settled(&self) -> Result<(), Denial> {
+        if !self.state.writes_each_use() {
+            return Ok(());
+        }
+        self.state.uses_settled(limits::STATE_WAIT).await.map_err(|refused| refused.denial())?;
+        self.events.try_reserve(Share::Answer).map(|_| ()).ok_or_else(unrecordable)
+    }
+
+    /// What was revoked is durable where it has to be. It is in force in any case.
+    pub(super) async fn revocations_settled(&self) -> Result<(), Denial> {
+        self.state.revocations_settled(limits::STATE_WAIT).await.map_err(|refused| refused.denial())
     }
 
     /// Records what was done. A revocation is not undone because it can't be recorded; the failure is counted.

@@ -56,11 +56,16 @@ impl Engine {
     pub async fn revoke(&self, caller: &Caller, revocation: &Revocation<'_>) -> Result<Revoked, Denial> {
         // A log that is stuck holds a revocation up for a moment only, and once it is done nothing waits any more.
         let place = self.events.reserve().await.ok();
-        let in_force = self.policy();
-        let policy = &in_force.policy;
+        let current = self.policy();
+        let policy = &current.policy;
         let now = self.clock.now();
         let mut seen = Seen::default();
-        let outcome = self.end(policy, caller, &revocation.target, now, &mut seen);
+        let ended = self.end(policy, caller, &revocation.target, now, &mut seen);
+        let in_force = ended.is_ok();
+        let outcome = match ended {
+            Ok(()) => self.revocations_settled().await,
+            Err(denial) => Err(denial),
+        };
         let is_quarantine = matches!(revocation.target, RevokeTarget::Quarantine(_));
         let kind = if is_quarantine { MessageType::Quarantine } else { MessageType::Revoke };
         let mut event = event(kind, &outcome, self.events.decision_id(), policy, caller, now);
@@ -71,7 +76,7 @@ impl Engine {
         if let RevokeTarget::Agent(agent) | RevokeTarget::Quarantine(agent) = &revocation.target {
             event.to_agent = shared_name(policy, agent.as_str());
         }
-        self.answer(Verb::Revoke, outcome, event, place, now)?;
+        self.answer(Verb::Revoke, Done { outcome, in_force }, event, place, now)?;
         Ok(Revoked { at: now, state_revision: self.state.standing(crate::state::standing::Standing::number) })
     }
 
@@ -81,24 +86,26 @@ impl Engine {
     /// The caller may not; or the policy file has the agent under quarantine, which only its author can lift.
     pub async fn reinstate(&self, caller: &Caller, agent: &AgentName, note: &str) -> Result<u64, NotReinstated> {
         let place = self.events.reserve().await;
-        let in_force = self.policy();
-        let policy = &in_force.policy;
+        let current = self.policy();
+        let policy = &current.policy;
         let now = self.clock.now();
         let allowed = self.in_good_standing(policy, caller.agent().as_str(), now).and_then(|()| {
             if is_administrator(policy, caller) { Ok(()) } else { Err(only_administrators("reinstate an agent")) }
         });
         let by_file = allowed.is_ok() && policy.is_quarantined(agent.as_str());
         let recordable = || place.as_ref().map(|_| ()).map_err(|_| super::recording::unrecordable());
-        let outcome = if by_file { Err(named_by_file(agent)) } else { allowed.and_then(|()| recordable()) };
+        let mut outcome = if by_file { Err(named_by_file(agent)) } else { allowed.and_then(|()| recordable()) };
+        let in_force = outcome.is_ok();
+        if in_force {
+            self.state.ledger().reinstate(agent.as_str());
+            outcome = self.revocations_settled().await;
+        }
         let mut event = event(MessageType::Reinstate, &outcome, self.events.decision_id(), policy, caller, now);
         event.from_agent = caller.agent().shared();
         event.to_agent = shared_name(policy, agent.as_str());
         event.target = Brief::copied(agent.as_str());
         event.note = Brief::copied(note);
-        if outcome.is_ok() {
-            self.state.ledger().reinstate(agent.as_str());
-        }
-        let answered = self.answer(Verb::Reinstate, outcome, event, place.ok(), now);
+        let answered = self.answer(Verb::Reinstate, Done { outcome, in_force }, event, place.ok(), now);
         answered
             .map_err(|denial| if by_file { NotReinstated::ByFile(denial) } else { NotReinstated::Denied(denial) })?;
         Ok(self.state.standing(crate::state::standing::Standing::number))
@@ -107,20 +114,21 @@ impl Engine {
     fn answer(
         &self,
         verb: Verb,
-        outcome: Result<(), Denial>,
+        done: Done,
         event: Event,
         place: Option<Place<'_>>,
         began: Timestamp,
     ) -> Result<(), Denial> {
+        let Done { outcome, in_force } = done;
         let reason = event.reason;
-        match (&outcome, place) {
-            (Ok(()), Some(place)) => {
+        match (in_force, place) {
+            (true, Some(place)) => {
                 place.commit(event);
             }
-            (Ok(()), None) => {
+            (true, None) => {
                 tracing::error!(target: "audit", kind = event.message_type.as_str(), "done, and could not be recorded");
             }
-            (Err(_), _) => self.events.deny(event),
+            (false, _) => self.events.deny(event),
         }
         self.tally.decided(verb, reason, self.clock.now().since(began));
         outcome
@@ -209,6 +217,12 @@ pub enum NotReinstated {
     Denied(Denial),
     /// The policy file names the agent.
     ByFile(Denial),
+}
+
+/// How it ended: what is in force may yet have been refused, because it may not outlive the process.
+struct Done {
+    outcome: Result<(), Denial>,
+    in_force: bool,
 }
 
 /// What was learnt of the target on the way.

@@ -169,6 +169,7 @@ fn service_status(door: &Door, policy: &Policy, condition: Condition) -> pb::Get
     let numbers = engine.events().numbers();
     let revision = state.standing(crate::state::standing::Standing::number);
     let ready = condition.is_ready();
+    let written = state.report();
     pb::GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: Some(wire::timestamp(condition.started_at)),
@@ -190,6 +191,9 @@ fn service_status(door: &Door, policy: &Policy, condition: Condition) -> pb::Get
         subscribers: count(numbers.subscribers),
         keyring_keys: count(engine.keyring().len()),
         policy_file: condition.policy_file.display().to_string(),
+        state_directory: written.directory.map(|path| path.display().to_string()).unwrap_or_default(),
+        state_waiting: written.waiting,
+        state_failures: written.failures,
         audit_file: condition.audit_file.map(|file| file.display().to_string()).unwrap_or_default(),
     }
 }

@@ -29,6 +29,7 @@ pub(super) async fn ready(
         return (code, body).into_response();
     }
     let policy = pages.door.engine().policy();
+    let state = pages.door.engine().state().report();
     let body = json!({
         "ready": condition.is_ready(),
         "not_ready": condition.not_ready,
@@ -37,6 +38,9 @@ pub(super) async fn ready(
         "policy_digest": policy.policy.id.digest.as_ref(),
         "policy_reload_failures": condition.policy_reload_failures,
         "state_backend": pages.door.engine().state().backend(),
+        "state_waiting": state.waiting,
+        "fence_seconds": pages.door.engine().state().ledger().fence().seconds(),
+        "ledger_entries": pages.door.engine().state().ledger().size().0,
     });
     (code, axum::Json(body)).into_response()
 }

@@ -49,6 +49,7 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
         samples.line(&series, issuer.refreshed_at.map_or(0, Timestamp::seconds));
     }
 
+    state(samples, engine.state());
     let ledger = engine.state().ledger();
     let (entries, capacity) = ledger.size();
     samples.gauge("remit_ledger_entries", "Live tokens in the ledger.", number(entries));
@@ -93,6 +94,18 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
         "How far the time, which never goes back, is ahead of the wall clock.",
         ahead,
     );
+}
+
+/// How writing to the state directory goes.
+fn state(samples: &mut Samples<'_>, state: &crate::state::State) {
+    let report = state.report();
+    let backend = state.backend();
+    samples.head("remit_state_info", "The backend in use, always 1.", "gauge");
+    samples.line(&format!("remit_state_info{{backend=\"{backend}\"}}"), 1);
+    let is_well = u8::from(report.trouble.is_empty() && !report.is_halted);
+    samples.gauge("remit_state_well", "1 while the state directory can be written to.", is_well);
+    samples.gauge("remit_state_waiting", "Changes that wait to be on the disk.", report.waiting);
+    samples.counter("remit_state_failures_total", "Writes to the state directory that failed.", report.failures);
 }
 
 struct Samples<'t>(&'t mut String);

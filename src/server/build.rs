@@ -1,6 +1,7 @@
 //! Every room, made from the configuration. What is missing or wrong is an error that says what to write.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -22,7 +23,7 @@ use crate::identity::{Identity, Sources};
 use crate::keyring::KeyFiles;
 use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
 use crate::readiness::{Condition, Connections, Examine};
-use crate::state::State;
+use crate::state::{Directory, State, StateError};
 use crate::transport::{CertificateRole, ClientAuth, Gate, Protocol, TlsStore};
 
 /// The rooms, joined.
@@ -43,6 +44,9 @@ pub(super) struct Built {
 
 pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError> {
     let clock = Clock::system();
+    let directory = Directory::open(&config.state.dir).map_err(unusable_state)?;
+    clock.not_before(directory.time());
+    warn_of_time(&clock);
     let chance = Chance::system();
     let keys = config.key_files();
     let keyring = keys.read().map_err(|error| ServerError::new("[[key]]", error))?;
@@ -68,8 +72,12 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
         .map_err(|error| ServerError::new("[audit]", error))?;
     let registry = Registry::new();
     let tally = Tally::new(&registry).map_err(|error| ServerError::new("the metrics can't be registered", error))?;
+    // Last of all: a start that fails before this leaves the saved ledger for the next.
+    let (time, salt) = (clock.clone(), u64::from_be_bytes(chance.bytes()));
+    let (backend, capacity) = (config.state.backend(), config.state.capacity());
+    let state = State::in_directory(directory, backend, capacity, move || time.now(), salt).map_err(unusable_state)?;
     let parts = Parts {
-        state: State::in_memory(config.state.capacity(), now),
+        state,
         clock,
         chance,
         keyring,
@@ -92,6 +100,25 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
         policy_watch: Mutex::new(Some(watch)),
     })
 }
+
+fn unusable_state(error: StateError) -> ServerError {
+    ServerError::new("[state] dir", error)
+}
+
+/// Time that an earlier process saved may be far ahead of a wall clock that was set right since.
+fn warn_of_time(clock: &Clock) {
+    let ahead = clock.ahead_of_wall();
+    if ahead > WALL_BEHIND {
+        tracing::warn!(
+            target: "state",
+            seconds = ahead.as_secs(),
+            "the clock is behind the time that was saved in the state directory: tokens end early until it has caught up"
+        );
+    }
+}
+
+/// Clocks are set by less than this all the time.
+const WALL_BEHIND: Duration = Duration::from_secs(10);
 
 /// A compiled policy as the engine takes it.
 pub(super) fn in_force(compiled: Compiled, now: Timestamp) -> InForce {
@@ -145,7 +172,9 @@ impl Built {
             let now = engine.clock().now();
             let expiry = |role, name| tls.certificate_expiry(role).map(|at| (name, at));
             let counters = gate.counters();
+            let state = engine.state().report();
             let unready = [
+                (state.is_halted, "the state directory can't be written to, so nothing is allowed"),
                 (drain.is_cancelled(), "draining"),
                 (engine.is_policy_stale(now), "the policy file could not be read and found valid for too long"),
                 (must_record && !engine.events().numbers().is_well, "decisions can't be recorded in the audit log"),
@@ -156,7 +185,14 @@ impl Built {
                 (warnings > 0).then(|| format!("the policy has {warnings} warnings: see `remit policy check`"));
             Condition {
                 not_ready: unready.iter().filter(|(is_so, _)| *is_so).map(|(_, why)| (*why).to_owned()).collect(),
-                attention: status.last_error().into_iter().chain(noted.list()).chain(keys).chain(warned).collect(),
+                attention: status
+                    .last_error()
+                    .into_iter()
+                    .chain(state.trouble)
+                    .chain(noted.list())
+                    .chain(keys)
+                    .chain(warned)
+                    .collect(),
                 started_at,
                 policy_loaded_at: status.loaded_at(),
                 policy_reload_failures: status.reload_failures(),

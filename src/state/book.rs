@@ -32,6 +32,8 @@ impl Hasher for IdHasher {
 
 type ById<V> = HashMap<TokenId, V, BuildHasherDefault<IdHasher>>;
 
+const CLOSED: &str = "the service is stopping, and has written its ledger down: ask again when it is back";
+
 /// A symbol of the ledger's [`super::register::Register`]: an agent or a capability.
 pub(super) type Symbol = u32;
 
@@ -41,8 +43,8 @@ pub(super) struct Entry {
     pub(super) left: u32,
     pub(super) expires_at: u64,
     /// The number of the last revocation when the root was minted.
-    number: u64,
-    revoked: bool,
+    pub(super) number: u64,
+    pub(super) revoked: bool,
     pub(super) ancestors: Box<[TokenId]>,
     /// The agents of the chain, from the root.
     pub(super) chain: Box<[Symbol]>,
@@ -64,6 +66,8 @@ pub(super) struct Book {
     revoked_unknown: ById<u64>,
     /// What expires up to this second has been forgotten, so that it must not be entered again.
     swept_at: u64,
+    /// It has been written down for the next process; nothing changes any more.
+    closed: bool,
 }
 
 impl Book {
@@ -84,12 +88,18 @@ impl Book {
 
     /// Whether the token can be entered: it is new, and not of a time that has been swept.
     pub(super) fn has_room_for(&self, token: &TokenRecord<'_>) -> Result<(), Refused> {
+        if self.closed {
+            return Err(Refused::Unavailable { why: CLOSED });
+        }
         let is_past = self.entries.contains_key(&token.id) || token.expires_at <= self.swept_at;
         if is_past { Err(Refused::Fenced) } else { Ok(()) }
     }
 
     /// The uses that are left, if the ledger lets the token be used.
     pub(super) fn check(&self, token: &TokenRecord<'_>, standing: &Standing, fence: u64) -> Result<u32, Refused> {
+        if self.closed {
+            return Err(Refused::Unavailable { why: CLOSED });
+        }
         if token.expires_at <= self.swept_at {
             return Err(Refused::Fenced);
         }
@@ -120,7 +130,7 @@ impl Book {
         Ok(left)
     }
 
-    /// Takes uses from an entry that [`Book::check`] has just passed. Returns what is left.
+    /// Takes uses from an entry that [`Book::check`] has just passed, under the same lock. Returns what is left.
     pub(super) fn take(&mut self, id: TokenId, uses: u32) -> Result<u32, Refused> {
         let Some(entry) = self.entries.get_mut(&id) else { return Err(Refused::Fenced) };
         let Some(left) = entry.left.checked_sub(uses) else {
@@ -133,15 +143,31 @@ impl Book {
         Ok(left)
     }
 
-    /// Enters a child with the birth of its parent, whose uses have been taken.
+    /// Enters a child with the birth of its parent, whose uses have been taken. Returns the birth's number.
     pub(super) fn enter_child(
         &mut self,
         parent: TokenId,
         child: &TokenRecord<'_>,
         symbols: Symbols,
-    ) -> Result<(), Refused> {
+    ) -> Result<u64, Refused> {
         let number = self.entries.get(&parent).map(|entry| entry.number).ok_or(Refused::Fenced)?;
-        self.enter(child, symbols, number)
+        self.enter(child, symbols, number)?;
+        Ok(number)
+    }
+
+    /// Every token, live or not.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&TokenId, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// Puts back what an earlier process held.
+    pub(super) fn restore(&mut self, id: TokenId, entry: Entry) {
+        self.entries.insert(id, entry);
+    }
+
+    /// Nothing is spent or entered any more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
     }
 
     /// The number under which this entry's chain began.

@@ -3,16 +3,20 @@
 //! Locks are taken one at a time: the register's, or a shard's. What revocations say is read inside the
 //! shard's lock, so that a spend that begins after a revocation returned sees it.
 
+pub(super) mod export;
+
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::book::{Book, Held, Symbols};
+use super::change::{Change, Entered, Sink};
 use super::locks::{Locks, Mutex, Snapshot, SystemLocks};
 use super::register::{Capacity, Register};
 use super::standing::{Birth, Standing};
 use super::{Known, Refused, TokenRecord};
 use crate::domain::limits;
 use crate::domain::time::Timestamp;
-use crate::domain::token::TokenId;
+use crate::domain::token::{SealTag, TokenId};
 
 /// The ledger: every live token, what is left of it, and what is revoked.
 pub struct Ledger<K: Locks = SystemLocks> {
@@ -23,6 +27,16 @@ pub struct Ledger<K: Locks = SystemLocks> {
     revoking: K::Mutex<()>,
     /// Tokens of other issuers made up to this second are refused.
     fence: u64,
+    sinks: Sinks,
+}
+
+/// Who takes note of what changes.
+#[derive(Clone, Default)]
+pub(super) struct Sinks {
+    /// Of revocations and quarantines.
+    pub(super) register: Option<Arc<dyn Sink>>,
+    /// Of tokens and their uses.
+    pub(super) tokens: Option<Arc<dyn Sink>>,
 }
 
 impl<K: Locks> Ledger<K> {
@@ -36,6 +50,7 @@ impl<K: Locks> Ledger<K> {
             standing: Snapshot::new(Standing::default()),
             revoking: Mutex::new(()),
             fence: fence.seconds(),
+            sinks: Sinks::default(),
         }
     }
 
@@ -63,7 +78,9 @@ impl<K: Locks> Ledger<K> {
             if let Some(by) = self.standing.read(|standing| standing.ended_by(Birth::numbered(born), chain)) {
                 return Err(Refused::Revoked { by: by.into() });
             }
-            book.enter(token, symbols, born)
+            book.enter(token, symbols, born)?;
+            self.note_entered(token, capabilities, born, &[]);
+            Ok(())
         });
         self.or_release(entered, issuer)
     }
@@ -90,7 +107,8 @@ impl<K: Locks> Ledger<K> {
                 // Uses that are taken don't come back, so that nothing may fail after.
                 book.has_room_for(child)?;
                 let left = book.take(parent.id, child.max_uses)?;
-                book.enter_child(parent.id, child, symbols)?;
+                let number = book.enter_child(parent.id, child, symbols)?;
+                self.note_entered(child, &[], number, &[Change::Left { id: parent.id, left }]);
                 Ok(left)
             })
         });
@@ -114,18 +132,20 @@ impl<K: Locks> Ledger<K> {
         self.ensure_entered(token, capabilities, born)?;
         self.shard(token).with(|book| {
             self.standing.read(|standing| book.check(token, standing, self.fence))?;
-            book.take(token.id, 1)
+            let left = book.take(token.id, 1)?;
+            self.note_token(|| Change::Left { id: token.id, left });
+            Ok(left)
         })
     }
 
     /// Ends this token, if the ledger holds it, and its descendants. Whether it holds it.
     pub fn revoke_held(&self, token: &TokenRecord<'_>) -> bool {
-        self.shard(token).with(|book| book.revoke(token.id, Some(token.tag)))
+        self.shard(token).with(|book| self.end(book, token.id, Some(token.tag)))
     }
 
     /// Ends the token of this id, if the ledger holds it, and its descendants. Whether it holds it.
     pub fn revoke_held_id(&self, id: TokenId) -> bool {
-        self.shards.iter().any(|shard| shard.with(|book| book.revoke(id, None)))
+        self.shards.iter().any(|shard| shard.with(|book| self.end(book, id, None)))
     }
 
     /// Ends a token that the ledger does not hold: only a foreign one can still be used. It is remembered up to this
@@ -134,7 +154,14 @@ impl<K: Locks> Ledger<K> {
     /// # Errors
     /// No more unknown ids can be remembered.
     pub fn revoke_unknown(&self, id: TokenId, keep_until: u64) -> Result<(), Refused> {
-        if self.shard_of(id).with(|book| book.keep_revoked_unknown(id, keep_until)) {
+        let kept = self.shard_of(id).with(|book| {
+            let kept = book.keep_revoked_unknown(id, keep_until);
+            if kept {
+                self.note_register(&[Change::Unknown { id, until: keep_until }]);
+            }
+            kept
+        });
+        if kept {
             return Ok(());
         }
         let fits = self.register.with(|register| {
@@ -147,7 +174,14 @@ impl<K: Locks> Ledger<K> {
             return Err(Refused::Full { capacity: limits::UNKNOWN_REVOCATIONS });
         }
         // A foreign token is its own root. It may have been entered since.
-        let is_new = self.shard_of(id).with(|book| !book.revoke(id, None) && book.revoke_unknown(id, keep_until));
+        let is_new = self.shard_of(id).with(|book| {
+            if self.end(book, id, None) {
+                return false;
+            }
+            let is_new = book.revoke_unknown(id, keep_until);
+            self.note_register(&[Change::Unknown { id, until: keep_until }]);
+            is_new
+        });
         if !is_new {
             self.register.with(|register| {
                 let count = register.unknown_revocations();
@@ -164,8 +198,8 @@ impl<K: Locks> Ledger<K> {
     pub fn revoke_agent(&self, name: &str, now: Timestamp) -> Result<u64, Refused> {
         self.change_standing(|standing| {
             room_for_agent(standing, name)?;
-            standing.revoke_agent(name, now);
-            Ok(())
+            let cutoff = standing.revoke_agent(name, now);
+            Ok(vec![Change::Agent { name: name.into(), cutoff }])
         })
     }
 
@@ -176,27 +210,25 @@ impl<K: Locks> Ledger<K> {
     pub fn quarantine(&self, name: &str, now: Timestamp) -> Result<u64, Refused> {
         self.change_standing(|standing| {
             room_for_agent(standing, name)?;
-            standing.revoke_agent(name, now);
-            standing.quarantine(name);
-            Ok(())
+            let cutoff = standing.revoke_agent(name, now);
+            let sources = standing.quarantine(name);
+            let quarantined = Change::Quarantined { name: name.into(), sources };
+            Ok(vec![Change::Agent { name: name.into(), cutoff }, quarantined])
         })
     }
 
     /// Lifts a quarantine; one that isn't there is no error. Returns the last revocation's number.
     pub fn reinstate(&self, name: &str) -> u64 {
         let lifted = self.change_standing(|standing| {
-            standing.reinstate(name);
-            Ok(())
+            let lifted = standing.reinstate(name);
+            Ok(lifted.then(|| Change::Reinstated { name: name.into() }).into_iter().collect())
         });
         lifted.unwrap_or_default()
     }
 
     /// Ends every token minted up to now. Returns the revocation's number.
     pub fn revoke_all(&self, now: Timestamp) -> u64 {
-        let revoked = self.change_standing(|standing| {
-            standing.revoke_all(now);
-            Ok(())
-        });
+        let revoked = self.change_standing(|standing| Ok(vec![Change::All(standing.revoke_all(now))]));
         revoked.unwrap_or_default()
     }
 
@@ -273,14 +305,57 @@ impl<K: Locks> Ledger<K> {
         self.register.with(|register| (register.live(), register.capacity()))
     }
 
-    fn change_standing(&self, change: impl FnOnce(&mut Standing) -> Result<(), Refused>) -> Result<u64, Refused> {
+    fn change_standing<'n>(
+        &self,
+        change: impl FnOnce(&mut Standing) -> Result<Vec<Change<'n>>, Refused>,
+    ) -> Result<u64, Refused> {
         self.revoking.with(|()| {
             let mut standing = self.standing.read(Clone::clone);
-            change(&mut standing)?;
+            let changes = change(&mut standing)?;
             let number = standing.number();
             self.standing.replace(standing);
+            self.note_register(&changes);
             Ok(number)
         })
+    }
+
+    /// Ends a token that the book holds, and notes it; whether it does.
+    fn end(&self, book: &mut Book, id: TokenId, tag: Option<SealTag>) -> bool {
+        let is_held = book.revoke(id, tag);
+        if is_held {
+            self.note_token(|| Change::Ended { id });
+        }
+        is_held
+    }
+
+    fn note_register(&self, changes: &[Change<'_>]) {
+        if let Some(sink) = self.sinks.register.as_ref().filter(|_| !changes.is_empty()) {
+            sink.note(changes);
+        }
+    }
+
+    fn note_token<'c>(&self, change: impl FnOnce() -> Change<'c>) {
+        if let Some(sink) = &self.sinks.tokens {
+            sink.note(&[change()]);
+        }
+    }
+
+    fn note_entered(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>], number: u64, with: &[Change<'_>]) {
+        let Some(sink) = &self.sinks.tokens else { return };
+        let entered = Entered {
+            id: token.id,
+            tag: token.tag,
+            left: token.max_uses,
+            expires_at: token.expires_at,
+            number,
+            revoked: false,
+            ancestors: token.ancestors.into(),
+            chain: borrowed(token.chain),
+            capabilities: borrowed(capabilities),
+        };
+        let mut changes = with.to_vec();
+        changes.push(Change::Entered(entered));
+        sink.note(&changes);
     }
 
     /// Only a foreign token is entered when it is first used.
@@ -299,7 +374,9 @@ impl<K: Locks> Ledger<K> {
             if book.is_revoked_unknown(token.id) {
                 return Err(Refused::Revoked { by: Box::from("") });
             }
-            book.enter(token, symbols, born).map(|()| true)
+            book.enter(token, symbols, born)?;
+            self.note_entered(token, capabilities, born, &[]);
+            Ok(true)
         });
         if !matches!(entered, Ok(true)) {
             self.release(issuer);
@@ -350,6 +427,10 @@ impl<K: Locks> Ledger<K> {
         let hash = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or_default();
         &self.shards[hash.checked_rem(self.shards.len()).unwrap_or_default()]
     }
+}
+
+fn borrowed<'n>(names: &'n [Cow<'_, str>]) -> Vec<Cow<'n, str>> {
+    names.iter().map(|name| Cow::Borrowed(name.as_ref())).collect()
 }
 
 /// A child for an agent whose tokens were revoked after the chain began would be dead at birth.

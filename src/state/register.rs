@@ -7,7 +7,7 @@ use super::Refused;
 use super::book::{Symbol, Symbols};
 
 /// Bounds of the ledger.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Capacity {
     /// Live tokens at most.
     pub entries: usize,
@@ -16,6 +16,7 @@ pub struct Capacity {
 }
 
 /// Names and counts, behind one lock that only minting and sweeping take.
+#[derive(Default)]
 pub(super) struct Register {
     capacity: Capacity,
     symbols: HashMap<Arc<str>, Symbol>,
@@ -28,14 +29,12 @@ pub(super) struct Register {
 
 impl Register {
     pub(super) fn new(capacity: Capacity) -> Self {
-        Self {
-            capacity,
-            symbols: HashMap::new(),
-            names: Vec::new(),
-            live: 0,
-            live_by_issuer: Vec::new(),
-            unknown_revocations: 0,
-        }
+        Self { capacity, ..Self::default() }
+    }
+
+    /// The same names and counts within other bounds. What is there stays, also beyond them.
+    pub(super) fn within(self, capacity: Capacity) -> Self {
+        Self { capacity, ..self }
     }
 
     /// Makes room for one token whose chain and capabilities these are.
@@ -61,6 +60,21 @@ impl Register {
         }
         self.live = self.live.saturating_add(1);
         Ok(Symbols { chain, capabilities })
+    }
+
+    /// Makes room for a token that an earlier process held. It is live, so that it comes in whatever the bounds are.
+    pub(super) fn admit_held<'a>(
+        &mut self,
+        chain: impl Iterator<Item = &'a str>,
+        capabilities: impl Iterator<Item = &'a str>,
+    ) -> Option<Symbols> {
+        let chain = chain.map(|name| self.symbol(name)).collect::<Option<Box<[_]>>>()?;
+        let capabilities = capabilities.map(|name| self.symbol(name)).collect::<Option<Box<[_]>>>()?;
+        if let Some(live) = chain.first().and_then(|issuer| self.live_of(*issuer)) {
+            *live = live.saturating_add(1);
+        }
+        self.live = self.live.saturating_add(1);
+        Some(Symbols { chain, capabilities })
     }
 
     /// Gives back the room of a token whose chain this agent began.

@@ -24,6 +24,11 @@ impl Cutoff {
         by_number || by_second
     }
 
+    /// The later of the two, in both respects.
+    fn greater(self, other: Self) -> Self {
+        Self { number: self.number.max(other.number), at: self.at.max(other.at) }
+    }
+
     fn lives(&self, now: Timestamp) -> bool {
         self.at.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS) > now.seconds()
     }
@@ -49,6 +54,20 @@ impl Birth {
 pub struct QuarantineSources {
     /// An administrator did.
     pub api: bool,
+}
+
+impl QuarantineSources {
+    const API: u8 = 1;
+
+    /// As one byte, a bit a source.
+    pub(super) fn bits(self) -> u8 {
+        if self.api { Self::API } else { 0 }
+    }
+
+    /// From that byte. One without a known source is an administrator's: a quarantine is never lost.
+    pub(super) fn from_bits(bits: u8) -> Self {
+        Self { api: bits & Self::API != 0 || bits == 0 }
+    }
 }
 
 /// Every revocation by agent or of all, and every quarantine.
@@ -126,20 +145,54 @@ impl Standing {
         chain.find(|agent| self.agent(agent).is_some_and(|cutoff| cutoff.ends(born)))
     }
 
-    pub(super) fn revoke_agent(&mut self, name: &str, at: Timestamp) {
+    pub(super) fn revoke_agent(&mut self, name: &str, at: Timestamp) -> Cutoff {
         let cutoff = self.next(at);
         self.agents.insert(name.into(), cutoff);
+        cutoff
     }
 
-    pub(super) fn revoke_all(&mut self, at: Timestamp) {
+    pub(super) fn revoke_all(&mut self, at: Timestamp) -> Cutoff {
         let cutoff = self.next(at);
         self.all = Some(cutoff);
         // Everything before is dead now, so the revocations before it say nothing more.
         self.agents.clear();
+        cutoff
     }
 
-    pub(super) fn quarantine(&mut self, name: &str) {
-        self.quarantined.insert(name.into(), QuarantineSources { api: true });
+    pub(super) fn quarantine(&mut self, name: &str) -> QuarantineSources {
+        let sources = QuarantineSources { api: true };
+        self.quarantined.insert(name.into(), sources);
+        sources
+    }
+
+    /// The moment of the last revocation.
+    pub(super) fn latest(&self) -> Timestamp {
+        self.latest
+    }
+
+    /// Goes on counting from here; never back.
+    pub(super) fn continue_from(&mut self, number: u64, latest: Timestamp) {
+        self.number = self.number.max(number);
+        self.latest = self.latest.max(latest);
+    }
+
+    /// Puts back a revocation of everything. What came after it stays.
+    pub(super) fn restore_all(&mut self, cutoff: Cutoff) {
+        self.continue_from(cutoff.number, cutoff.at);
+        self.all = Some(self.all.map_or(cutoff, |all| all.greater(cutoff)));
+        self.agents.retain(|_, agent| agent.number > cutoff.number);
+    }
+
+    /// Puts back a revocation of an agent's tokens; of two the later one counts.
+    pub(super) fn restore_agent(&mut self, name: &str, cutoff: Cutoff) {
+        self.continue_from(cutoff.number, cutoff.at);
+        let kept = self.agent(name).map_or(cutoff, |kept| kept.greater(cutoff));
+        self.agents.insert(name.into(), kept);
+    }
+
+    /// Puts back a quarantine.
+    pub(super) fn restore_quarantine(&mut self, name: &str, sources: QuarantineSources) {
+        self.quarantined.insert(name.into(), sources);
     }
 
     pub(super) fn reinstate(&mut self, name: &str) -> bool {

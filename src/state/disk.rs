@@ -1,0 +1,268 @@
+//! The state directory: what of the state outlives this process, and how it is found again.
+//!
+//! | file | |
+//! |---|---|
+//! | `lock` | Held by the one process that uses the directory. |
+//! | `revocations` | Revocations, quarantines, and the mark; each change is on the disk before it is answered. |
+//! | `ledger` | Live tokens: written at an orderly stop and used up by the next start (memory), or each change as it is made (journal). |
+//!
+//! Each start writes what it found to fresh files before it serves, and never adds to a file that it found.
+
+mod committer;
+mod frame;
+mod log;
+mod medium;
+mod open;
+mod waiting;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub(super) use committer::Clock;
+use committer::{Committer, MARK_AHEAD, OnFailure, Plan, Thread};
+use frame::Kind;
+use log::Log;
+use medium::{Disk, Medium as _, sync_folder};
+pub use open::StateError;
+pub(super) use waiting::{NotDurable, Waiting};
+
+use super::change::{Sink, Snapshot};
+use super::ledger::export::Left;
+use super::ledger::{Ledger, Sinks};
+use super::recovered;
+use super::register::Capacity;
+use crate::domain::time::Timestamp;
+
+const REVOCATIONS: &str = "revocations";
+const LEDGER: &str = "ledger";
+/// What is appended to them, at least, before they are written anew. A day of marks is 3 MB; a second of many uses as
+/// much, and the ledger is long.
+const REVOCATIONS_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 4 << 20 };
+const LEDGER_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 32 << 20 };
+
+/// A state directory that is locked for this process, and what an earlier one left in it.
+pub struct Directory {
+    folder: PathBuf,
+    lock: File,
+    register: recovered::Register,
+    tokens: Option<recovered::Tokens>,
+}
+
+/// Whether uses are written down as they are spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Uses {
+    /// At an orderly stop.
+    AtStop,
+    /// Before the answer.
+    Each,
+}
+
+/// A directory in use.
+pub(super) struct Kept {
+    folder: PathBuf,
+    register: Thread,
+    /// Only where uses are written down as they are spent.
+    tokens: Option<Thread>,
+    /// The ledger is being written down for the next process.
+    closing: AtomicBool,
+    clock: Clock,
+    salt: u64,
+    restored: bool,
+    /// Unlocked when it is closed: last, when nothing writes any more.
+    _lock: File,
+}
+
+impl Directory {
+    /// Locks the directory, makes it if only it is missing, and reads what is there. Nothing is changed yet.
+    ///
+    /// # Errors
+    /// Another process has it, or a file in it can't be read or is damaged.
+    pub fn open(folder: &Path) -> Result<Self, StateError> {
+        let lock = open::lock(folder)?;
+        let register = open::register(&folder.join(REVOCATIONS))?;
+        let tokens = open::tokens(&folder.join(LEDGER), register.as_ref())?;
+        Ok(Self { folder: folder.to_owned(), lock, register: register.unwrap_or_default(), tokens })
+    }
+
+    /// The latest moment that is known to have passed: time goes on from there.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        let saved = self.tokens.as_ref().and_then(|tokens| tokens.snapshot).map(|snapshot| snapshot.time);
+        passed(self.register.mark).max(saved.unwrap_or_default())
+    }
+
+    /// Writes what was found to fresh files. The ledger that was found is used up when this returns.
+    ///
+    /// # Errors
+    /// A file can't be written.
+    pub(super) fn begin(
+        self,
+        uses: Uses,
+        capacity: Capacity,
+        clock: Clock,
+        salt: u64,
+    ) -> Result<(Arc<Ledger>, Kept), StateError> {
+        let Self { folder, lock, register, tokens } = self;
+        let now = clock();
+        let saved = tokens.as_ref().and_then(|tokens| tokens.snapshot);
+        let fence = saved.map_or_else(|| now.max(register.mark), |snapshot| snapshot.fence);
+        let restored = tokens.is_some();
+        let waiting = Arc::new(Waiting::new(register.sequence));
+        let sequence = tokens.as_ref().map_or(0, |tokens| tokens.sequence);
+        let uses = (uses == Uses::Each).then(|| Arc::new(Waiting::new(sequence)));
+        let sinks = Sinks { register: Some(sink(&waiting)), tokens: uses.as_ref().map(sink) };
+        let ledger = Arc::new(Ledger::restored(capacity, super::SHARDS, Left { register, tokens, fence, now }, sinks));
+
+        let disk = |name| Disk { folder: folder.clone(), name };
+        let failed = |name: &str| {
+            let path = folder.join(name);
+            move |error| StateError::Io(path, error)
+        };
+        let on_failure = if uses.is_some() { OnFailure::Stop } else { OnFailure::BeginAnew };
+        let plan =
+            Plan { name: REVOCATIONS, kind: Kind::Register, on_failure, marks: true, long: REVOCATIONS_BYTES, salt };
+        let begun = Committer::begin(
+            disk(REVOCATIONS),
+            plan,
+            Arc::clone(&clock),
+            register_source(&ledger, &clock),
+            Arc::clone(&waiting),
+        );
+        let register = begun.map_err(failed(REVOCATIONS))?;
+        let tokens = match uses {
+            None => {
+                use_up(&folder).map_err(failed(LEDGER))?;
+                None
+            }
+            Some(uses) => {
+                let plan = Plan {
+                    name: LEDGER,
+                    kind: Kind::Ledger,
+                    on_failure,
+                    marks: false,
+                    long: LEDGER_BYTES,
+                    salt: !salt,
+                };
+                let source = tokens_source(&ledger, &clock, &waiting);
+                let begun = Committer::begin(disk(LEDGER), plan, Arc::clone(&clock), source, uses);
+                Some(begun.map_err(failed(LEDGER))?)
+            }
+        };
+        let register = register.start().map_err(failed(REVOCATIONS))?;
+        let tokens = tokens.map(Committer::start).transpose().map_err(failed(LEDGER))?;
+        let closing = AtomicBool::new(false);
+        let kept = Kept { folder, _lock: lock, register, tokens, closing, clock, salt: salt ^ 1 << 63, restored };
+        Ok((ledger, kept))
+    }
+}
+
+impl Kept {
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The log of revocations.
+    pub(super) fn register(&self) -> &Waiting {
+        self.register.waiting()
+    }
+
+    /// The log of uses, where they are written down as they are spent.
+    pub(super) fn tokens(&self) -> Option<&Waiting> {
+        self.tokens.as_ref().map(|thread| &**thread.waiting())
+    }
+
+    /// Whether tokens of an earlier process are in the ledger.
+    pub(super) fn restored(&self) -> bool {
+        self.restored
+    }
+
+    /// The latest moment that a next process will know to have passed.
+    pub(super) fn passed(&self) -> Timestamp {
+        passed(self.register().marked_until())
+    }
+
+    /// Waits until every revocation up to now is on the disk.
+    pub(super) async fn revocations_settled(&self, within: Duration) -> Result<(), NotDurable> {
+        if let Some(tokens) = self.tokens() {
+            tokens.settled(within).await?;
+        }
+        // What is revoked while the ledger is written down may be missing from it.
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(NotDurable);
+        }
+        self.register().settled(within).await
+    }
+
+    /// Waits until every use up to now is on the disk, where they are written down as they are spent.
+    pub(super) async fn uses_settled(&self, within: Duration) -> Result<(), NotDurable> {
+        match self.tokens() {
+            Some(tokens) => tokens.settled(within).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes down what the next process needs. Nothing is spent or minted any more.
+    pub(super) fn save(&self, ledger: &Ledger) -> Result<(), StateError> {
+        self.closing.store(true, Ordering::SeqCst);
+        let is_durable = self.register.finish();
+        if !is_durable {
+            // A ledger without the revocations that it rests on would bring tokens back.
+            return Err(StateError::NotSaved(self.folder.join(REVOCATIONS), self.register().trouble()));
+        }
+        if let Some(tokens) = &self.tokens {
+            let saved = tokens.finish();
+            return if saved { Ok(()) } else { Err(StateError::NotSaved(self.folder.join(LEDGER), None)) };
+        }
+        let now = (self.clock)();
+        let snapshot = Snapshot { sequence: 0, register: self.register().durable(), time: now, fence: ledger.fence() };
+        let disk = Disk { folder: self.folder.clone(), name: LEDGER };
+        let written = Log::begin(&disk, Kind::Ledger, self.salt, |tell| ledger.tell_tokens(snapshot, true, tell));
+        let saved = written.and_then(|_| disk.put_in_place());
+        saved.map_err(|error| StateError::NotSaved(self.folder.join(LEDGER), Some(error.to_string())))
+    }
+}
+
+/// When this mark was written.
+fn passed(mark: Timestamp) -> Timestamp {
+    let ahead = u64::try_from(MARK_AHEAD.as_nanos()).unwrap_or(u64::MAX);
+    Timestamp::from_nanos(mark.nanos().saturating_sub(ahead))
+}
+
+fn sink(waiting: &Arc<Waiting>) -> Arc<dyn Sink> {
+    let waiting: Arc<Waiting> = Arc::clone(waiting);
+    waiting
+}
+
+fn register_source(ledger: &Arc<Ledger>, clock: &Clock) -> committer::Source {
+    let (ledger, clock) = (Arc::clone(ledger), Arc::clone(clock));
+    Arc::new(move |sequence, mark, tell| {
+        let snapshot = Snapshot { sequence, register: sequence, time: clock(), fence: ledger.fence() };
+        ledger.tell_register(snapshot, mark, tell);
+    })
+}
+
+fn tokens_source(ledger: &Arc<Ledger>, clock: &Clock, register: &Arc<Waiting>) -> committer::Source {
+    let (ledger, clock, register) = (Arc::clone(ledger), Arc::clone(clock), Arc::clone(register));
+    Arc::new(move |sequence, _, tell| {
+        let snapshot = Snapshot { sequence, register: register.durable(), time: clock(), fence: ledger.fence() };
+        ledger.tell_tokens(snapshot, false, tell);
+    })
+}
+
+/// Removes the ledger that was read, for good: a crash from now on ends every token in it.
+fn use_up(folder: &Path) -> std::io::Result<()> {
+    // A stop that was cut short leaves one that never came to its place.
+    for name in [LEDGER.to_owned(), format!("{LEDGER}.new")] {
+        match std::fs::remove_file(folder.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    sync_folder(folder)
+}
+
+#[cfg(test)]
+mod tests;

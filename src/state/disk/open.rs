@@ -1,0 +1,158 @@
+//! Finding again what an earlier process left, or saying why not and how to go on.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::frame::{self, Damage, End, Kind};
+use super::medium::sync_folder;
+use super::{LEDGER, REVOCATIONS};
+use crate::state::recovered::{Register, Tokens};
+
+/// Why there is no state to begin with, or none was left for the next start. The text says how to go on.
+#[derive(Debug)]
+pub enum StateError {
+    /// A file or the directory can't be used.
+    Io(PathBuf, io::Error),
+    /// Another process, by its number where it is known, has the directory.
+    Locked(PathBuf, String),
+    /// A file has bytes that nobody wrote, from this place on.
+    Damaged(PathBuf, usize),
+    /// A file is not one of Remit's.
+    NotOurs(PathBuf),
+    /// Another version of Remit wrote the file.
+    Version(PathBuf, u8),
+    /// The ledger knows of revocations that the other file doesn't have, or there is none.
+    Behind(PathBuf),
+    /// What is in the file is not all of it, so that the ledger was not left for the next start.
+    NotSaved(PathBuf, Option<String>),
+}
+
+impl std::fmt::Display for StateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(path, error) => write!(f, "{} can't be used: {error}", path.display()),
+            Self::Locked(path, by) => write!(
+                f,
+                "{} is used by another process{by}: one process a state directory; give this one its own in [state] dir",
+                path.display()
+            ),
+            Self::Damaged(path, at) => {
+                write!(f, "{} is damaged at byte {at}, so nothing of it is believed; {}", path.display(), way_on(path))
+            }
+            Self::NotOurs(path) => {
+                write!(f, "{} is not a file of Remit's, and is left alone; {}", path.display(), way_on(path))
+            }
+            Self::Version(path, version) => write!(
+                f,
+                "{} was written by another version of Remit (format {version}): start that one; or {}",
+                path.display(),
+                way_on(path)
+            ),
+            Self::Behind(path) => write!(
+                f,
+                "{} is missing or older than the ledger beside it, so revoked tokens could come back; put the newest one back; or {}",
+                path.display(),
+                way_on(path)
+            ),
+            Self::NotSaved(path, why) => write!(
+                f,
+                "not everything could be written to {}{}: the next start ends every live token",
+                path.display(),
+                why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StateError {}
+
+/// What is lost by going on without this file.
+fn way_on(path: &Path) -> &'static str {
+    if path.file_name().is_some_and(|name| name == LEDGER) {
+        "to go on without it, remove it: every live token ends, and agents ask for new ones"
+    } else {
+        "to go on without it, remove it and the ledger beside it: every live token ends, and agents under quarantine are free unless the policy lists them in quarantined"
+    }
+}
+
+/// Makes the directory if only it is missing, and locks it.
+pub(super) fn lock(folder: &Path) -> Result<File, StateError> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => {
+            let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            sync_folder(above).map_err(|error| StateError::Io(above.to_owned(), error))?;
+            tracing::info!(target: "state", folder = %folder.display(), "a new state directory");
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(StateError::Io(folder.to_owned(), error)),
+    }
+    let path = folder.join("lock");
+    let failed = |error| StateError::Io(path.clone(), error);
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(failed(error.into()));
+        }
+        let mut owner = String::new();
+        let _ = file.take(32).read_to_string(&mut owner);
+        let owner = owner.trim().parse::<u32>().map(|number| format!(" (number {number})")).unwrap_or_default();
+        return Err(StateError::Locked(folder.to_owned(), owner));
+    }
+    // For people; the lock alone counts.
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+    Ok(file)
+}
+
+/// The revocations that were left; none if there is no such file.
+pub(super) fn register(path: &Path) -> Result<Option<Register>, StateError> {
+    let mut register = Register::default();
+    if !fold(path, Kind::Register, |frame| register.apply(frame))? {
+        return Ok(None);
+    }
+    if register.is_whole { Ok(Some(register)) } else { Err(StateError::Damaged(path.to_owned(), 0)) }
+}
+
+/// The ledger that was left; none if there is no such file.
+pub(super) fn tokens(path: &Path, register: Option<&Register>) -> Result<Option<Tokens>, StateError> {
+    let mut tokens = Tokens::default();
+    if !fold(path, Kind::Ledger, |frame| tokens.apply(frame))? {
+        return Ok(None);
+    }
+    let Some(snapshot) = tokens.snapshot.filter(|_| tokens.is_whole) else {
+        return Err(StateError::Damaged(path.to_owned(), 0));
+    };
+    if register.is_none_or(|register| register.sequence < snapshot.register) {
+        return Err(StateError::Behind(path.with_file_name(REVOCATIONS)));
+    }
+    Ok(Some(tokens))
+}
+
+/// Hands over each frame of a file; whether there is such a file.
+fn fold(path: &Path, kind: Kind, each: impl FnMut(&[u8]) -> bool) -> Result<bool, StateError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(StateError::Io(path.to_owned(), error)),
+    };
+    match frame::read(&bytes, kind, each) {
+        Ok(End::Whole) => Ok(true),
+        Ok(End::Torn(bytes)) => {
+            tracing::warn!(
+                target: "state",
+                file = %path.display(),
+                bytes,
+                "the last write was never finished, and nobody was answered: it is left out"
+            );
+            Ok(true)
+        }
+        Err(Damage::NotOurs) => Err(StateError::NotOurs(path.to_owned())),
+        Err(Damage::Version(version)) => Err(StateError::Version(path.to_owned(), version)),
+        Err(Damage::At(at)) => Err(StateError::Damaged(path.to_owned(), at)),
+    }
+}
