@@ -1,10 +1,11 @@
-//! The name of an action.
+//! The name of an action, and its use.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
 
 use super::agent::{InvalidName, check_name};
 use super::limits::CAPABILITY_BYTES;
+use super::resource::Resource;
 
 /// A capability's name, e.g. `kubectl_apply`: 1 to 128 printable ASCII characters without space, quotes
 /// or backslash. Compared byte for byte; there are no wildcards.
@@ -46,4 +47,13 @@ impl std::fmt::Display for Capability {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// What an agent wants to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Use<'a> {
+    /// The name of the action.
+    pub capability: &'a str,
+    /// What it is done to.
+    pub resource: Resource<'a>,
 }

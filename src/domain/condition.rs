@@ -18,7 +18,7 @@ use cel::parser::{Expression as Tree, ParseErrors, Parser};
 use cel::{Context, Env, ExecutionError, Value as Evaluated};
 use serde_json::{Map, Value};
 
-use super::decision::Use;
+use super::capability::Use;
 use super::facts::Given;
 use super::limits::{CONDITION_BYTES, CONDITION_STEPS};
 use super::time::Timestamp;

@@ -2,21 +2,13 @@
 
 use std::borrow::Cow;
 
+use super::capability::Use;
 use super::chain::{Asked, stands};
 use super::condition::{Circumstances, Condition, Evaluation, Unmet};
 use super::policy::{Call, Policy};
 use super::reason::{Denial, Reason};
 use super::resource::Resource;
 use super::token::Claims;
-
-/// What an agent wants to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Use<'a> {
-    /// The name of the action.
-    pub capability: &'a str,
-    /// What it is done to.
-    pub resource: Resource<'a>,
-}
 
 /// Where the decision is asked for, as a token's audience sees it.
 #[derive(Clone, Copy, Debug)]

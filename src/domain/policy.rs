@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::agent::AgentName;
-use super::capability::Capability;
+use super::capability::{Capability, Use};
 use super::condition::Condition;
-use super::decision::Use;
 use super::entities::Entities;
 use super::limits;
 use super::resource::{Pattern, Resource};

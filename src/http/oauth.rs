@@ -14,6 +14,7 @@ mod refusal;
 mod request;
 mod revoke;
 mod token;
+mod token_type;
 mod wishes;
 
 use std::sync::Arc;

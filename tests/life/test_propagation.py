@@ -135,13 +135,16 @@ def test_the_agent_knows_who_called(place):
     assert (seen["subject"], seen["agent"]) == (VALIDATOR, VALIDATOR)
     assert seen["chain"] == [COORDINATOR, DEPLOYER, VALIDATOR]
     assert seen["claims"] == {"team": f"team of {VALIDATOR}"}
-    assert USER in seen["on_behalf_of"]
+    assert seen["on_behalf_of"] == f"jwt:{place.provider.issuer}#{USER}"
     assert seen["is_self_asserted"] is False
     assert seen["body"] == "is it healthy?"
     shown = re.search(r"```text\n(.*?)```", (EXAMPLE / "README.md").read_text(), re.DOTALL)[1]
     assert set(re.findall(r'"(\w+)": ', shown)) == set(seen), "its page shows what it prints"
-    header = jwt.get_unverified_header(message["headers"]["x-remit-identity"])
-    assert header["typ"] == "remit-identity+jwt"
+    text = message["headers"]["x-remit-identity"]
+    told = jwt.get_unverified_header(text) | jwt.decode(text, options={"verify_signature": False})
+    page = (REPOSITORY / "docs/propagation.md").read_text().split("## What is in it")[1].split("```")[1]
+    assert set(re.findall(r'"(\w+)":', page)) - {"team"} == set(told), "its page shows what is in it"
+    assert told["typ"] == "remit-identity+jwt" and told["obo"] == f"jwt:{place.provider.issuer}#{USER}"
     written = place.world.remit.log() + "\n".join(place.world.remit.audit_lines())
     secrets = [*tokens.values(), message["headers"]["x-remit-identity"], "planted-and-not-carried"]
     assert [secret for secret in secrets if secret in written] == []

@@ -8,7 +8,7 @@ use super::OAuth;
 use super::exchange::{Actor, Subject, SubjectJwt};
 use super::form::Form;
 use super::refusal::{Error, Refusal};
-use super::token::{ACCESS_TOKEN, CAPABILITY, ID_TOKEN, IDENTITY, JWT};
+use super::token_type::{ACCESS_TOKEN, CAPABILITY, ID_TOKEN, IDENTITY, JWT};
 use crate::domain::caller::Caller;
 use crate::domain::time::Timestamp;
 use crate::door::Visit;

@@ -10,6 +10,7 @@ use super::exchange::{Names, Plan, Shown, plan};
 use super::form::Form;
 use super::refusal::{Error, Refusal};
 use super::request::Asked;
+use super::token_type::{ACCESS_TOKEN, CAPABILITY, JWT};
 use super::{OAuth, client, evidence, offline, wishes};
 use crate::domain::time::Timestamp;
 use crate::door::Visit;
@@ -17,16 +18,6 @@ use crate::engine::{DelegateRequest, Delegated, Exchange};
 
 /// RFC 8693 §2.1.
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
-/// A capability token.
-pub(super) const CAPABILITY: &str = "urn:remit:token-type:capability";
-/// An identity that Remit signed.
-pub(super) const IDENTITY: &str = "urn:remit:token-type:identity";
-/// RFC 8693 §3.
-pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// RFC 8693 §3.
-pub(super) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
-/// RFC 8693 §3.
-pub(super) const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
