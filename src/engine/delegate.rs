@@ -163,7 +163,7 @@ impl Engine {
         let mut claims = attenuate(policy, quarantined, wished.asker(), from, &request.wish, now, id)?;
         within_evidence(&mut claims, request)?;
         let (text, tag) = keyring.seal(claims.clone())?;
-        let place = self.ready_to_record(request.deadline, now, || Ok(())).await?;
+        let place = self.ready_to_record(request.deadline, || Ok(())).await?;
         if let Some(parent) = parent {
             self.may_be_foreign(parent, now)?;
         }
