@@ -28,8 +28,9 @@ use chance::Chance;
 use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation, Exchange};
 pub use introspect::{Introspected, Introspection, TokenTarget};
+pub use recording::is_undecided;
 pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
-pub use search::{Found, SearchRequest, Sought};
+pub use search::{Found, SearchRequest, Searched, Sought};
 pub use speaker::Speaker;
 pub use tally::{Tally, Verb};
 

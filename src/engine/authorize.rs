@@ -158,7 +158,7 @@ impl Engine {
     }
 
     /// Records a refusal whose reason stands outside the engine: the agent is known, and what it asks can't be put to
-    /// the engine.
+    /// the engine, or there is no time left to.
     pub fn refuse_under(
         &self,
         beginning: &Beginning,

@@ -102,22 +102,44 @@ impl Engine {
         request: &DelegateRequest<'_>,
     ) -> Delegation {
         let wished = Wished { beginning, caller, request, now: self.clock.now() };
-        let policy = wished.policy();
         let mut buffer = Vec::new();
         let mut parent = None;
         let minted = match self.open_parent(wished, &mut buffer, &mut parent) {
             Ok(()) => self.mint(wished, parent.as_ref()).await,
             Err(denial) => Err(denial),
         };
+        if let Err(denial) = &minted {
+            self.note_refused(wished, parent.as_ref(), denial);
+        }
+        self.conclude_delegation(wished, parent.as_ref(), minted)
+    }
+
+    /// Records a refusal whose reason stands outside the engine: the caller is known, and what it wishes can't be put
+    /// to the engine, or there is no time left to. A wish that was never understood has no target.
+    pub fn refuse_delegation_under(
+        &self,
+        beginning: &Beginning,
+        caller: &Caller,
+        request: &DelegateRequest<'_>,
+        denial: Denial,
+    ) -> Delegation {
+        let wished = Wished { beginning, caller, request, now: self.clock.now() };
+        self.conclude_delegation(wished, None, Err(denial))
+    }
+
+    /// Counts, answers and records.
+    fn conclude_delegation(
+        &self,
+        wished: Wished<'_>,
+        parent: Option<&VerifiedToken<'_>>,
+        minted: Result<(Place<'_>, Delegated), Denial>,
+    ) -> Delegation {
         let (outcome, place) = match minted {
             Ok((place, delegated)) => (Ok(delegated), Some(place)),
-            Err(denial) => {
-                self.note_refused(wished, parent.as_ref(), &denial);
-                (Err(denial), None)
-            }
+            Err(denial) => (Err(denial), None),
         };
-        let delegation = Delegation { outcome, id: self.events.decision_id(), policy: policy.id.clone() };
-        let event = event(&delegation, wished, parent.as_ref());
+        let delegation = Delegation { outcome, id: self.events.decision_id(), policy: wished.policy().id.clone() };
+        let event = event(&delegation, wished, parent);
         let (reason, hops) = (event.reason, event.depth());
         match place {
             Some(place) => {
@@ -298,6 +320,7 @@ fn asked_chain(wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>) -> Vec<Ar
         Some(parent) => parent.claims().chain.iter().map(|name| shared_name(policy, name)).collect(),
         None => vec![wished.caller.agent().shared()],
     };
-    chain.push(shared_name(policy, wished.request.wish.to));
+    let to = wished.request.wish.to;
+    chain.extend((!to.is_empty()).then(|| shared_name(policy, to)));
     chain
 }

@@ -107,6 +107,12 @@ pub(super) fn event<T>(
     event
 }
 
+/// Whether Remit could not decide, for now or about what it was asked.
+#[must_use]
+pub fn is_undecided(denial: &Denial) -> bool {
+    outcome_of(denial.reason()) == Outcome::Error
+}
+
 /// `error` where Remit could not decide, `denied` where it decided.
 pub(super) fn outcome_of(reason: Reason) -> Outcome {
     let undecided = matches!(

@@ -36,7 +36,7 @@ use remit::engine::chance::Chance;
 use remit::engine::clock::Clock;
 use remit::engine::{
     Action, AuthorizeRequest, Decision, DelegateRequest, Delegation, Engine, InForce, Introspection, NotReinstated,
-    Parts, Revocation, Revoked, Tally, TokenTarget,
+    Parts, Revocation, Revoked, SearchRequest, Searched, Tally, TokenTarget,
 };
 use remit::events::{AuditConfig, Events, EventsConfig};
 use remit::keyring::{Key, Keyring};
@@ -224,6 +224,11 @@ impl World {
     /// Asks, and waits for the answer.
     pub(crate) fn authorize(&self, caller: &Caller, request: &AuthorizeRequest<'_>) -> Decision {
         self.runtime.block_on(self.engine.authorize(caller, request))
+    }
+
+    /// Searches, and waits for the answer.
+    pub(crate) fn search(&self, caller: &Caller, request: &SearchRequest<'_>) -> Searched {
+        self.runtime.block_on(self.engine.search(&self.engine.begin(), caller, request))
     }
 
     /// Asks for a token, and waits for the answer.
