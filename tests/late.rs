@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(said(answers[59].reason), pb::Reason::DeadlineExceeded);
 
         let wish = pb::DelegateRequest {
-            to: "deployer".to_owned(),
+            to_agent: "deployer".to_owned(),
             capabilities: vec!["delete".to_owned()],
             resources: vec!["x/y".to_owned()],
             ..pb::DelegateRequest::default()
