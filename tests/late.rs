@@ -46,7 +46,7 @@ mod tests {
 
     /// So many looks at the clock after the next one there is no time left.
     fn after_looks(world: &World, looks: u32) -> Timestamp {
-        world.now().after(STEP * (looks + 1))
+        world.now().after(STEP.saturating_mul(looks.saturating_add(1)))
     }
 
     fn reason(outcome: &Result<(), Denial>) -> Reason {

@@ -56,7 +56,14 @@ fn record(oauth: &OAuth, visit: &Visit, refusal: &Refusal) {
         task: None,
         on_behalf_of: None,
     };
-    let request = DelegateRequest { wish, parent: None, request_id: "", deadline: visit.deadline, exchange: None };
+    let request = DelegateRequest {
+        wish,
+        parent: None,
+        request_id: "",
+        deadline: visit.deadline,
+        expires_by: None,
+        exchange: None,
+    };
     oauth.door.engine().refuse_delegation_under(&visit.beginning, &visit.caller, &request, refusal.denial());
 }
 
