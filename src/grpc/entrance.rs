@@ -128,6 +128,7 @@ fn unread<B>(request: Request<B>, turned_away: TurnedAway) -> Request<String> {
 
 /// An answer on its way. Its headers are there within the caller's patience, whether or not its message comes; a stream
 /// goes on after them.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one: a box would cost each request")]
 pub enum Answer {
     /// Refused before the message was read.
     Refused(Ready<Response<Body>>),
