@@ -69,3 +69,14 @@ def test_half_a_request_ends_by_itself(shared):
         assert time.monotonic() - began < 25, "the server ended it, long before the client would"
     finally:
         done.set()
+
+
+def test_probes_are_no_failures_and_bad_credentials_are(shared):
+    def failures():
+        return shared.remit.metrics().get('remit_unauthenticated_total{method="none"}', 0)
+
+    before = failures()
+    assert shared.remit.http("/readyz")[2] == "ready\n"
+    assert failures() == before
+    assert shared.remit.http("/readyz", authorization="Bearer nonsense")[2] == "ready\n"
+    assert failures() == before + 1
