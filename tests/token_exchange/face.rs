@@ -188,7 +188,7 @@ impl Face {
         let now = self.engine.clock().now();
         let caller = Caller::new(Arc::new(self.by_certificate(agent)), true);
         let deadline = now.after(PATIENCE);
-        let request = DelegateRequest { wish, parent, request_id: "", deadline, exchange: None };
+        let request = DelegateRequest { wish, parent, request_id: "", deadline, expires_by: None, exchange: None };
         self.runtime.block_on(self.engine.delegate(&caller, &request))
     }
 
