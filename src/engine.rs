@@ -197,6 +197,13 @@ impl Engine {
         Beginning { born, in_force: self.policy() }
     }
 
+    /// Whether neither policy nor revocations changed since.
+    #[must_use]
+    pub fn is_current(&self, beginning: &Beginning) -> bool {
+        let Beginning { in_force, born } = beginning;
+        Arc::ptr_eq(&self.policy.load(), in_force) && self.state.standing(Standing::number) == *born
+    }
+
     /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Arc<InForce> {

@@ -26,6 +26,11 @@ impl DecisionService {
         Self { door, shutdown }
     }
 
+    /// By which its callers come in.
+    pub(super) fn door(&self) -> &Door {
+        &self.door
+    }
+
     async fn decide(&self, visit: &Visit, request: &pb::AuthorizeRequest) -> Result<Decision, wire::Malformed> {
         let malformed = |_: &wire::Malformed| self.door.engine().tally().malformed(Verb::Authorize);
         let mut question = wire::authorize(request, visit.deadline).inspect_err(malformed)?;
@@ -112,6 +117,9 @@ async fn give_way(index: usize) {
         tokio::task::yield_now().await;
     }
 }
+
+/// The codec counts before it decodes.
+const _: () = assert!(limits::BATCH_ITEMS == crate::api::codec::BATCH_ITEMS, "two bounds on a batch");
 
 fn within_batch(items: usize) -> Result<(), Status> {
     if items <= limits::BATCH_ITEMS {
