@@ -1,14 +1,17 @@
 //! Reads audit logs as anybody can who has the files: whether they are what was written, and what is missing.
 //!
-//! The log's lines are chained (see [`crate::events::chain`]). Without a signed checkpoint a chain shows every change
-//! but one: whoever may write the file can write all of it anew, or cut off its end. Keep the last hash elsewhere.
+//! The log's lines are chained (see [`crate::events::chain`]). A chain shows every change but one: whoever may write the
+//! file can write all of it anew, or cut off its end. Signed checkpoints leave only the lines after the last of them to
+//! that.
 
 mod order;
+mod signatures;
 mod verify;
 
 use std::io;
 use std::path::PathBuf;
 
+pub use signatures::{Keys, Signatures};
 pub use verify::{Fault, Report, What, verify};
 
 /// Why a file could not be read.

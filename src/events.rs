@@ -5,6 +5,7 @@
 //! those who watch. What can't be recorded gets no place, and what has no place is not allowed.
 
 pub mod chain;
+mod checkpoint;
 mod config;
 mod denials;
 mod event;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use checkpoint::{Checkpoint, Sign};
 pub use config::{AuditConfig, EventsConfig, InvalidConfig, OnFailure};
 pub use event::{DecisionId, Event, MessageType, Outcome};
 pub use log::LogError;
@@ -33,6 +35,7 @@ pub use text::{Brief, Long, Text};
 
 use crate::domain::limits;
 use crate::domain::time::Timestamp;
+use checkpoint::Notary;
 use denials::Denials;
 use event::DecisionIds;
 use log::Log;
@@ -164,7 +167,21 @@ impl Events {
         process: u64,
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        let (shared, recorder) = Self::parts(audit, events, process, now)?;
+        Self::start_signing(audit, events, process, now, None)
+    }
+
+    /// The same, and where `sign` is given and the log is a file, it gets signed checkpoints.
+    ///
+    /// # Errors
+    /// As [`Events::start`].
+    pub fn start_signing(
+        audit: &AuditConfig,
+        events: &EventsConfig,
+        process: u64,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+        sign: Option<Sign>,
+    ) -> Result<Self, StartError> {
+        let (shared, recorder) = Self::parts(audit, events, process, now, sign)?;
         let thread = std::thread::Builder::new()
             .name("remit-recorder".to_owned())
             .spawn(move || recorder.run())
@@ -178,6 +195,7 @@ impl Events {
         events: &EventsConfig,
         process: u64,
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
+        sign: Option<Sign>,
     ) -> Result<(Arc<Shared>, Recorder), StartError> {
         events.check().map_err(StartError::Config)?;
         let log = Log::open(audit).map_err(StartError::Log)?;
@@ -190,7 +208,8 @@ impl Events {
             finished: watch::Sender::new(false),
             is_abandoned: AtomicBool::new(false),
         });
-        let recorder = Recorder::new(Arc::clone(&shared), log);
+        let notary = sign.filter(|_| log.is_some()).and_then(|sign| Notary::new(audit, sign));
+        let recorder = Recorder::new(Arc::clone(&shared), log, notary);
         Ok((shared, recorder))
     }
 
@@ -550,7 +569,13 @@ mod tests {
     fn settings_are_read_by_their_names_and_checked() {
         let audit: AuditConfig =
             serde_json::from_str(r#"{"file": "-", "rotate_bytes": 5, "keep": 2, "on_failure": "count"}"#).unwrap();
-        let wanted = AuditConfig { file: Some("-".into()), rotate_bytes: 5, keep: 2, on_failure: OnFailure::Count };
+        let wanted = AuditConfig {
+            file: Some("-".into()),
+            rotate_bytes: 5,
+            keep: 2,
+            on_failure: OnFailure::Count,
+            ..AuditConfig::default()
+        };
         assert_eq!(audit, wanted);
         assert!(serde_json::from_str::<AuditConfig>(r#"{"files": "-"}"#).is_err());
         let events: EventsConfig = serde_json::from_str("{}").unwrap();

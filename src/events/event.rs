@@ -55,6 +55,8 @@ names! {
         Policy = "policy",
         /// The kill switch was pulled.
         Quarantine = "quarantine",
+        /// A key vouches for the log up to this line.
+        Checkpoint = "checkpoint",
     }
 }
 
@@ -114,6 +116,7 @@ pub struct Event {
     pub(super) sequence: u64,
     pub(super) repeated: u64,
     pub(super) links: Option<Links>,
+    pub(super) checkpoint: Option<Arc<str>>,
     /// When it was decided.
     pub at: Timestamp,
     /// What kind of event it is.
@@ -184,6 +187,7 @@ impl Event {
             sequence: 0,
             repeated: 0,
             links: None,
+            checkpoint: None,
             at,
             message_type,
             outcome,
@@ -230,6 +234,12 @@ impl Event {
     #[must_use]
     pub const fn links(&self) -> Option<Links> {
         self.links
+    }
+
+    /// Of a checkpoint: the JWT that signs its place in the chain.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<&str> {
+        self.checkpoint.as_deref()
     }
 
     /// `delegation_depth`: hops of the chain.
