@@ -5,14 +5,19 @@
 //! that.
 
 mod order;
+mod show;
 mod signatures;
 mod verify;
 
 use std::io;
 use std::path::PathBuf;
 
+pub use show::{Ask, Line, ShowError, Shown, TooManyTokens, show};
 pub use signatures::{Keys, Signatures};
 pub use verify::{Fault, Report, What, verify};
+
+/// How much is read at once.
+const READ_BYTES: usize = 1024 * 1024;
 
 /// Why a file could not be read.
 #[derive(Debug)]

@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::order::in_order;
 use super::signatures::{Checked, Keys, Signatures, check, is_checkpoint};
-use super::{Place, Unread};
+use super::{Place, READ_BYTES, Unread};
 use crate::digest::Digest;
 use crate::events::chain::{self, Links, Seen};
 
 /// Faults that are told one by one; further ones are counted.
 const FAULTS_TOLD: usize = 1000;
-/// How much is read at once.
-const READ_BYTES: usize = 1024 * 1024;
 
 /// What was found in the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

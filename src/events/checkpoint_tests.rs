@@ -15,8 +15,8 @@ fn signing(folder: &std::path::Path, events: u64, seconds: u64, sign: Option<Sig
     Trial::signing(&audit, &EventsConfig::default(), sign)
 }
 
-fn in_clear() -> Option<Sign> {
-    Some(Box::new(|checkpoint, _| Ok(Value::Object(checkpoint.claims()).to_string())))
+fn in_clear() -> Sign {
+    Box::new(|checkpoint, _| Ok(Value::Object(checkpoint.claims()).to_string()))
 }
 
 /// Number and, of a checkpoint, what it signs.
@@ -48,7 +48,7 @@ fn checkpoints(folder: &std::path::Path) -> Vec<(u64, u64)> {
 #[test]
 fn after_so_many_events_a_checkpoint_names_its_place() {
     let folder = tempfile::tempdir().unwrap();
-    let mut trial = signing(folder.path(), 3, 0, in_clear());
+    let mut trial = signing(folder.path(), 3, 0, Some(in_clear()));
     for _ in 0..7 {
         trial.allow("agent-a");
         trial.recorder.turn();
@@ -69,7 +69,7 @@ fn after_so_many_events_a_checkpoint_names_its_place() {
 #[test]
 fn after_so_long_a_checkpoint_is_written_if_anything_came() {
     let folder = tempfile::tempdir().unwrap();
-    let mut trial = signing(folder.path(), 0, 60, in_clear());
+    let mut trial = signing(folder.path(), 0, 60, Some(in_clear()));
     trial.pass(Duration::from_hours(1));
     trial.recorder.turn();
     trial.allow("agent-a");
@@ -90,7 +90,7 @@ fn after_so_long_a_checkpoint_is_written_if_anything_came() {
 async fn the_last_line_of_an_orderly_end_is_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let Trial { events, recorder, .. } = {
-        let trial = signing(folder.path(), 1000, 1000, in_clear());
+        let trial = signing(folder.path(), 1000, 1000, Some(in_clear()));
         trial.allow("agent-a");
         trial
     };
@@ -102,7 +102,7 @@ async fn the_last_line_of_an_orderly_end_is_a_checkpoint() {
 
 #[test]
 fn without_who_signs_or_where_none_is_wanted_there_is_none() {
-    for (events, seconds, sign) in [(1, 1, None), (0, 0, in_clear())] {
+    for (events, seconds, sign) in [(1, 1, None), (0, 0, Some(in_clear()))] {
         let folder = tempfile::tempdir().unwrap();
         let mut trial = signing(folder.path(), events, seconds, sign);
         for _ in 0..3 {

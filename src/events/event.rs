@@ -155,7 +155,7 @@ pub struct Event {
     pub http_path: Long,
     /// Of the token, after this use.
     pub remaining_uses: Option<u32>,
-    /// What a revocation or a quarantine was aimed at.
+    /// What a revocation or a quarantine was aimed at; of a delegation from a token, that token's id.
     pub target: Brief,
     /// What a person attached.
     pub note: Brief,
