@@ -12,6 +12,7 @@ mod verify;
 use std::io;
 use std::path::PathBuf;
 
+use crate::events::LinePlace as Place;
 pub use show::{Ask, Line, ShowError, Shown, TooManyTokens, show};
 pub use signatures::{Keys, Signatures};
 pub use verify::{Fault, Report, What, verify};
@@ -35,26 +36,3 @@ impl std::fmt::Display for Unread {
 }
 
 impl std::error::Error for Unread {}
-
-/// What a line says of itself, beside its links: read from its bytes without parsing all of it. The names can't stand
-/// inside a text, where quotes are written `\"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-struct Place<'a> {
-    timestamp: &'a str,
-    stream_id: &'a str,
-    sequence: u64,
-}
-
-impl<'a> Place<'a> {
-    fn of(line: &'a [u8]) -> Self {
-        let Ok(text) = std::str::from_utf8(line) else { return Self::default() };
-        let value = |key: &str| Some(text.split_once(key)?.1);
-        let quoted = |key: &str| Some(value(key)?.split_once('"')?.0);
-        let number = value(",\"sequence\":").and_then(|rest| rest.split([',', '}']).next()?.parse().ok());
-        Self {
-            timestamp: quoted("{\"timestamp\":\"").unwrap_or_default(),
-            stream_id: quoted(",\"stream_id\":\"").unwrap_or_default(),
-            sequence: number.unwrap_or_default(),
-        }
-    }
-}

@@ -4,6 +4,7 @@
 //! atomic step and one short lock; a thread of its own gives the events to the audit file and only then to
 //! those who watch. What can't be recorded gets no place, and what has no place is not allowed.
 
+mod archive;
 pub mod chain;
 mod checkpoint;
 mod config;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 pub use checkpoint::{Checkpoint, Sign};
 pub use config::{AuditConfig, EventsConfig, InvalidConfig, OnFailure};
 pub use event::{DecisionId, Event, MessageType, Outcome};
+pub use line::Place as LinePlace;
 pub use log::LogError;
 pub use queue::{AuditUnavailable, Place, Share};
 pub use stream::{Filter, Item, Since, Subscription, TooManySubscribers};
@@ -35,6 +37,7 @@ pub use text::{Brief, Long, Text};
 
 use crate::domain::limits;
 use crate::domain::time::Timestamp;
+use archive::Archive;
 use checkpoint::Notary;
 use denials::Denials;
 use event::DecisionIds;
@@ -199,11 +202,14 @@ impl Events {
     ) -> Result<(Arc<Shared>, Recorder), StartError> {
         events.check().map_err(StartError::Config)?;
         let log = Log::open(audit).map_err(StartError::Log)?;
+        let stream_id: Arc<str> = format!("{process:016x}").into();
+        let path = log.as_ref().and_then(Log::path);
+        let archive = path.map(|path| Archive::new(path.to_owned(), Arc::clone(&stream_id)));
         let shared = Arc::new(Shared {
             queue: Queue::new(events.ring, audit.on_failure, Arc::new(now)),
             denials: Denials::default(),
-            stream: Arc::new(Stream::new(events)),
-            stream_id: format!("{process:016x}").into(),
+            stream: Arc::new(Stream::new(events, archive)),
+            stream_id,
             decision_ids: DecisionIds::new(process),
             finished: watch::Sender::new(false),
             is_abandoned: AtomicBool::new(false),
@@ -480,9 +486,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn stalled_subscribers_cost_decisions_nothing_and_miss_exactly_what_they_are_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        let events = start(&file, 0, &small(256));
+        let events = Events::start(&AuditConfig::default(), &small(256), 1, clock()).unwrap();
         let stalled: Vec<_> = (0..16).map(|_| events.subscribe(Since::Now, Filter::default()).unwrap()).collect();
         let mut total = 0;
         while total < 10_000 {

@@ -78,6 +78,11 @@ names! {
 pub struct DecisionId([u8; 16]);
 
 impl DecisionId {
+    /// From its text.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        u128::from_str_radix(text, 16).ok().map(|number| Self(number.to_be_bytes()))
+    }
+
     /// Its bytes.
     #[must_use]
     pub const fn bytes(&self) -> &[u8; 16] {

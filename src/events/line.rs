@@ -1,8 +1,13 @@
 //! An event as one line of JSON.
 
+mod read;
+
 use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeSeq as _, Serializer};
+
+pub use read::Place;
+pub(super) use read::read_line;
 
 use super::event::Event;
 use super::text::{Brief, clean};
