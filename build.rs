@@ -5,6 +5,7 @@ use std::{env, fs, path::PathBuf};
 use prost::Message as _;
 
 const FILES: [&str; 3] = ["remit/v1/types.proto", "remit/v1/decision_service.proto", "remit/v1/admin_service.proto"];
+const ENVOY_FILES: [&str; 1] = ["envoy/service/auth/v3/external_auth.proto"];
 
 /// Messages that hold a token's text or a credential, and those that hold such messages: they have no `Debug`, so that no log can
 /// print one.
@@ -30,15 +31,34 @@ const WITH_TOKENS: [&str; 19] = [
     ".remit.v1.VerifyIdentityRequest.evidence",
 ];
 
+/// The same of Envoy's: headers and bodies hold tokens.
+const ENVOY_WITH_TOKENS: [&str; 11] = [
+    ".envoy.config.core.v3.HeaderValue",
+    ".envoy.config.core.v3.HeaderValueOption",
+    ".envoy.config.core.v3.HeaderMap",
+    ".envoy.service.auth.v3.AttributeContext",
+    ".envoy.service.auth.v3.AttributeContext.Request",
+    ".envoy.service.auth.v3.AttributeContext.HttpRequest",
+    ".envoy.service.auth.v3.CheckRequest",
+    ".envoy.service.auth.v3.CheckResponse",
+    ".envoy.service.auth.v3.CheckResponse.http_response",
+    ".envoy.service.auth.v3.DeniedHttpResponse",
+    ".envoy.service.auth.v3.OkHttpResponse",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let descriptors = protox::compile(FILES, ["proto"])?;
-    fs::write(out.join("remit.v1.bin"), descriptors.encode_to_vec())?;
+    let all = protox::compile(FILES.iter().chain(&ENVOY_FILES), ["proto"])?;
+    fs::write(out.join("remit.v1.bin"), all.encode_to_vec())?;
     tonic_prost_build::configure()
         .boxed(".remit.v1.WatchDecisionsResponse.item.event")
         .skip_debug(WITH_TOKENS)
         .codec_path("crate::api::codec::StrictCodec")
-        .compile_fds(descriptors)?;
+        .compile_fds(protox::compile(FILES, ["proto"])?)?;
+    tonic_prost_build::configure()
+        .skip_debug(ENVOY_WITH_TOKENS)
+        .codec_path("crate::api::codec::LenientCodec")
+        .compile_fds(protox::compile(ENVOY_FILES, ["proto"])?)?;
     Ok(())
 }

@@ -20,8 +20,9 @@ use remit::api::policy_decision_service_client::PolicyDecisionServiceClient;
 use remit::api::policy_decision_service_server::{PolicyDecisionService, PolicyDecisionServiceServer};
 use remit::door::Door;
 use remit::engine::Engine;
-use remit::grpc::{DecisionService, decision_routes, health, prepared};
+use remit::grpc::{DecisionService, ExtAuthz, decision_routes, health, prepared};
 use remit::identity::Identity;
+use remit::proxied::{Gatekeeper, Rules};
 use remit::transport::{ClientAuth, Gate, Limits, Protocol, Security, TlsFiles, TlsStore, listen, serve};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -243,8 +244,9 @@ fn main() {
         answering.set(true).await;
         let identity = Arc::new(Identity::new(remit::identity::Config::default(), false).unwrap());
         let door = Door::new(Arc::clone(&engine), identity, 1);
-        let service = DecisionService::new(door, CancellationToken::new());
-        let routes = prepared(decision_routes(service, health, false).unwrap());
+        let service = DecisionService::new(door.clone(), CancellationToken::new());
+        let ext_authz = ExtAuthz::new(Gatekeeper::new(door, Arc::new(Rules::default())));
+        let routes = prepared(decision_routes(service, ext_authz, health, false).unwrap());
         let real = connect(&certificates, serve_on_a_thread(routes, certificates.store(&engine))).await;
 
         let sample = requests(&engine, 1).await.remove(0);

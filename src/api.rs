@@ -1,4 +1,4 @@
-//! The generated wire types of `proto/remit/v1`, and their descriptors.
+//! The generated wire types of `proto/`, and their descriptors.
 #![expect(
     missing_docs,
     clippy::pedantic,
@@ -9,8 +9,10 @@
 )]
 
 pub mod codec;
+pub mod envoy;
+pub mod google;
 
 tonic::include_proto!("remit.v1");
 
-/// The descriptors of `proto/remit/v1` and of what it imports, encoded: for reflection.
+/// The descriptors of `proto/` and of what it imports, encoded: for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/remit.v1.bin"));

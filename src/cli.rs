@@ -12,6 +12,7 @@ mod authorize;
 mod client;
 mod delegate;
 mod dev_certs;
+mod doctor;
 mod introspect;
 mod keygen;
 mod output;
@@ -72,6 +73,7 @@ enum Command {
     Introspect(introspect::Introspect),
     Watch(watch::Watch),
     Status(status::Status),
+    Doctor(doctor::Doctor),
 }
 
 #[derive(Subcommand)]
@@ -166,6 +168,7 @@ impl Command {
             Self::Introspect(command) => client::wait(command.run(output)),
             Self::Watch(command) => client::wait(command.run(output)),
             Self::Status(command) => client::wait(command.run(output)),
+            Self::Doctor(command) => command.run(output),
         }
     }
 }

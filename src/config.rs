@@ -25,6 +25,7 @@ pub use sections::{
 use crate::events::{AuditConfig, EventsConfig};
 use crate::identity;
 use crate::keyring::KeyFiles;
+use crate::proxied;
 use crate::telemetry;
 use crate::transport::ClientAuth;
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub events: EventsConfig,
     /// How evidence names an agent.
     pub identity: identity::Config,
+    /// What requests mean that proxies ask about.
+    pub ext_authz: proxied::Config,
     /// The service's own log.
     pub telemetry: telemetry::Config,
 }

@@ -4,6 +4,7 @@ mod admin_service;
 mod authenticate;
 mod decision_service;
 mod evidence;
+mod ext_authz;
 mod introduction;
 mod status;
 mod watch;
@@ -18,17 +19,19 @@ use tonic_reflection::server::Builder;
 
 use crate::api as pb;
 use crate::api::admin_service_server::AdminServiceServer;
+use crate::api::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use crate::api::policy_decision_service_server::PolicyDecisionServiceServer;
 pub use admin_service::{AdminService, ReloadPolicy, Reloading};
 pub use decision_service::DecisionService;
+pub use ext_authz::ExtAuthz;
 
-/// The largest message: a batch of 100. Each field has a smaller bound of its own.
+/// The largest message: a batch of 100, or a request with its body. Each field has a smaller bound of its own.
 const MESSAGE_BYTES: usize = 1024 * 1024;
 /// The largest answer: a batch of 100 tokens with what they are good for.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Names of services, as health is asked for them.
-const SERVICES: [&str; 2] = ["remit.v1.PolicyDecisionService", ""];
+const SERVICES: [&str; 3] = ["remit.v1.PolicyDecisionService", "envoy.service.auth.v3.Authorization", ""];
 /// Time for "not serving" to reach those who watch.
 const LAST_WORD: Duration = Duration::from_millis(100);
 const ADMIN_SERVICE: &str = "remit.v1.AdminService";
@@ -72,13 +75,15 @@ pub async fn health() -> (Answering, HealthServer<impl Health>) {
 /// The descriptors can't be read: a fault of the build.
 pub fn decision_routes(
     service: DecisionService,
+    ext_authz: ExtAuthz,
     health: HealthServer<impl Health>,
     reflects: bool,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let service = PolicyDecisionServiceServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
-    let routes = Routes::new(service).add_service(health);
+    let ext_authz = AuthorizationServer::new(ext_authz).max_decoding_message_size(MESSAGE_BYTES);
+    let routes = Routes::new(service).add_service(ext_authz).add_service(health);
     if reflects { reflecting(routes) } else { Ok(routes) }
 }
 

@@ -1,8 +1,9 @@
-//! The HTTP face: decisions for `AuthZEN` clients, OAuth, metrics, liveness, readiness, published keys.
+//! The HTTP face: decisions for `AuthZEN` clients and for proxies, OAuth, metrics, liveness, readiness, published keys.
 
 mod authenticate;
 mod authzen;
 mod body;
+mod check;
 mod health;
 mod metrics;
 pub mod oauth;
@@ -13,9 +14,10 @@ mod well_known;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{any, get};
 
 use crate::door::Door;
+use crate::proxied::Gatekeeper;
 use crate::readiness::Examine;
 
 /// What the pages are made from.
@@ -23,6 +25,8 @@ use crate::readiness::Examine;
 pub struct Pages {
     /// Who asks; behind it stands the engine.
     pub door: Door,
+    /// What answers proxies.
+    pub gatekeeper: Gatekeeper,
     /// How the process is doing.
     pub examine: Examine,
     /// The counters.
@@ -42,6 +46,7 @@ pub fn routes(pages: Pages) -> Router {
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/.well-known/jwks.json", get(well_known::keys))
+        .route("/v1/check", any(check::check))
         .merge(authzen::routes())
         .with_state(pages)
         .merge(oauth)

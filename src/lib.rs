@@ -19,10 +19,12 @@
 //! | [`identity`] | From evidence to a caller. |
 //! | [`engine`] | The verbs, one file each. |
 //! | [`door`] | The first thing of every request: is there room, and who asks? |
+//! | [`proxied`] | A request that a proxy holds, and whether it passes. |
 //! | [`api`] | The messages that `proto/` generates. |
 //! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
-//! | [`http`] | `AuthZEN`, OAuth, metrics, liveness, readiness, published keys. |
+//! | [`http`] | `AuthZEN`, OAuth, metrics, liveness, readiness, published keys, the question of proxies that speak HTTP. |
+//! | [`doctor`] | What is wrong with a proxy's configuration. |
 //! | [`telemetry`] | The log. |
 //! | [`shutdown`] | The first signal drains, the second stops. |
 //! | [`config`] | The only reader of settings and environment. |
@@ -35,6 +37,7 @@ pub mod cli;
 pub mod config;
 pub mod dev_folder;
 pub mod digest;
+pub mod doctor;
 pub mod domain;
 pub mod door;
 pub mod engine;
@@ -45,6 +48,7 @@ pub mod identity;
 pub mod json;
 pub mod keyring;
 pub mod policy_file;
+pub mod proxied;
 pub mod readiness;
 pub mod server;
 pub mod shutdown;

@@ -20,7 +20,8 @@ use crate::config::Config;
 use crate::domain::reason::Denial;
 use crate::door::Door;
 use crate::engine::Engine;
-use crate::grpc::{self, AdminService, Answering, DecisionService};
+use crate::grpc::{self, AdminService, Answering, DecisionService, ExtAuthz};
+use crate::proxied::{Gatekeeper, Rules};
 use crate::readiness::Examine;
 use crate::state::StateError;
 use crate::transport::listen::{NotLoopback, require_loopback};
@@ -121,7 +122,10 @@ async fn serve_until(
     let door = Door::new(Arc::clone(&built.engine), Arc::clone(&built.identity), cores);
     let decisions = DecisionService::new(door.clone(), drain.clone());
     let reflection = |error: tonic_reflection::server::Error| ServerError::new("the descriptors can't be read", error);
-    let routes = grpc::decision_routes(decisions, health.clone(), is_dev).map_err(reflection)?;
+    let rules = Rules::new(&config.ext_authz).map_err(|error| ServerError(error.to_string()))?;
+    let gatekeeper = Gatekeeper::new(door.clone(), Arc::new(rules));
+    let ext_authz = ExtAuthz::new(gatekeeper.clone());
+    let routes = grpc::decision_routes(decisions, ext_authz, health.clone(), is_dev).map_err(reflection)?;
     let admin = AdminService::new(door.clone(), reloader, Arc::clone(&examine));
     let admin_routes = grpc::admin_routes(admin, health).map_err(reflection)?;
 
@@ -130,7 +134,7 @@ async fn serve_until(
     let (admin_port, admin_listener) = bind(config.admin.listen, "[admin] listen")?;
     let admin =
         serve(admin_listener, security, grpc::prepared(admin_routes), Arc::clone(&built.admin_gate), drain.clone());
-    let (http_port, http) = http_service(&config, &built, door, &examine, &drain)?;
+    let (http_port, http) = http_service(&config, &built, gatekeeper, &examine, &drain)?;
     let (admin, http) = (tokio::spawn(admin), tokio::spawn(http));
 
     let ports = Ports { grpc: grpc_port, http: http_port, admin: admin_port };
@@ -188,7 +192,7 @@ fn bind(address: SocketAddr, setting: &str) -> Result<(SocketAddr, tokio::net::T
 fn http_service(
     config: &Config,
     built: &Built,
-    door: Door,
+    gatekeeper: Gatekeeper,
     examine: &Examine,
     drain: &CancellationToken,
 ) -> Result<(SocketAddr, impl Future<Output = usize> + Send + 'static), ServerError> {
@@ -203,7 +207,8 @@ fn http_service(
     };
     let (port, listener) = bind(config.http.listen, "[http] listen")?;
     let pages = http::Pages {
-        door,
+        door: gatekeeper.door().clone(),
+        gatekeeper,
         examine: Arc::clone(examine),
         registry: built.registry.clone(),
         public_url: config.http.published_at(port).map(Arc::from),
@@ -217,6 +222,7 @@ fn http_service(
 }
 
 /// The stores whose files are read again while we run.
-fn tls_stores(built: &Built) -> Vec<Arc<TlsStore>> {
-    std::iter::once(&built.tls).chain(&built.http_tls).map(Arc::clone).collect()
+fn tls_stores(built: &Built) -> Vec<(&'static str, Arc<TlsStore>)> {
+    let http = built.http_tls.iter().map(|store| ("[http] TLS", Arc::clone(store)));
+    std::iter::once(("[tls]", Arc::clone(&built.tls))).chain(http).collect()
 }

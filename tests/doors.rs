@@ -22,6 +22,7 @@ mod tests {
     use remit::grpc::DecisionService;
     use remit::http;
     use remit::identity::{Config, Identity, SELF_ASSERTED_HEADER};
+    use remit::proxied::Gatekeeper;
     use remit::readiness::{Condition, Examine};
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
@@ -103,8 +104,10 @@ mod tests {
             let service = DecisionService::new(door.clone(), CancellationToken::new());
             let examine: Examine = Arc::new(Condition::default);
             let registry = prometheus::Registry::new();
+            let gatekeeper = Gatekeeper::new(door.clone(), Arc::default());
             let router = http::routes(http::Pages {
                 door,
+                gatekeeper,
                 examine,
                 registry,
                 public_url: None,

@@ -1,8 +1,10 @@
-//! Prost's codec, with one difference: bytes that are no message are the fault of whoever sent them, and told so.
+//! Prost's codec, with one difference: what becomes of bytes that are no message. Of our own services it is the fault of
+//! whoever sent them, and told so; of Envoy's it is an empty message, which its service refuses in an answer.
 
 use std::collections::HashMap;
 
 use prost::Message;
+use prost::bytes::Buf as _;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -11,7 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 const MALFORMED: &str = "REQUEST_MALFORMED";
 
-/// The codec of every generated service and client.
+/// The codec of our own generated services and clients.
 pub struct StrictCodec<T, U>(ProstCodec<T, U>);
 
 impl<T, U> Default for StrictCodec<T, U> {
@@ -54,6 +56,58 @@ impl<D: Decoder<Error = Status>> Decoder for StrictDecoder<D> {
             let mut status = Status::with_error_details(Code::InvalidArgument, format!("message: {why}"), details);
             status.metadata_mut().insert("remit-reason", MetadataValue::from_static(MALFORMED));
             status
+        })
+    }
+
+    fn buffer_settings(&self) -> tonic::codec::BufferSettings {
+        self.0.buffer_settings()
+    }
+}
+
+/// The codec of a service whose caller takes an error for leave to decide itself: Envoy, where `failure_mode_allow` is
+/// set. A client that can make Envoy send bytes that are no message (CVE-2024-23324) must not come by an error.
+pub struct LenientCodec<T, U>(ProstCodec<T, U>);
+
+impl<T, U> Default for LenientCodec<T, U> {
+    fn default() -> Self {
+        Self(ProstCodec::default())
+    }
+}
+
+impl<T, U> Codec for LenientCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = <ProstCodec<T, U> as Codec>::Encoder;
+    type Decoder = LenientDecoder<<ProstCodec<T, U> as Codec>::Decoder>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        self.0.encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        LenientDecoder(self.0.decoder())
+    }
+}
+
+/// A decoder to which bytes that are no message are an empty one.
+pub struct LenientDecoder<D>(D);
+
+impl<D> Decoder for LenientDecoder<D>
+where
+    D: Decoder<Error = Status>,
+    D::Item: Default,
+{
+    type Item = D::Item;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        self.0.decode(bytes).or_else(|_| {
+            bytes.advance(bytes.remaining());
+            Ok(Some(D::Item::default()))
         })
     }
 

@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Paths,
     /// `[[key]]`: comma-separated paths, none of them `foreign`.
     KeyFiles,
+    /// Tables: they can't be written in one text.
+    Tables,
 }
 
 /// A key of `remit.toml`; a section within another has both names, with a dot.
@@ -79,6 +81,8 @@ pub(super) const KEYS: &[Key] = &[
     key("identity.forward", "ttl_seconds", Kind::Integer),
     key("identity.forward", "also_published", Kind::Paths),
     key("identity.forward", "jwks_cache_seconds", Kind::Integer),
+    key("ext_authz", "xfcc_from", Kind::List),
+    key("ext_authz", "rules", Kind::Tables),
     key("telemetry", "log", Kind::Text),
     key("telemetry", "format", Kind::Text),
 ];
@@ -118,6 +122,7 @@ impl Key {
             Kind::Fraction => text.parse().map(Value::Float).map_err(|_| "it has to be a number"),
             Kind::Flag => text.parse().map(Value::Boolean).map_err(|_| "it has to be true or false"),
             Kind::List | Kind::Paths | Kind::KeyFiles => Ok(Value::Array(list())),
+            Kind::Tables => Err("it can only be written in the file"),
         }
     }
 }

@@ -154,31 +154,54 @@ impl Engine {
             Verdict::Denied(denial) => Err(denial),
             Verdict::UpToTheLedger { refused_after } => self.settle(question, &found, refused_after).await,
         };
+        self.conclude(question, &found, settled)
+    }
+
+    /// Records a refusal whose reason stands outside the engine: the agent is known, and what it asks can't be put to
+    /// the engine.
+    pub fn refuse_under(
+        &self,
+        beginning: &Beginning,
+        caller: &Caller,
+        request: &AuthorizeRequest<'_>,
+        denial: Denial,
+    ) -> Decision {
+        let question = Question { beginning, caller, request, now: self.clock.now() };
+        let speaker = Speaker::of(question.policy(), caller, request.agent, request.agent_evidence);
+        let (speaker, denial) = match speaker {
+            Ok(speaker) => (Some(speaker), denial),
+            Err(earlier) => (None, earlier),
+        };
+        self.conclude(question, &Findings { speaker, token: None }, Err(denial))
+    }
+
+    /// Counts, answers and records.
+    fn conclude(&self, question: Question<'_>, found: &Findings<'_>, settled: Result<Allowed<'_>, Denial>) -> Decision {
         let (outcome, left, place) = match settled {
             Ok(Allowed { place, left }) => (Ok(()), left, Some(place)),
             Err(denial) => {
-                self.note_attempts(question, &found, &denial);
+                self.note_attempts(question, found, &denial);
                 (Err(denial), None, None)
             }
         };
         let decision = Decision {
             outcome,
             id: self.events.decision_id(),
-            chain: chain(question, &found),
+            chain: chain(question, found),
             agent: found.speaker.as_ref().map(|speaker| speaker.identity(question.now)),
             token: found.token.as_ref().map(|token| shown(token, left)),
             on_behalf_of: found.token.as_ref().and_then(|token| token.claims().on_behalf_of.as_deref()).map(Arc::from),
             policy: question.policy().id.clone(),
-            dry_run: request.dry_run,
+            dry_run: question.request.dry_run,
         };
-        let event = event(&decision, question, &found);
+        let event = event(&decision, question, found);
         match place {
             Some(place) => {
                 place.commit(event);
             }
             None => self.events.deny(event),
         }
-        self.note_answer(question, &found, &decision);
+        self.note_answer(question, found, &decision);
         decision
     }
 

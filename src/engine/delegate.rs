@@ -31,6 +31,9 @@ pub struct DelegateRequest<'a> {
     pub request_id: &'a str,
     /// When the caller stops waiting.
     pub deadline: Timestamp,
+    /// When the first of the evidence that was shown beside the caller's expires, in seconds: what is minted lives no
+    /// longer.
+    pub expires_by: Option<u64>,
     /// What a token exchange adds; none for every other door.
     pub exchange: Option<Exchange<'a>>,
 }
@@ -40,8 +43,6 @@ pub struct DelegateRequest<'a> {
 pub struct Exchange<'a> {
     /// The client that asks. It may be the target, holding evidence of the agent that delegates.
     pub client: &'a Caller,
-    /// When the first of the shown evidence expires, in seconds: what is minted lives no longer.
-    pub expires_by: Option<u64>,
     /// The one use is spent at once: what is minted leaves as a JWT that nobody counts.
     pub is_offline: bool,
 }
@@ -245,15 +246,20 @@ impl<'a> DelegateRequest<'a> {
     }
 }
 
-/// An exchange mints nothing that outlives the evidence it was shown. A wished lifetime is refused and not trimmed.
+/// Nothing is minted that outlives the evidence it rests on. A wished lifetime is refused and not trimmed.
 fn within_evidence(claims: &mut Claims<'_>, request: &DelegateRequest<'_>) -> Result<(), Denial> {
-    let Some(limit) = request.exchange.and_then(|exchange| exchange.expires_by) else { return Ok(()) };
+    let Some(limit) = request.expires_by else { return Ok(()) };
     if limit <= claims.issued_at {
-        return Err(Denial::new(Reason::TokenExpired, "the subject's or the actor's token has expired: get a new one"));
+        return Err(Denial::new(
+            Reason::TokenExpired,
+            "the user's, the subject's or the actor's token has expired: get a new one",
+        ));
     }
     if request.wish.ttl_seconds.is_some() && claims.expires_at > limit {
         let left = limit.saturating_sub(claims.issued_at);
-        let message = format!("the wished lifetime is more than the subject's and the actor's tokens leave, {left} s");
+        let message = format!(
+            "the wished lifetime is more than the user's, the subject's and the actor's tokens leave, {left} s"
+        );
         return Err(Denial::new(Reason::LifetimeNotAllowed, message));
     }
     claims.expires_at = claims.expires_at.min(limit);

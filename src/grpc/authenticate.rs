@@ -22,7 +22,7 @@ pub(super) fn enter<T>(door: &Door, request: &Request<T>) -> Result<Visit, Statu
 }
 
 /// The caller's `grpc-timeout`; one that can't be read is as good as none.
-fn timeout(headers: &HeaderMap) -> Duration {
+pub(super) fn timeout(headers: &HeaderMap) -> Duration {
     let parse = |text: &str| {
         let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
         let is_number = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());

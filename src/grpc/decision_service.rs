@@ -53,7 +53,10 @@ impl DecisionService {
     ) -> Result<pb::DelegateResponse, Refusal> {
         let taken_apart = || {
             let mut wished = wire::delegate(request, visit.deadline)?;
-            wished.wish.on_behalf_of = evidence::of_user(&self.door, request)?;
+            if let Some(user) = evidence::of_user(&self.door, request)? {
+                wished.wish.on_behalf_of = Some(user.name.into());
+                wished.expires_by = Some(user.expires_at);
+            }
             Ok(wished)
         };
         let wished = taken_apart()

@@ -24,7 +24,7 @@ pub struct Config {
     /// A PEM file with a private key, Ed25519 or P-256, in PKCS#8; closed to others. None by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<PathBuf>,
-    /// Who Remit is in what it signs, a URL or a name; also the audience of what is meant for Remit itself. Required
+    /// Who Remit is in what it signs, a URL; also the audience of what is meant for Remit itself. Required
     /// beside a signing key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
@@ -146,6 +146,15 @@ impl Forwarding {
     pub fn verify(&self, text: &str, now: Timestamp) -> Result<VerifiedIdentity, &'static str> {
         let issuer = self.issuer().ok_or("no signing key is configured")?;
         self.verify_for(issuer, text, now)
+    }
+
+    /// Whether it says no more than who somebody is by its own evidence: no chain, no user, no other's word for it.
+    ///
+    /// # Errors
+    /// What is wrong with it, or what more it says: for the log alone.
+    pub fn verify_own(&self, text: &str, now: Timestamp) -> Result<(), &'static str> {
+        let Forwarder { signer, .. } = self.0.as_ref().ok_or("no signing key is configured")?;
+        claims::check_own(&signer.open(JwtType::ForwardedIdentity, text, now)?)
     }
 
     /// The same for another receiver: an agent's name in policy.

@@ -161,7 +161,7 @@ fn sources(config: &Config, now: Timestamp) -> Result<Sources, ServerError> {
 
 fn tls(config: &Config, is_dev: bool, clock: &Clock) -> Result<TlsStore, ServerError> {
     let mut files = config.tls.files(config.identity.takes_other_evidence());
-    if is_dev {
+    if is_dev && config.tls.client_auth.is_none() {
         // A caller may be a name and nothing else, so it need not have a certificate.
         files.client_auth = ClientAuth::Optional;
     }
@@ -171,7 +171,7 @@ fn tls(config: &Config, is_dev: bool, clock: &Clock) -> Result<TlsStore, ServerE
 }
 
 fn http_tls(config: &Config, clock: &Clock) -> Result<Option<TlsStore>, ServerError> {
-    let Some(files) = config.http.files() else { return Ok(None) };
+    let Some(files) = config.http.files(&config.tls) else { return Ok(None) };
     let time = clock.clone();
     let store = TlsStore::load(files, Protocol::Auto, Arc::new(move || time.now()));
     store.map(Some).map_err(|error| ServerError::new("[http]", error))

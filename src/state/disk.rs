@@ -94,6 +94,13 @@ impl Directory {
         passed(self.register.mark).max(saved.unwrap_or_default())
     }
 
+    /// Tokens of other issuers made up to this moment are refused: those that the ledger that was found doesn't know, or
+    /// without one all that may have been taken.
+    fn fence(&self, now: Timestamp) -> Timestamp {
+        let saved = self.tokens.as_ref().and_then(|tokens| tokens.snapshot);
+        saved.map_or_else(|| now.max(self.register.mark), |snapshot| snapshot.fence)
+    }
+
     /// Writes what was found to fresh files. The ledger that was found is used up when this returns.
     ///
     /// # Errors
@@ -105,10 +112,9 @@ impl Directory {
         clock: Clock,
         salt: u64,
     ) -> Result<(Arc<Ledger>, Kept), StateError> {
-        let Self { folder, lock, register, tokens } = self;
         let now = clock();
-        let saved = tokens.as_ref().and_then(|tokens| tokens.snapshot);
-        let fence = saved.map_or_else(|| now.max(register.mark), |snapshot| snapshot.fence);
+        let fence = self.fence(now);
+        let Self { folder, lock, register, tokens } = self;
         let restored = tokens.is_some();
         let waiting = Arc::new(Waiting::new(register.sequence));
         let sequence = tokens.as_ref().map_or(0, |tokens| tokens.sequence);
@@ -116,46 +122,50 @@ impl Directory {
         let sinks = Sinks { register: Some(sink(&waiting)), tokens: uses.as_ref().map(sink) };
         let ledger = Arc::new(Ledger::restored(capacity, super::SHARDS, Left { register, tokens, fence, now }, sinks));
 
-        let disk = |name| Disk { folder: folder.clone(), name };
-        let failed = |name: &str| {
-            let path = folder.join(name);
-            move |error| StateError::Io(path, error)
-        };
         let on_failure = if uses.is_some() { OnFailure::Stop } else { OnFailure::BeginAnew };
-        let plan =
-            Plan { name: REVOCATIONS, kind: Kind::Register, on_failure, marks: true, long: REVOCATIONS_BYTES, salt };
-        let begun = Committer::begin(
-            disk(REVOCATIONS),
-            plan,
-            Arc::clone(&clock),
-            register_source(&ledger, &clock),
-            Arc::clone(&waiting),
-        );
-        let register = begun.map_err(failed(REVOCATIONS))?;
-        let tokens = match uses {
+        let logs = Logs { folder: &folder, clock: &clock, on_failure, salt };
+        let register = logs.begin(Kind::Register, register_source(&ledger, &clock), &waiting)?;
+        let tokens = match &uses {
             None => {
-                use_up(&folder).map_err(failed(LEDGER))?;
+                use_up(&folder).map_err(|error| StateError::Io(folder.join(LEDGER), error))?;
                 None
             }
-            Some(uses) => {
-                let plan = Plan {
-                    name: LEDGER,
-                    kind: Kind::Ledger,
-                    on_failure,
-                    marks: false,
-                    long: LEDGER_BYTES,
-                    salt: !salt,
-                };
-                let source = tokens_source(&ledger, &clock, &waiting);
-                let begun = Committer::begin(disk(LEDGER), plan, Arc::clone(&clock), source, uses);
-                Some(begun.map_err(failed(LEDGER))?)
-            }
+            Some(uses) => Some(logs.begin(Kind::Ledger, tokens_source(&ledger, &clock, &waiting), uses)?),
         };
-        let register = register.start().map_err(failed(REVOCATIONS))?;
-        let tokens = tokens.map(Committer::start).transpose().map_err(failed(LEDGER))?;
+        // All that can fail on the disk is done.
+        let started =
+            |committer: Committer<Disk>| committer.start().map_err(|error| StateError::Io(folder.clone(), error));
+        let register = started(register)?;
+        let tokens = tokens.map(started).transpose()?;
         let closing = AtomicBool::new(false);
         let kept = Kept { folder, _lock: lock, register, tokens, closing, clock, salt: salt ^ 1 << 63, restored };
         Ok((ledger, kept))
+    }
+}
+
+/// What the logs of a directory have in common.
+struct Logs<'d> {
+    folder: &'d Path,
+    clock: &'d Clock,
+    on_failure: OnFailure,
+    salt: u64,
+}
+
+impl Logs<'_> {
+    fn begin(
+        &self,
+        kind: Kind,
+        source: committer::Source,
+        waiting: &Arc<Waiting>,
+    ) -> Result<Committer<Disk>, StateError> {
+        let (name, marks, long, salt) = match kind {
+            Kind::Register => (REVOCATIONS, true, REVOCATIONS_BYTES, self.salt),
+            Kind::Ledger => (LEDGER, false, LEDGER_BYTES, !self.salt),
+        };
+        let plan = Plan { name, kind, on_failure: self.on_failure, marks, long, salt };
+        let disk = Disk { folder: self.folder.to_owned(), name };
+        let begun = Committer::begin(disk, plan, Arc::clone(self.clock), source, Arc::clone(waiting));
+        begun.map_err(|error| StateError::Io(self.folder.join(name), error))
     }
 }
 

@@ -208,7 +208,14 @@ impl World {
 
     /// A wish for the root of a new chain.
     pub(crate) fn root<'a>(&self, wish: Wish<'a>) -> DelegateRequest<'a> {
-        DelegateRequest { wish, parent: None, request_id: "", deadline: self.now().after(PATIENCE), exchange: None }
+        DelegateRequest {
+            wish,
+            parent: None,
+            request_id: "",
+            deadline: self.now().after(PATIENCE),
+            expires_by: None,
+            exchange: None,
+        }
     }
 
     /// A wish for a child of this token.

@@ -18,9 +18,10 @@ def make_stubs():
     """Python from `proto/`, new at each run, so that it can't be older than the protocol."""
     shutil.rmtree(STUBS, ignore_errors=True)
     STUBS.mkdir(parents=True)
-    files = sorted(
-        str(path.relative_to(REPOSITORY / "proto")) for path in (REPOSITORY / "proto/remit").rglob("*.proto")
-    )
+    proto = REPOSITORY / "proto"
+    # `proto/google` comes with a package.
+    ours = [path for name in ("remit", "envoy") for path in (proto / name).rglob("*.proto")]
+    files = sorted(str(path.relative_to(proto)) for path in ours)
     known = Path(grpc_tools.__file__).parent / "_proto"
     arguments = [f"-I{REPOSITORY / 'proto'}", f"-I{known}", f"--python_out={STUBS}", f"--grpc_python_out={STUBS}"]
     if protoc.main(["protoc", *arguments, *files]) != 0:

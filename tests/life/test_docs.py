@@ -15,6 +15,7 @@ REQUIRED = {
     "REMIT_TLS_CERTIFICATE": "server.pem",
     "REMIT_TLS_KEY": "server.key",
     "REMIT_TLS_CLIENT_CA": "ca.pem",
+    "REMIT_STATE_DIR": "state",
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import seed_token
 from conftest import REPOSITORY, cannot
 from remit_client import Refused, reason, refused
 from remit_process import ANY_PORT, binary, environment
@@ -146,6 +147,23 @@ def test_a_journal_keeps_tokens_through_kill_9(serve, folder):
     assert get(world, spent) == "TOKEN_USES_EXHAUSTED"
     assert get(world, revoked.token) == "TOKEN_REVOKED"
     assert [get(world, token) for _ in range(3)] == ["ALLOWED", "ALLOWED", "TOKEN_USES_EXHAUSTED"]
+
+
+@pytest.mark.parametrize(("backend", "how"), [(backend, how) for backend in BACKENDS for how in ("kill", "stop")])
+def test_a_foreign_token_is_not_taken_again_after_a_restart(serve, backend, how):
+    world = serve(REMIT_STATE_BACKEND=backend)
+    fence = world.administrator().status().fence.seconds
+    # One made in the start's own second might have been used before the start.
+    wait_until(lambda: int(time.time()) > fence, "the start's second is over")
+    spent, unused = (
+        seed_token.issue(world.remit.hmac_key(), COORDINATOR, DEPLOYER, ["kubectl_get"], ["prod/*"], task=task)
+        for task in ("one", "two")
+    )
+    assert get(world, spent) == "ALLOWED"
+    restart(world, how)
+    lives = backend == "journal" or how == "stop"
+    assert get(world, spent) == ("TOKEN_USES_EXHAUSTED" if lives else "TOKEN_FENCED")
+    assert get(world, unused) == ("ALLOWED" if lives else "TOKEN_FENCED")
 
 
 def test_a_directory_has_one_process(serve, folder):

@@ -127,8 +127,10 @@ impl Face {
         let clients = Clients::read(&[ClientConfig { agent: "worker".to_owned(), jwks_file }], started).unwrap();
         let sources = Sources { issuers, clients, forwarding: forwarding(folder.path(), now), ..Sources::default() };
         let identity = Arc::new(Identity::new(Config::default(), true).unwrap().with_sources(sources));
+        let door = Door::new(Arc::clone(&engine), Arc::clone(&identity), 1);
         let pages = Pages {
-            door: Door::new(Arc::clone(&engine), Arc::clone(&identity), 1),
+            gatekeeper: remit::proxied::Gatekeeper::new(door.clone(), Arc::default()),
+            door,
             examine: Arc::new(|| -> Condition { panic!("nobody asks") }),
             registry: Registry::new(),
             public_url: Some(REMIT.into()),
@@ -186,7 +188,7 @@ impl Face {
         let now = self.engine.clock().now();
         let caller = Caller::new(Arc::new(self.by_certificate(agent)), true);
         let deadline = now.after(PATIENCE);
-        let request = DelegateRequest { wish, parent, request_id: "", deadline, exchange: None };
+        let request = DelegateRequest { wish, parent, request_id: "", deadline, expires_by: None, exchange: None };
         self.runtime.block_on(self.engine.delegate(&caller, &request))
     }
 

@@ -14,7 +14,7 @@ impl Facts for Struct {
 }
 
 /// JSON as a `Struct`, which has no other numbers than doubles.
-pub(super) fn structure(map: &Map<String, serde_json::Value>) -> Struct {
+pub(in crate::grpc) fn structure(map: &Map<String, serde_json::Value>) -> Struct {
     Struct { fields: map.iter().map(|(name, value)| (name.clone(), protobuf(value))).collect() }
 }
 

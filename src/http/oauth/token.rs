@@ -74,17 +74,13 @@ async fn carry_out(
         offline::restrict(oauth, &mut wish)?;
     }
     let offline_end = is_offline.then(|| now.after(offline::LIFE).seconds());
-    let exchange = Exchange {
-        client: &visit.caller,
-        expires_by: plan.expires_by.into_iter().chain(offline_end).min(),
-        is_offline,
-    };
     let request = DelegateRequest {
         wish,
         parent: plan.parent,
         request_id: "",
         deadline: visit.deadline,
-        exchange: Some(exchange),
+        expires_by: plan.expires_by.into_iter().chain(offline_end).min(),
+        exchange: Some(Exchange { client: &visit.caller, is_offline }),
     };
     let delegation = engine.delegate_under(&visit.beginning, &plan.from, &request).await;
     let delegated = delegation.outcome.map_err(|denial| Refusal::from(&denial))?;

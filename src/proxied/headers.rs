@@ -1,0 +1,147 @@
+//! A request's headers, in either form in which proxies tell of them.
+
+use crate::domain::reason::{Denial, Reason};
+
+/// The proof of the sender of this request. It goes no further.
+pub const TOKEN_HEADER: &str = "x-remit-token";
+/// Every name that begins so is ours: what a client says under one of them is removed.
+const OURS: &str = "x-remit-";
+/// More headers than proxies let through.
+const MOST: usize = 512;
+/// What decides who or what a request is may be there once.
+const ONCE: [&str; 8] = [
+    TOKEN_HEADER,
+    "authorization",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "x-envoy-auth-partial-body",
+    "x-forwarded-client-cert",
+];
+
+/// Headers by lower-case name. It has no `Debug`: it holds tokens.
+pub struct Headers<'a> {
+    entries: Vec<(String, &'a [u8])>,
+}
+
+impl<'a> Headers<'a> {
+    /// Headers as they came, or merged by name with commas: both forms are taken, in any case of letters.
+    pub fn new(entries: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        // One more than is allowed is enough to refuse them.
+        let entries = entries.into_iter().take(MOST.saturating_add(1));
+        Self { entries: entries.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect() }
+    }
+
+    /// Whether every header can be read in one way.
+    ///
+    /// # Errors
+    /// There are too many; one has bytes that are no text, or is there twice and may be there once.
+    pub(super) fn check(&self) -> Result<(), Denial> {
+        if self.entries.len() > MOST {
+            return Err(unclear(format!("it has more than {MOST} headers")));
+        }
+        for (name, value) in &self.entries {
+            if !is_name(name) {
+                return Err(unclear("a header's name has characters that no name has".to_owned()));
+            }
+            let is_text = std::str::from_utf8(value).is_ok_and(|text| !text.chars().any(is_control));
+            if !is_text {
+                return Err(unclear(format!("the header {name} is not text")));
+            }
+        }
+        ONCE.iter().try_for_each(|name| self.single(name).map(|_| ()))
+    }
+
+    /// The value of a header that may be there once.
+    ///
+    /// # Errors
+    /// It is there twice, or is not UTF-8.
+    pub(super) fn single(&self, name: &str) -> Result<Option<&'a str>, Denial> {
+        let mut values = self.entries.iter().filter(|(known, _)| known == name).map(|(_, value)| *value);
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(unclear(format!("the header {name} is there more than once")));
+        }
+        std::str::from_utf8(value).map(Some).map_err(|_| unclear(format!("the header {name} is not text")))
+    }
+
+    /// The sender's token. One that was merged of several has a comma, which no token has.
+    ///
+    /// # Errors
+    /// There are several.
+    pub(super) fn token(&self) -> Result<Option<&'a str>, Denial> {
+        let token = self.single(TOKEN_HEADER)?.filter(|token| !token.is_empty());
+        if token.is_some_and(|token| token.contains(',')) {
+            return Err(unclear(format!("the header {TOKEN_HEADER} is there more than once")));
+        }
+        Ok(token)
+    }
+
+    /// What the client sent under names that are ours, also with `_` for `-`: programs behind CGI see no difference.
+    pub(super) fn ours(&self) -> impl Iterator<Item = &str> {
+        let is_ours = |name: &&str| name.replace('_', "-").starts_with(OURS);
+        self.entries.iter().map(|(name, _)| name.as_str()).filter(is_ours)
+    }
+}
+
+/// The request can be read in two ways, or in none.
+pub(super) fn unclear(why: String) -> Denial {
+    Denial::new(Reason::RequestMalformed, why)
+}
+
+/// A header's name (RFC 9110 §5.1), or a pseudo-header's.
+fn is_name(name: &str) -> bool {
+    let name = name.strip_prefix(':').unwrap_or(name);
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_token)
+}
+
+/// Everything that no header's value has (RFC 9110 §5.5); the tab is one that it has.
+fn is_control(character: char) -> bool {
+    character.is_control() && character != '\t'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of<'a>(entries: &[(&'a str, &'a [u8])]) -> Headers<'a> {
+        Headers::new(entries.iter().copied())
+    }
+
+    #[test]
+    fn c12_a_repeated_security_header_denies_in_both_forms() {
+        for name in ONCE {
+            let twice = of(&[(name, b"a"), ("accept", b"x"), (name, b"a")]);
+            assert_eq!(twice.check().unwrap_err().message(), &format!("the header {name} is there more than once"));
+        }
+        assert!(of(&[("x-remit-token", b"a"), ("X-Remit-Token", b"a")]).check().is_err());
+        assert!(of(&[("x-remit-token", b"a.b,c.d")]).token().is_err());
+        assert!(of(&[("accept", b"a"), ("accept", b"b"), ("x-remit-token", b"t")]).check().is_ok());
+    }
+
+    #[test]
+    fn c12_bytes_that_are_no_text_deny_wherever_they_stand() {
+        for bad in [&b"a\0"[..], b"a\r\nb", b"\xff\xfe", b"\x7f", b"\x1b[0m", "\u{85}".as_bytes()] {
+            assert!(of(&[("x-other", bad)]).check().is_err(), "{bad:?}");
+        }
+        assert!(of(&[("x-other", "a\tä!".as_bytes())]).check().is_ok());
+        for bad in ["", ":", "a b", "a\0", "ä", "a:b"] {
+            assert!(of(&[(bad, b"x")]).check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn c5_everything_under_our_names_is_removed_however_it_is_spelt() {
+        let headers =
+            of(&[("X-Remit-Agent", b"a"), ("x_remit_chain", b"b"), ("x-remit-new", b"c"), ("x-remitted", b"d")]);
+        assert_eq!(headers.ours().collect::<Vec<_>>(), ["x-remit-agent", "x_remit_chain", "x-remit-new"]);
+    }
+
+    #[test]
+    fn more_headers_than_anybody_needs_deny() {
+        let many = Headers::new(std::iter::repeat_n(("accept", &b"x"[..]), MOST + 1));
+        assert!(many.check().is_err());
+    }
+}

@@ -1,0 +1,121 @@
+use super::*;
+
+fn rules(text: &str) -> Result<Rules, String> {
+    let config: Config = toml::from_str(text).unwrap();
+    Rules::new(&config).map_err(|error| error.to_string())
+}
+
+fn target<'a>(method: &'a str, path: &'a str) -> Target<'a> {
+    Target { method, host: "api".to_owned(), path, query: "" }
+}
+
+fn asked(rules: &Rules, method: &str, path: &str, body: Body<'_>) -> Result<Meaning, (Reason, String)> {
+    let mut rpc = None;
+    let meaning = rules.meaning(&target(method, path), body, &mut rpc);
+    meaning.map_err(|denial| (denial.reason(), denial.message().to_string()))
+}
+
+fn uses(capability: &str, resource: &str) -> Meaning {
+    Meaning::Use(capability.to_owned(), resource.to_owned())
+}
+
+const NO_BODY: Body<'static> = Body::Unknown("there is none");
+
+#[test]
+fn the_first_rule_that_fits_says_what_a_request_means() {
+    let rules = rules(
+        r#"
+        rules = [
+          { hosts = ["other"], path = "/reports/{name}", capability = "other", resource = "other" },
+          { methods = ["GET", "HEAD"], path = "/reports/{name}", capability = "read", resource = "/data/{name}" },
+          { path = "/reports/{name}", capability = "write", resource = "/data/{name}" },
+          { hosts = ["API"], path = "/files/{path*}", capability = "read", resource = "files:{path}" },
+          { path = "/open" },
+        ]"#,
+    )
+    .unwrap();
+    assert_eq!(asked(&rules, "GET", "/reports/q3", NO_BODY), Ok(uses("read", "/data/q3")));
+    assert_eq!(asked(&rules, "PUT", "/reports/q3", NO_BODY), Ok(uses("write", "/data/q3")));
+    assert_eq!(asked(&rules, "GET", "/files/a/b", NO_BODY), Ok(uses("read", "files:a/b")));
+    for call in ["/open", "/", "/reports", "/reports/q3/x"] {
+        assert_eq!(asked(&rules, "GET", call, NO_BODY), Ok(Meaning::Call), "{call}");
+    }
+}
+
+const MCP: &str = r#"
+    rules = [
+      { methods = ["POST"], path = "/mcp", rpc = ["tools/call"], tools = ["query_database"], capability = "{tool}", resource = "db:{arguments.db}" },
+      { methods = ["POST"], path = "/mcp", rpc = ["initialize", "tools/list"] },
+      { path = "/a2a", rpc = ["message/send", "message/stream"] },
+    ]"#;
+
+fn body(method: &str, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#)
+}
+
+#[test]
+fn c16_tools_and_messages_are_told_apart_by_the_body() {
+    let rules = rules(MCP).unwrap();
+    let ask = |path: &str, method: &str, params: &str| {
+        asked(&rules, "POST", path, Body::Json(body(method, params).as_bytes()))
+    };
+    let call = r#"{"name":"query_database","arguments":{"db":"orders"}}"#;
+    assert_eq!(ask("/mcp", "tools/call", call), Ok(uses("query_database", "db:orders")));
+    assert_eq!(ask("/mcp", "tools/list", "{}"), Ok(Meaning::Call));
+    assert_eq!(ask("/a2a", "message/send", "{}"), Ok(Meaning::Call));
+
+    for (path, method, params) in [
+        ("/mcp", "tools/call", r#"{"name":"drop_database"}"#),
+        ("/mcp", "resources/read", "{}"),
+        ("/a2a", "tasks/cancel", "{}"),
+    ] {
+        let (reason, message) = ask(path, method, params).unwrap_err();
+        assert_eq!(reason, Reason::CapabilityNotGranted);
+        assert!(message.starts_with(&format!("no rule of [ext_authz] is for {method}")), "{message}");
+    }
+}
+
+#[test]
+fn c16_a_body_that_is_unknown_denies_where_a_rule_needs_it_and_only_there() {
+    let rules = rules(MCP).unwrap();
+    let (reason, message) = asked(&rules, "POST", "/mcp", Body::Unknown("it was cut")).unwrap_err();
+    assert_eq!(reason, Reason::RequestMalformed);
+    assert!(message.ends_with("it was cut"), "{message}");
+    assert_eq!(asked(&rules, "GET", "/mcp", NO_BODY), Ok(Meaning::Call));
+    for bad in ["", "{", "[]", r#"{"jsonrpc":"2.0","method":"a","method":"tools/list"}"#] {
+        assert_eq!(asked(&rules, "POST", "/mcp", Body::Json(bad.as_bytes())).unwrap_err().0, Reason::RequestMalformed);
+    }
+}
+
+#[test]
+fn an_argument_reaches_over_no_segment() {
+    let rules = rules(MCP).unwrap();
+    let params = r#"{"name":"query_database","arguments":{"db":"a/b"}}"#;
+    let meaning = asked(&rules, "POST", "/mcp", Body::Json(body("tools/call", params).as_bytes()));
+    assert_eq!(meaning.unwrap_err().0, Reason::RequestMalformed);
+}
+
+#[test]
+fn a_rule_that_can_not_be_acted_on_is_an_error_that_says_what_to_write() {
+    for (rule, why) in [
+        (r#"path = """#, "it does not begin with /"),
+        (r#"path = "/a/""#, "can't be a segment"),
+        (r#"path = "/a", methods = []"#, "methods is empty"),
+        (r#"path = "/a", methods = ["get"]"#, "not an HTTP method"),
+        (r#"path = "/a", hosts = ["a:1"]"#, "without a port"),
+        (r#"path = "/a", capability = "x""#, "go together"),
+        (r#"path = "/a", resource = "x""#, "go together"),
+        (r#"path = "/a", capability = "x", resource = "/b/{c}""#, "{c} is not in the path"),
+        (r#"path = "/a", capability = "{tool}", resource = "/b""#, "need rpc"),
+        (r#"path = "/a", rpc = ["tools/list"], tools = ["x"]"#, "tools needs rpc"),
+        (r#"path = "/{a*}", capability = "{a}", resource = "/b""#, "can't be in a capability"),
+        (r#"path = "/{a}", capability = "x y", resource = "/b""#, "capability"),
+        (r#"path = "/{a}", capability = "x", resource = "/b/""#, "resource"),
+        (r#"path = "/{a}", capability = "x", resource = "p-{a}""#, "before the first place"),
+    ] {
+        let error = rules(&format!("rules = [{{ {rule} }}]")).unwrap_err();
+        assert!(error.starts_with("[ext_authz] rules, number 1: ") && error.contains(why), "{rule}: {error}");
+    }
+    assert!(rules(r#"xfcc_from = ["a b"]"#).unwrap_err().contains("xfcc_from"));
+    assert!(toml::from_str::<Config>(r#"rules = [{ path = "/a", tool = "x" }]"#).is_err());
+}
