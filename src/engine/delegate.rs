@@ -305,6 +305,8 @@ fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedTo
     };
     let minted = delegation.outcome.as_ref().ok();
     event.token_id = minted.map(|minted| minted.id).or(parent.map(VerifiedToken::id));
+    // So that a chain of tokens can be followed: what it was made from, or was to be.
+    event.target = parent.map(|parent| parent.id().to_string()).map(Brief::from).unwrap_or_default();
     event.remaining_uses = minted.map(|minted| if request.is_offline() { 0 } else { minted.max_uses });
     if request.is_offline() {
         event.note = Brief::copied("offline: counting and revocation end here");
