@@ -12,7 +12,7 @@ use crate::domain::caller::Caller;
 use crate::domain::chain::{Parent, Wish, attenuate, is_escalation, stands};
 use crate::domain::decision;
 use crate::domain::limits;
-use crate::domain::policy::PolicyId;
+use crate::domain::policy::{Policy, PolicyId};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::domain::token::{Claims, SealTag, TokenId};
@@ -185,6 +185,9 @@ impl Engine {
         let quarantined = |name: &str| self.is_quarantined(policy, name);
         let mut claims = attenuate(policy, quarantined, wished.asker(), from, &request.wish, now, id)?;
         within_evidence(&mut claims, request)?;
+        if request.is_offline() {
+            nothing_is_asked_later(policy, &claims)?;
+        }
         let (text, tag) = keyring.seal(claims.clone())?;
         let place = self.ready_to_record(request.deadline, || Ok(())).await?;
         if let Some(parent) = parent {
@@ -286,6 +289,18 @@ fn within_evidence(claims: &mut Claims<'_>, request: &DelegateRequest<'_>) -> Re
     }
     claims.expires_at = claims.expires_at.min(limit);
     Ok(())
+}
+
+/// What is minted offline is used where nobody asks for conditions, nor knows what they are about. So none may be about
+/// any of it.
+fn nothing_is_asked_later(policy: &Policy, claims: &Claims<'_>) -> Result<(), Denial> {
+    let root = claims.chain.first().map(AsRef::as_ref).unwrap_or_default();
+    let capabilities = claims.capabilities.iter().map(AsRef::as_ref);
+    let Some(condition) = policy.condition_on(root, capabilities, &claims.resources) else { return Ok(()) };
+    let place = &condition.place;
+    let message =
+        format!("{place} is asked at each use, and nobody asks where an offline JWT is used: wish for a token");
+    Err(Denial::new(Reason::ConditionNotMet, message))
 }
 
 fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>) -> Event {
