@@ -255,3 +255,35 @@ def test_the_unit_is_one_and_closed(tmp_path):
     rated = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", unit]
     ran = subprocess.run(rated, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stdout
+
+
+# Istio
+
+
+def test_what_is_exported_for_istio_fits_its_schema(tmp_path):
+    rules = [
+        {"from": "*", "to": "agent-validator", "methods": ["POST"], "paths": ["/v1/*"]},
+        {"from": "agent-coordinator", "to": "*"},
+    ]
+    (tmp_path / "policy.json").write_text(json.dumps({"communication_rules": rules}))
+    out = remit("policy", "export-istio", "policy.json", "--namespace", "agents", "--provider", "pdp", cwd=tmp_path)
+    assert out.returncode == 0 and not out.stderr, out.stderr
+    items = objects(out.stdout)
+    assert len(items) == 4 and {item["metadata"]["namespace"] for item in items} == {"agents"}
+    are_valid(items)
+    back = remit("policy", "import-istio", "-", "--provider", "pdp", cwd=tmp_path, stdin=out.stdout)
+    assert back.returncode == 0 and not back.stderr, back.stderr
+    by_called = lambda rule: rule["to"]  # noqa: E731
+    assert sorted(json.loads(back.stdout)["communication_rules"], key=by_called) == sorted(rules, key=by_called)
+
+
+def test_what_istio_cannot_say_ends_with_1(tmp_path):
+    (tmp_path / "policy.json").write_text('{"communication_rules": [{"from": "user:x", "to": "*"}]}')
+    out = remit("policy", "export-istio", "policy.json", cwd=tmp_path)
+    assert out.returncode == 1 and "user:x has no SPIFFE ID" in out.stderr
+    assert {item["metadata"]["name"] for item in objects(out.stdout)} == {"remit-ask", "remit-deny-by-default"}
+
+
+def test_the_mesh_configuration_has_no_hole():
+    ran = remit("doctor", "--envoy", DEPLOY / "istio/mesh.yaml")
+    assert (ran.returncode, ran.stdout) == (0, "nothing found\n"), ran.stdout
