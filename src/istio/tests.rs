@@ -196,7 +196,7 @@ fn fits(pattern: &Value, text: &str) -> bool {
 }
 
 /// One of an absent list will do; of a list that is there, one has to fit.
-fn any(list: Option<&Value>, fits: impl Fn(&Value) -> bool) -> bool {
+fn one_of(list: Option<&Value>, fits: impl Fn(&Value) -> bool) -> bool {
     list.is_none_or(|list| list.as_array().unwrap().iter().any(fits))
 }
 
@@ -209,15 +209,15 @@ fn istio_allows(objects: &[Value], principal: &str, app: &str, method: &str, pat
     }
     let rules = allows.flat_map(|object| object["spec"].get("rules").and_then(Value::as_array).into_iter().flatten());
     rules.into_iter().any(|rule| {
-        any(rule.get("from"), |from| any(from["source"].get("principals"), |one| fits(one, principal)))
-            && any(rule.get("to"), |to| {
-                any(to["operation"].get("methods"), |one| fits(one, method))
-                    && any(to["operation"].get("paths"), |one| fits(one, path))
+        one_of(rule.get("from"), |from| one_of(from["source"].get("principals"), |one| fits(one, principal)))
+            && one_of(rule.get("to"), |to| {
+                one_of(to["operation"].get("methods"), |one| fits(one, method))
+                    && one_of(to["operation"].get("paths"), |one| fits(one, path))
             })
             && rule.get("when").is_none_or(|when| {
                 when.as_array().unwrap().iter().all(|when| {
                     assert_eq!(when["key"], "source.principal");
-                    any(when.get("values"), |one| fits(one, principal))
+                    one_of(when.get("values"), |one| fits(one, principal))
                 })
             })
     })
