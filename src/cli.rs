@@ -6,6 +6,7 @@
 
 mod agent_card;
 mod api_key;
+mod audit_show;
 mod audit_verify;
 mod authorize;
 mod client;
@@ -96,6 +97,7 @@ enum TokenCommand {
 #[derive(Subcommand)]
 enum AuditCommand {
     Verify(audit_verify::Verify),
+    Show(audit_show::Show),
 }
 
 /// How a command ended that was not an error.
@@ -162,6 +164,7 @@ impl Command {
             Self::Policy(PolicyCommand::ImportIstio(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
             Self::Audit(AuditCommand::Verify(command)) => command.run(output),
+            Self::Audit(AuditCommand::Show(command)) => command.run(output),
             Self::AgentCard(command) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),

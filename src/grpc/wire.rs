@@ -133,7 +133,7 @@ pub(super) fn delegate(request: &pb::DelegateRequest, deadline: Timestamp) -> Re
         on_behalf_of: None,
     };
     let request_id = text("request_id", request_id)?;
-    Ok(DelegateRequest { wish, parent: present(parent_token), request_id, deadline, exchange: None })
+    Ok(DelegateRequest { wish, parent: present(parent_token), request_id, deadline, expires_by: None, exchange: None })
 }
 
 /// What is to end, taken apart.
