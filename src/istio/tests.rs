@@ -83,7 +83,7 @@ fn the_source_documents_object_becomes_two_rules() {
     // And out again: with a selector where the document has a condition that Istio's list of attributes lacks.
     let back = write(&exported(&policy, &usual()).objects).unwrap();
     assert_eq!(imported(&back).to_json(), json!({"communication_rules": wanted}));
-    assert!(!back.contains("destination.labels") && back.contains("\"app\": \"agent-validator\""), "{back}");
+    assert!(!back.contains("destination.labels") && back.contains("matchLabels"), "{back}");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn what_rules_cannot_say_is_named_and_left_out() {
         ("{selector: {matchLabels: {app: a, version: v1}}, rules: [{}]}", "its selector"),
         ("{rules: [{form: []}]}", "unknown field `form`"),
         ("{rules: [{from: [{source: {namespaces: [x]}}]}]}", "[namespaces]"),
-        ("{rules: [{from: [{source: {principals: [x], notPrincipals: [y]}}]}]}", "[notPrincipals]"),
+        ("{rules: [{from: [{source: {principals: [x], notPrincipals: [v]}}]}]}", "[notPrincipals]"),
         ("{rules: [{from: [{source: {}}]}]}", "a source with []"),
         ("{rules: [{from: [{source: {principals: [other/ns/x/sa/y]}}]}]}", "no template makes it an agent"),
         ("{rules: [{from: [{source: {principals: ['cluster.local/ns/ai-agents/sa/*']}}]}]}", "one agent or all"),
@@ -107,8 +107,8 @@ fn what_rules_cannot_say_is_named_and_left_out() {
         ("{rules: [{to: [{operation: {paths: ['/data*']}}]}]}", "the path /data*"),
         ("{rules: [{to: [{operation: {paths: ['*.html']}}]}]}", "the path *.html"),
         ("{rules: [{to: [{operation: {paths: ['/a/{*}']}}]}]}", "the path /a/{*}"),
-        ("{rules: [{when: [{key: 'request.headers[x]', values: [y]}]}]}", "the condition on request.headers[x]"),
-        ("{rules: [{when: [{key: source.principal, notValues: [y]}]}]}", "the condition on source.principal"),
+        ("{rules: [{when: [{key: 'request.headers[x]', values: [v]}]}]}", "the condition on request.headers[x]"),
+        ("{rules: [{when: [{key: source.principal, notValues: [v]}]}]}", "the condition on source.principal"),
     ] {
         let answer = rule(spec);
         assert!(answer.rules.is_empty(), "{spec}: {:?}", answer.rules);
@@ -181,7 +181,10 @@ fn without_rules_only_remit_is_asked() {
 fn text_that_old_readers_take_for_a_boolean_is_quoted() {
     let policy = policy(&json!({"communication_rules": [{"from": "a", "to": "on", "methods": ["NO"]}]}));
     let text = write(&exported(&policy, &usual()).objects).unwrap();
-    assert!(text.contains("\"on\"") && text.contains("\"NO\""), "{text}");
+    assert!(
+        ["on", "NO"].iter().all(|word| text.contains(&format!("'{word}'")) || text.contains(&format!("\"{word}\""))),
+        "{text}"
+    );
 }
 
 // Istio, in a few lines of its own: what its documentation says of ALLOW rules.
