@@ -10,7 +10,7 @@ use super::output::{self, Output};
 use super::{CliError, Outcome, warn};
 use crate::config::{Config, Sources};
 use crate::digest::sha256_hex;
-use crate::identity::spiffe::Template;
+use crate::identity::{self, spiffe::Template};
 use crate::istio::{self, Imported, Names, Target};
 use crate::policy_file::{ExtraRoles, LoadError, PolicyFile};
 
@@ -20,15 +20,12 @@ const CONFIG: &str = "remit.toml";
 /// Where the templates of SPIFFE IDs come from.
 #[derive(Args)]
 struct Templates {
-    /// The configuration with the SPIFFE templates [default: remit.toml, if there is one]
+    /// The configuration with the SPIFFE templates [default: remit.toml, if there is one, else the default template]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A setting that counts before all others; may be repeated
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    settings: Vec<String>,
 }
 
-/// Write the `AuthorizationPolicy` objects that say the same as communication_rules.
+/// Write the `AuthorizationPolicy` objects that say the same as `communication_rules`.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  remit policy export-istio policy.json --namespace ai-agents | kubectl apply -f -\n\nThe objects deny by default and ask Remit. What Istio can't say is left out, named, and the exit status is 1."
@@ -46,7 +43,7 @@ pub(super) struct Export {
     templates: Templates,
 }
 
-/// Read `AuthorizationPolicy` objects, and write the communication_rules that say the same.
+/// Read `AuthorizationPolicy` objects, and write the `communication_rules` that say the same.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  kubectl -n ai-agents get authorizationpolicies -o yaml | remit policy import-istio -\n\nWhat rules can't say is left out, named, and the exit status is 1."
@@ -115,10 +112,14 @@ impl Templates {
     fn read(&self) -> Result<Vec<Template>, CliError> {
         let usual = || Some(PathBuf::from(CONFIG)).filter(|path| path.exists());
         let file = self.config.clone().or_else(usual);
-        let (config, warnings) =
-            Config::read(&Sources { file, flags: self.settings.clone(), ..Sources::of_process() })?;
-        warn(&warnings);
-        let templates = config.identity.spiffe_templates.iter().map(|text| Template::spiffe(text));
+        let identity = if file.is_some() {
+            let (config, warnings) = Config::read(&Sources { file, ..Sources::of_process() })?;
+            warn(&warnings);
+            config.identity
+        } else {
+            identity::Config::default()
+        };
+        let templates = identity.spiffe_templates.iter().map(|text| Template::spiffe(text));
         templates.collect::<Result<_, _>>().map_err(|error| CliError::new("[identity] spiffe_templates", error))
     }
 }

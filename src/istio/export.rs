@@ -35,9 +35,9 @@ pub struct Exported {
 pub fn export(rules: Option<&[CommunicationRule]>, names: &Names<'_>, target: Target<'_>) -> Exported {
     let mut export = Export { names, target, unsaid: Vec::new() };
     let ask = json!({"action": "CUSTOM", "provider": {"name": target.provider}, "rules": [{}]});
-    let mut objects = vec![export.object("remit-ask", ask)];
+    let mut objects = vec![export.object("remit-ask", &ask)];
     if let Some(rules) = rules {
-        objects.push(export.object("remit-deny-by-default", json!({})));
+        objects.push(export.object("remit-deny-by-default", &json!({})));
         objects.extend(export.allowed(rules));
     }
     Exported { objects, unsaid: export.unsaid }
@@ -50,7 +50,7 @@ struct Export<'a> {
 }
 
 impl Export<'_> {
-    fn object(&self, name: &str, spec: Value) -> Value {
+    fn object(&self, name: &str, spec: &Value) -> Value {
         json!({
             "apiVersion": "security.istio.io/v1",
             "kind": "AuthorizationPolicy",
@@ -76,13 +76,13 @@ impl Export<'_> {
 
     fn object_for(&self, number: usize, to: Option<&AgentName>, rules: &[Value]) -> Value {
         let Some(to) = to else {
-            return self.object("remit-any-agent", json!({"action": "ALLOW", "rules": rules}));
+            return self.object("remit-any-agent", &json!({"action": "ALLOW", "rules": rules}));
         };
         let labels = BTreeMap::from([(AGENT_LABEL, to.as_str())]);
         let spec = json!({"action": "ALLOW", "selector": {"matchLabels": labels}, "rules": rules});
         let name =
             if is_dns_label(to.as_str()) { format!("remit-agent-{to}") } else { format!("remit-number-{number}") };
-        self.object(&name, spec)
+        self.object(&name, &spec)
     }
 
     /// The rule as Istio's rules; none if it never fits, or can't be said.

@@ -38,7 +38,7 @@ pub fn import(objects: &[Value], names: &Names<'_>, provider: &str) -> Imported 
         }
     }
     if !denies_by_default {
-        "all objects".clone_into(&mut import.place);
+        import.place = String::from("all objects");
         import.leave_out(
             "Istio lets every call pass to workloads that no ALLOW selects; communication_rules let none pass",
         );
@@ -131,7 +131,6 @@ impl Import<'_> {
     }
 
     /// The agent that the object is about; an outer none if that can't be said.
-    #[expect(clippy::option_option, reason = "any agent is not the same as none that can be said")]
     fn selected(&mut self, selector: Option<Selector>) -> Option<Side> {
         let labels = selector.unwrap_or_default().match_labels;
         let mut labels = labels.iter();
@@ -230,7 +229,6 @@ impl Import<'_> {
     }
 
     /// Who this principal is, if it meets the conditions; an outer none if it is nobody, or that can't be said.
-    #[expect(clippy::option_option, reason = "any agent is not the same as none that can be said")]
     fn caller(&mut self, principal: &str, conditions: &[&[String]]) -> Option<Side> {
         if !principal.contains('*') {
             let meets = |values: &&[String]| values.iter().any(|value| matches(value, principal));
