@@ -30,7 +30,8 @@ pub fn import(objects: &[Value], names: &Names<'_>, provider: &str) -> Imported 
     let namespace = objects.first().map(namespace);
     let mut denies_by_default = false;
     for object in objects {
-        import.place = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("without name").to_owned();
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("without name");
+        name.clone_into(&mut import.place);
         if Some(self::namespace(object)) == namespace {
             denies_by_default |= import.object(object);
         } else {
