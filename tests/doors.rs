@@ -69,9 +69,9 @@ mod tests {
     /// The same as a message has it.
     fn structure(context: &Map<String, Value>) -> prost_types::Struct {
         use prost_types::value::Kind;
-        let kind = |value: &Value| match value {
-            Value::String(text) => Kind::StringValue(text.clone()),
-            number => Kind::NumberValue(number.as_f64().unwrap()),
+        let kind = |value: &Value| match value.as_f64() {
+            Some(number) => Kind::NumberValue(number),
+            None => Kind::StringValue(value.as_str().unwrap().to_owned()),
         };
         let fields = context.iter().map(|(name, value)| (name.clone(), prost_types::Value { kind: Some(kind(value)) }));
         prost_types::Struct { fields: fields.collect() }

@@ -242,8 +242,12 @@ fn communication() -> impl Strategy<Value = Value> {
         |from: &'static [&'static str]| prop::option::of(prop::collection::vec(prop::sample::select(from), 0..3));
     (side(), side(), list(METHODS), list(PATTERNS)).prop_map(|(from, to, methods, paths)| {
         let mut rule = json!({"from": from, "to": to});
-        methods.into_iter().for_each(|methods| rule["methods"] = json!(methods));
-        paths.into_iter().for_each(|paths| rule["paths"] = json!(paths));
+        if let Some(methods) = methods {
+            rule["methods"] = json!(methods);
+        }
+        if let Some(paths) = paths {
+            rule["paths"] = json!(paths);
+        }
         rule
     })
 }
