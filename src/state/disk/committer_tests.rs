@@ -422,11 +422,11 @@ fn those_who_wait_are_told_before_a_rewriting_is_waited_for() {
     let mut world = World::new(OnFailure::Stop);
     world.committer.long = 10;
     world.medium.faults.lock().stuck = Stuck::Begun;
-    world.revoke(1);
+    (1..=5).for_each(|number| world.revoke(number));
     world.committer.turn();
     assert!(world.committer.rewriting.is_some());
     world.medium.faults.lock().sync_fails = true;
-    world.revoke(2);
+    world.revoke(6);
     let (medium, waiting) = (world.medium.clone(), Arc::clone(&world.waiting));
     let thread = world.committer.start().unwrap();
     assert!(waiting.wait_for_end(Duration::from_secs(20)), "that nothing is written any more");
