@@ -13,7 +13,7 @@ mod stated;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use connection::{API_KEY_HEADER, FORWARDED_HEADER, Identified, SELF_ASSERTED_HEADER};
+pub use connection::{API_KEY_HEADER, FORWARDED_HEADER, Identified, SELF_ASSERTED_HEADER, shows_nothing};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::agent::AgentName;

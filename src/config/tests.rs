@@ -44,6 +44,8 @@ per_agent_share = 0.5
 file = "audit.jsonl"
 rotate_bytes = 9
 keep = 10
+checkpoint_events = 33
+checkpoint_seconds = 34
 on_failure = "count"
 [events]
 ring = 128

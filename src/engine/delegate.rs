@@ -12,7 +12,7 @@ use crate::domain::caller::Caller;
 use crate::domain::chain::{Parent, Wish, attenuate, is_escalation, stands};
 use crate::domain::decision;
 use crate::domain::limits;
-use crate::domain::policy::PolicyId;
+use crate::domain::policy::{Policy, PolicyId};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::domain::token::{Claims, SealTag, TokenId};
@@ -103,22 +103,44 @@ impl Engine {
         request: &DelegateRequest<'_>,
     ) -> Delegation {
         let wished = Wished { beginning, caller, request, now: self.clock.now() };
-        let policy = wished.policy();
         let mut buffer = Vec::new();
         let mut parent = None;
         let minted = match self.open_parent(wished, &mut buffer, &mut parent) {
             Ok(()) => self.mint(wished, parent.as_ref()).await,
             Err(denial) => Err(denial),
         };
+        if let Err(denial) = &minted {
+            self.note_refused(wished, parent.as_ref(), denial);
+        }
+        self.conclude_delegation(wished, parent.as_ref(), minted)
+    }
+
+    /// Records a refusal whose reason stands outside the engine: the caller is known, and what it wishes can't be put
+    /// to the engine, or there is no time left to. A wish that was never understood has no target.
+    pub fn refuse_delegation_under(
+        &self,
+        beginning: &Beginning,
+        caller: &Caller,
+        request: &DelegateRequest<'_>,
+        denial: Denial,
+    ) -> Delegation {
+        let wished = Wished { beginning, caller, request, now: self.clock.now() };
+        self.conclude_delegation(wished, None, Err(denial))
+    }
+
+    /// Counts, answers and records.
+    fn conclude_delegation(
+        &self,
+        wished: Wished<'_>,
+        parent: Option<&VerifiedToken<'_>>,
+        minted: Result<(Place<'_>, Delegated), Denial>,
+    ) -> Delegation {
         let (outcome, place) = match minted {
             Ok((place, delegated)) => (Ok(delegated), Some(place)),
-            Err(denial) => {
-                self.note_refused(wished, parent.as_ref(), &denial);
-                (Err(denial), None)
-            }
+            Err(denial) => (Err(denial), None),
         };
-        let delegation = Delegation { outcome, id: self.events.decision_id(), policy: policy.id.clone() };
-        let event = event(&delegation, wished, parent.as_ref());
+        let delegation = Delegation { outcome, id: self.events.decision_id(), policy: wished.policy().id.clone() };
+        let event = event(&delegation, wished, parent);
         let (reason, hops) = (event.reason, event.depth());
         match place {
             Some(place) => {
@@ -163,8 +185,11 @@ impl Engine {
         let quarantined = |name: &str| self.is_quarantined(policy, name);
         let mut claims = attenuate(policy, quarantined, wished.asker(), from, &request.wish, now, id)?;
         within_evidence(&mut claims, request)?;
+        if request.is_offline() {
+            nothing_is_asked_later(policy, &claims)?;
+        }
         let (text, tag) = keyring.seal(claims.clone())?;
-        let place = self.ready_to_record(request.deadline, now, || Ok(())).await?;
+        let place = self.ready_to_record(request.deadline, || Ok(())).await?;
         if let Some(parent) = parent {
             self.may_be_foreign(parent, now)?;
         }
@@ -266,6 +291,18 @@ fn within_evidence(claims: &mut Claims<'_>, request: &DelegateRequest<'_>) -> Re
     Ok(())
 }
 
+/// What is minted offline is used where nobody asks for conditions, nor knows what they are about. So none may be about
+/// any of it.
+fn nothing_is_asked_later(policy: &Policy, claims: &Claims<'_>) -> Result<(), Denial> {
+    let root = claims.chain.first().map(AsRef::as_ref).unwrap_or_default();
+    let capabilities = claims.capabilities.iter().map(AsRef::as_ref);
+    let Some(condition) = policy.condition_on(root, capabilities, &claims.resources) else { return Ok(()) };
+    let place = &condition.place;
+    let message =
+        format!("{place} is asked at each use, and nobody asks where an offline JWT is used: wish for a token");
+    Err(Denial::new(Reason::ConditionNotMet, message))
+}
+
 fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>) -> Event {
     let Wished { caller, request, now, .. } = wished;
     let (policy, wish) = (wished.policy(), &request.wish);
@@ -283,6 +320,8 @@ fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedTo
     };
     let minted = delegation.outcome.as_ref().ok();
     event.token_id = minted.map(|minted| minted.id).or(parent.map(VerifiedToken::id));
+    // So that a chain of tokens can be followed: what it was made from, or was to be.
+    event.target = parent.map(|parent| parent.id().to_string()).map(Brief::from).unwrap_or_default();
     event.remaining_uses = minted.map(|minted| if request.is_offline() { 0 } else { minted.max_uses });
     if request.is_offline() {
         event.note = Brief::copied("offline: counting and revocation end here");
@@ -304,6 +343,7 @@ fn asked_chain(wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>) -> Vec<Ar
         Some(parent) => parent.claims().chain.iter().map(|name| shared_name(policy, name)).collect(),
         None => vec![wished.caller.agent().shared()],
     };
-    chain.push(shared_name(policy, wished.request.wish.to));
+    let to = wished.request.wish.to;
+    chain.extend((!to.is_empty()).then(|| shared_name(policy, to)));
     chain
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::jwt_type::JwtType;
 use super::signing::{LONGEST_LIFE, Published, Signer, SigningFiles, SigningKeyError, Unsigned};
@@ -107,6 +108,17 @@ impl Forwarding {
     #[must_use]
     pub fn issuer(&self) -> Option<&str> {
         self.0.as_ref().map(|forwarder| forwarder.issuer.as_ref())
+    }
+
+    /// A JWT of this type with these claims, and with who signs (`iss`) and when (`iat`). It has no end.
+    ///
+    /// # Errors
+    /// There is no key, or the JWT would be too long.
+    pub fn attest(&self, typ: JwtType, mut claims: Map<String, Value>, now: Timestamp) -> Result<String, Unsigned> {
+        let Forwarder { signer, issuer, .. } = self.0.as_ref().ok_or(Unsigned::NoKey)?;
+        claims.insert("iss".to_owned(), issuer.as_ref().into());
+        claims.insert("iat".to_owned(), now.seconds().into());
+        signer.sign(typ, &claims, now)
     }
 
     /// The published keys; none without a signing key.

@@ -106,7 +106,17 @@ impl Answer {
 
 impl Face {
     pub(crate) fn new(offline_jwt: bool) -> Self {
-        let world = World::of(Setup { audit: AuditLog::none(), ..Setup::policy(POLICY) });
+        Self::under(POLICY, offline_jwt)
+    }
+
+    /// With offline JWTs, and these members in the policy beside.
+    pub(crate) fn with_policy(members: &str) -> Self {
+        let (open, rest) = POLICY.split_at(1);
+        Self::under(&format!("{open}{members},{rest}"), true)
+    }
+
+    fn under(policy: &str, offline_jwt: bool) -> Self {
+        let world = World::of(Setup { audit: AuditLog::none(), ..Setup::policy(policy) });
         let now = world.now();
         let engine = Arc::new(world.engine);
         let folder = tempfile::tempdir().unwrap();
