@@ -338,7 +338,8 @@ impl State {
     /// # Errors
     /// It could not be left.
     pub fn save(&self) -> Result<(), StateError> {
-        self.kept().map_or(Ok(()), |kept| kept.save(self.ledger()))
+        let (Self::Memory { ledger, .. } | Self::Journal { ledger, .. }) = self;
+        self.kept().map_or(Ok(()), |kept| kept.save(ledger))
     }
 
     /// How writing goes.

@@ -75,6 +75,8 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 pub const AUDIT_RESERVE: Duration = Duration::from_millis(50);
 /// A log whose oldest unwritten line is older than this does not record.
 pub const AUDIT_STALL: Duration = Duration::from_millis(500);
+/// A state directory whose oldest change waits longer than this for the disk takes no further ones.
+pub const STATE_STALL: Duration = Duration::from_millis(500);
 /// How long an answer waits for the disk on which it is to be durable. A request has no more time than that.
 pub const STATE_WAIT: Duration = Duration::from_secs(2);
 /// Agents among which a near name is looked for: more would cost more than a decision.

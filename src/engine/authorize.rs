@@ -317,7 +317,7 @@ impl Engine {
             }
             refused.denial()
         })?;
-        self.uses_settled().await?;
+        self.uses_settled(request.deadline).await?;
         Ok(Allowed { place, left: Some(left) })
     }
 

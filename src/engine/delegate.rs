@@ -194,7 +194,7 @@ impl Engine {
             self.may_be_foreign(parent, now)?;
         }
         let parent_left = self.enter(wished, parent, &Sealed { claims: &claims, tag, id })?;
-        self.uses_settled().await?;
+        self.uses_settled(request.deadline).await?;
         let delegated = Delegated {
             token: text,
             id,

@@ -48,13 +48,13 @@ impl Engine {
         Ok(place)
     }
 
-    /// What was spent or minted is durable where it has to be, and can still be recorded after the wait for that. What
-    /// was spent stays spent.
-    pub(super) async fn uses_settled(&self) -> Result<(), Denial> {
+    /// What was spent or minted is durable where it has to be, and can still be recorded after the wait for that, which
+    /// ends with the request's time. What was spent stays spent.
+    pub(super) async fn uses_settled(&self, deadline: Timestamp) -> Result<(), Denial> {
         if !self.state.writes_each_use() {
             return Ok(());
         }
-        self.state.uses_settled(limits::STATE_WAIT).await.map_err(|refused| refused.denial())?;
+        self.state.uses_settled(wait_for_disk(deadline, self.clock.now())).await.map_err(|refused| refused.denial())?;
         self.events.try_reserve(Share::Answer).map(|_| ()).ok_or_else(unrecordable)
     }
 
@@ -76,6 +76,11 @@ impl Engine {
 pub(super) fn unrecordable() -> Denial {
     let message = "the decision can't be recorded, so nothing is allowed: see the service's log about [audit]";
     Denial::new(Reason::AuditUnavailable, message)
+}
+
+/// How long an answer waits for the disk: nobody is there any more when its deadline is over.
+fn wait_for_disk(deadline: Timestamp, now: Timestamp) -> Duration {
+    deadline.since(now).min(limits::STATE_WAIT)
 }
 
 pub(super) fn rate_limited(wait: Duration) -> Denial {
@@ -128,5 +133,19 @@ pub(super) fn outcome_of(reason: Reason) -> Outcome {
         (true, _) => Outcome::Accepted,
         (false, true) => Outcome::Error,
         (false, false) => Outcome::Denied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_waits_for_the_disk_no_longer_than_its_caller_does() {
+        let now = Timestamp::from_seconds(1000);
+        let left = |left| wait_for_disk(now.after(left), now);
+        assert_eq!(left(Duration::from_millis(40)), Duration::from_millis(40));
+        assert_eq!(left(Duration::from_secs(60)), limits::STATE_WAIT);
+        assert_eq!(wait_for_disk(now, now.after(Duration::from_secs(1))), Duration::ZERO);
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Each start writes what it found to fresh files before it serves, and never adds to a file that it found.
 
+mod closed;
 mod committer;
 mod frame;
 mod log;
@@ -19,13 +20,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 pub(super) use committer::Clock;
-use committer::{Committer, MARK_AHEAD, OnFailure, Plan, Thread};
+use committer::{Committer, MARK_AHEAD, OnFailure, Plan, STOP_WAIT, Thread};
 use frame::Kind;
-use log::Log;
-use medium::{Disk, Medium as _, sync_folder};
+use log::{CommitError, Log};
+use medium::{Disk, sync_folder};
 pub use open::StateError;
 pub(super) use waiting::{NotDurable, Waiting};
 
@@ -42,11 +44,14 @@ const LEDGER: &str = "ledger";
 /// much, and the ledger is long.
 const REVOCATIONS_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 4 << 20 };
 const LEDGER_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 32 << 20 };
+/// How long an orderly stop writes the ledger: two million tokens are 300 MB, and whoever stops a process seldom waits
+/// longer than 30 s.
+const LEAVE_WAIT: Duration = Duration::from_secs(15);
 
 /// A state directory that is locked for this process, and what an earlier one left in it.
 pub struct Directory {
     folder: PathBuf,
-    lock: File,
+    lock: Arc<File>,
     register: recovered::Register,
     tokens: Option<recovered::Tokens>,
 }
@@ -71,8 +76,8 @@ pub(super) struct Kept {
     clock: Clock,
     salt: u64,
     restored: bool,
-    /// Unlocked when it is closed: last, when nothing writes any more.
-    _lock: File,
+    /// Unlocked when the last closes it: all that writes has it open.
+    lock: Arc<File>,
 }
 
 impl Directory {
@@ -81,7 +86,7 @@ impl Directory {
     /// # Errors
     /// Another process has it, or a file in it can't be read or is damaged.
     pub fn open(folder: &Path) -> Result<Self, StateError> {
-        let lock = open::lock(folder)?;
+        let lock = Arc::new(open::lock(folder)?);
         let register = open::register(&folder.join(REVOCATIONS))?;
         let tokens = open::tokens(&folder.join(LEDGER), register.as_ref())?;
         Ok(Self { folder: folder.to_owned(), lock, register: register.unwrap_or_default(), tokens })
@@ -112,18 +117,23 @@ impl Directory {
         clock: Clock,
         salt: u64,
     ) -> Result<(Arc<Ledger>, Kept), StateError> {
+        // What an earlier process had on its way takes the room that is needed now.
+        for name in [REVOCATIONS, LEDGER] {
+            let disk = Disk { folder: self.folder.clone(), name, _lock: Arc::clone(&self.lock) };
+            disk.remove_begun().map_err(|error| StateError::Io(self.folder.join(name), error))?;
+        }
         let now = clock();
         let fence = self.fence(now);
         let Self { folder, lock, register, tokens } = self;
         let restored = tokens.is_some();
-        let waiting = Arc::new(Waiting::new(register.sequence));
+        let waiting = Arc::new(Waiting::new(register.sequence, Arc::clone(&clock)));
         let sequence = tokens.as_ref().map_or(0, |tokens| tokens.sequence);
-        let uses = (uses == Uses::Each).then(|| Arc::new(Waiting::new(sequence)));
+        let uses = (uses == Uses::Each).then(|| Arc::new(Waiting::new(sequence, Arc::clone(&clock))));
         let sinks = Sinks { register: Some(sink(&waiting)), tokens: uses.as_ref().map(sink) };
         let ledger = Arc::new(Ledger::restored(capacity, super::SHARDS, Left { register, tokens, fence, now }, sinks));
 
         let on_failure = if uses.is_some() { OnFailure::Stop } else { OnFailure::BeginAnew };
-        let logs = Logs { folder: &folder, clock: &clock, on_failure, salt };
+        let logs = Logs { folder: &folder, lock: &lock, clock: &clock, on_failure, salt };
         let register = logs.begin(Kind::Register, register_source(&ledger, &clock), &waiting)?;
         let tokens = match &uses {
             None => {
@@ -138,7 +148,7 @@ impl Directory {
         let register = started(register)?;
         let tokens = tokens.map(started).transpose()?;
         let closing = AtomicBool::new(false);
-        let kept = Kept { folder, _lock: lock, register, tokens, closing, clock, salt: salt ^ 1 << 63, restored };
+        let kept = Kept { folder, lock, register, tokens, closing, clock, salt: salt ^ 1 << 63, restored };
         Ok((ledger, kept))
     }
 }
@@ -146,6 +156,7 @@ impl Directory {
 /// What the logs of a directory have in common.
 struct Logs<'d> {
     folder: &'d Path,
+    lock: &'d Arc<File>,
     clock: &'d Clock,
     on_failure: OnFailure,
     salt: u64,
@@ -163,7 +174,7 @@ impl Logs<'_> {
             Kind::Ledger => (LEDGER, false, LEDGER_BYTES, !self.salt),
         };
         let plan = Plan { name, kind, on_failure: self.on_failure, marks, long, salt };
-        let disk = Disk { folder: self.folder.to_owned(), name };
+        let disk = Disk { folder: self.folder.to_owned(), name, _lock: Arc::clone(self.lock) };
         let begun = Committer::begin(disk, plan, Arc::clone(self.clock), source, Arc::clone(waiting));
         begun.map_err(|error| StateError::Io(self.folder.join(name), error))
     }
@@ -194,8 +205,13 @@ impl Kept {
         passed(self.register().marked_until())
     }
 
-    /// Waits until every revocation up to now is on the disk.
+    /// Waits until every revocation up to now is on the disk: this long for both logs together.
     pub(super) async fn revocations_settled(&self, within: Duration) -> Result<(), NotDurable> {
+        let settled = tokio::time::timeout(within, self.both_settled(within)).await;
+        settled.unwrap_or(Err(NotDurable))
+    }
+
+    async fn both_settled(&self, within: Duration) -> Result<(), NotDurable> {
         if let Some(tokens) = self.tokens() {
             tokens.settled(within).await?;
         }
@@ -215,23 +231,53 @@ impl Kept {
     }
 
     /// Writes down what the next process needs. Nothing is spent or minted any more.
-    pub(super) fn save(&self, ledger: &Ledger) -> Result<(), StateError> {
+    pub(super) fn save(&self, ledger: &Arc<Ledger>) -> Result<(), StateError> {
         self.closing.store(true, Ordering::SeqCst);
-        let is_durable = self.register.finish();
+        // Both write at the same time.
+        self.tokens.iter().for_each(Thread::stop);
+        let register_trouble = || self.register().trouble();
+        let is_durable = self.register.finish(STOP_WAIT);
+        if let Some(tokens) = &self.tokens {
+            // A disk that doesn't answer the one doesn't answer the other.
+            let within = if self.register.is_stuck() { Duration::ZERO } else { STOP_WAIT };
+            let kept = tokens.finish(within);
+            let (name, trouble) =
+                if is_durable { (LEDGER, tokens.waiting().trouble()) } else { (REVOCATIONS, register_trouble()) };
+            return if is_durable && kept {
+                Ok(())
+            } else {
+                Err(StateError::NotWritten(self.folder.join(name), trouble))
+            };
+        }
         if !is_durable {
             // A ledger without the revocations that it rests on would bring tokens back.
-            return Err(StateError::NotSaved(self.folder.join(REVOCATIONS), self.register().trouble()));
+            return Err(StateError::NotSaved(self.folder.join(REVOCATIONS), register_trouble()));
         }
-        if let Some(tokens) = &self.tokens {
-            let saved = tokens.finish();
-            return if saved { Ok(()) } else { Err(StateError::NotSaved(self.folder.join(LEDGER), None)) };
-        }
+        self.leave(ledger)
+    }
+
+    /// Writes the ledger down, in a thread of its own, since a disk may not answer.
+    fn leave(&self, ledger: &Arc<Ledger>) -> Result<(), StateError> {
+        let not_saved = |why: String| StateError::NotSaved(self.folder.join(LEDGER), Some(why));
         let now = (self.clock)();
         let snapshot = Snapshot { sequence: 0, register: self.register().durable(), time: now, fence: ledger.fence() };
-        let disk = Disk { folder: self.folder.clone(), name: LEDGER };
-        let written = Log::begin(&disk, Kind::Ledger, self.salt, |tell| ledger.tell_tokens(snapshot, true, tell));
-        let saved = written.and_then(|_| disk.put_in_place());
-        saved.map_err(|error| StateError::NotSaved(self.folder.join(LEDGER), Some(error.to_string())))
+        let disk = Disk { folder: self.folder.clone(), name: LEDGER, _lock: Arc::clone(&self.lock) };
+        let (ledger, salt) = (Arc::clone(ledger), self.salt);
+        let (done, left) = channel();
+        let work = move || {
+            let begun = Log::begin(&disk, Kind::Ledger, salt, |tell| ledger.tell_tokens(snapshot, true, tell));
+            let saved = begun.map_err(CommitError::into_inner).and_then(|log| log.put_in_place());
+            // It holds the lock.
+            drop(disk);
+            // Nobody waits for it any more if this fails.
+            let _ = done.send(saved);
+        };
+        let begun = std::thread::Builder::new().name("remit-leave".to_owned()).spawn(work);
+        begun.map_err(|error| not_saved(error.to_string()))?;
+        match left.recv_timeout(LEAVE_WAIT) {
+            Ok(saved) => saved.map_err(|error| not_saved(error.to_string())),
+            Err(_) => Err(not_saved(format!("it took more than {} s", LEAVE_WAIT.as_secs()))),
+        }
     }
 }
 
@@ -264,12 +310,9 @@ fn tokens_source(ledger: &Arc<Ledger>, clock: &Clock, register: &Arc<Waiting>) -
 
 /// Removes the ledger that was read, for good: a crash from now on ends every token in it.
 fn use_up(folder: &Path) -> std::io::Result<()> {
-    // A stop that was cut short leaves one that never came to its place.
-    for name in [LEDGER.to_owned(), format!("{LEDGER}.new")] {
-        match std::fs::remove_file(folder.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    match std::fs::remove_file(folder.join(LEDGER)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
     sync_folder(folder)
 }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,6 +20,8 @@ pub(super) const MARK_AHEAD: Duration = Duration::from_secs(2);
 const MARK_LEFT: Duration = Duration::from_secs(1);
 /// The thread looks at the time this often when nothing is to be written; also how soon a full disk is tried again.
 const IDLE: Duration = Duration::from_millis(250);
+/// How long a stop waits for a disk that doesn't answer: what it holds back then is lost.
+pub(super) const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// Reads the time.
 pub(in crate::state) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -69,14 +71,17 @@ pub(super) struct Committer<M: Medium> {
 
 /// A fresh file on its way, and what came since its snapshot began.
 struct Rewriting<M: Medium> {
-    begun: Receiver<io::Result<Log<M>>>,
+    begun: Receiver<Result<Log<M>, CommitError>>,
     since: Records,
 }
 
 /// The thread of a committer.
 pub(in crate::state) struct Thread {
     waiting: Arc<Waiting>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Says nothing; closed when the thread ends.
+    ended: Mutex<Receiver<()>>,
+    /// A stop waited for it in vain.
+    is_stuck: AtomicBool,
 }
 
 impl<M: Medium> Committer<M> {
@@ -103,8 +108,13 @@ impl<M: Medium> Committer<M> {
     pub(super) fn start(self) -> io::Result<Thread> {
         let waiting = Arc::clone(&self.waiting);
         let name = format!("remit-{}", self.plan.name);
-        let thread = std::thread::Builder::new().name(name).spawn(move || self.run())?;
-        Ok(Thread { waiting, thread: Mutex::new(Some(thread)) })
+        let (running, ended) = channel();
+        let work = move || {
+            let _running: Sender<()> = running;
+            self.run();
+        };
+        std::thread::Builder::new().name(name).spawn(work)?;
+        Ok(Thread { waiting, ended: Mutex::new(ended), is_stuck: AtomicBool::new(false) })
     }
 
     fn run(mut self) {
@@ -117,7 +127,8 @@ impl<M: Medium> Committer<M> {
             };
             self.turn();
             if stop {
-                return;
+                self.waiting.is_over();
+                return self.end_rewriting();
             }
         }
     }
@@ -165,10 +176,6 @@ impl<M: Medium> Committer<M> {
 
     /// Never writes to this file again.
     fn break_off(&mut self, error: &io::Error) {
-        // A fresh file on its way has the same name as the next.
-        if let Some(rewriting) = self.rewriting.take() {
-            let _ = rewriting.begun.recv();
-        }
         self.log = None;
         self.batch.clear();
         let name = self.plan.name;
@@ -187,6 +194,16 @@ impl<M: Medium> Committer<M> {
                 self.waiting.is_over();
             }
         }
+        // Only now that those who wait were told: this waits for the disk itself.
+        self.end_rewriting();
+    }
+
+    /// Waits for the fresh file on its way, which has the same name as the next, and removes it.
+    fn end_rewriting(&mut self) {
+        let Some(rewriting) = self.rewriting.take() else { return };
+        if let Ok(Ok(log)) = rewriting.begun.recv() {
+            log.discard();
+        }
     }
 
     fn begin_anew(&mut self) {
@@ -204,7 +221,8 @@ impl<M: Medium> Committer<M> {
     fn fresh(&mut self, sequence: u64) -> io::Result<Log<M>> {
         self.plan.salt = self.plan.salt.wrapping_add(1);
         let (source, mark) = (Arc::clone(&self.source), self.mark);
-        let log = Log::begin(&self.medium, self.plan.kind, self.plan.salt, move |tell| source(sequence, mark, tell))?;
+        let begun = Log::begin(&self.medium, self.plan.kind, self.plan.salt, move |tell| source(sequence, mark, tell));
+        let log = begun.map_err(CommitError::into_inner)?;
         log.put_in_place()?;
         Ok(log)
     }
@@ -221,8 +239,11 @@ impl<M: Medium> Committer<M> {
         let (medium, source, mark) = (self.medium.clone(), Arc::clone(&self.source), self.mark);
         let (kind, salt, sequence) = (self.plan.kind, self.plan.salt, self.waiting.durable());
         let work = move || {
+            let begun = Log::begin(&medium, kind, salt, move |tell| source(sequence, mark, tell));
+            // It holds the lock.
+            drop(medium);
             // Nobody waits for it any more if this fails.
-            let _ = done.send(Log::begin(&medium, kind, salt, move |tell| source(sequence, mark, tell)));
+            let _ = done.send(begun);
         };
         match std::thread::Builder::new().name("remit-rewrite".to_owned()).spawn(work) {
             Ok(_) => self.rewriting = Some(Rewriting { begun, since: Records::default() }),
@@ -235,17 +256,25 @@ impl<M: Medium> Committer<M> {
         let Some(rewriting) = &self.rewriting else { return };
         let begun = match rewriting.begun.try_recv() {
             Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Disconnected) => Err(io::Error::other("the thread that wrote it ended")),
+            Err(TryRecvError::Disconnected) => {
+                self.medium.discard();
+                Err(CommitError::NoRoom(io::Error::other("the thread that wrote it ended")))
+            }
             Ok(begun) => begun,
         };
         let Some(Rewriting { since, .. }) = self.rewriting.take() else { return };
         let caught_up = begun.and_then(|mut log| match log.commit(since.iter()) {
             Ok(()) => Ok(log),
-            Err(CommitError::NoRoom(error) | CommitError::Broken(error)) => Err(error),
+            Err(error) => {
+                log.discard();
+                Err(error)
+            }
         });
-        match caught_up {
-            Err(error) => self.put_off(&error),
-            Ok(log) => match log.put_in_place() {
+        match (caught_up, self.plan.on_failure) {
+            // The disk may have lost what it took of the other file, too.
+            (Err(CommitError::Broken(error)), OnFailure::Stop) => self.break_off(&error),
+            (Err(CommitError::NoRoom(error) | CommitError::Broken(error)), _) => self.put_off(&error),
+            (Ok(log), _) => match log.put_in_place() {
                 Ok(()) => {
                     self.log = Some(log);
                     self.long = self.plan.long;
@@ -278,17 +307,34 @@ impl Thread {
         &self.waiting
     }
 
-    /// Writes what waits, and ends; whether all of it is durable.
-    pub(in crate::state) fn finish(&self) -> bool {
+    /// Asks it to write what waits, and to end.
+    pub(in crate::state) fn stop(&self) {
         self.waiting.stop();
-        let ended = self.thread.lock().take().is_none_or(|thread| thread.join().is_ok());
-        ended && self.waiting.backlog() == 0
+    }
+
+    /// Writes what waits, and ends; whether all of it is durable after this long at most.
+    pub(in crate::state) fn finish(&self, within: Duration) -> bool {
+        self.stop();
+        let is_over = self.waiting.wait_for_end(within);
+        self.is_stuck.fetch_or(!is_over, Ordering::SeqCst);
+        is_over && self.waiting.backlog() == 0
+    }
+
+    /// Whether a stop waited for it in vain.
+    pub(in crate::state) fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::SeqCst)
     }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.finish();
+        // Whoever waited for it in vain does not wait again. It keeps the lock as long as it runs.
+        if !self.is_stuck() {
+            self.finish(STOP_WAIT);
+        }
+        if !self.is_stuck() {
+            let _ = self.ended.lock().recv_timeout(STOP_WAIT);
+        }
     }
 }
 

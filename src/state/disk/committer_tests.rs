@@ -23,7 +23,21 @@ struct Faults {
     /// Bytes that fit; none: any number.
     room: Option<usize>,
     sync_fails: bool,
+    /// Only of the file that is not in its place yet.
+    begun_sync_fails: bool,
     rename_fails: bool,
+    /// A sync of which file doesn't return.
+    stuck: Stuck,
+    /// Bytes that fit in both files together; none: any number.
+    disk: Option<usize>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stuck {
+    #[default]
+    None,
+    Begun,
+    Both,
 }
 
 /// A folder with one file.
@@ -46,8 +60,10 @@ impl Medium for Faulty {
     }
 
     fn write(&self, file: &mut Shared, bytes: &[u8]) -> io::Result<()> {
+        let room_of_disk = self.faults.lock().disk.map_or(usize::MAX, |disk| disk.saturating_sub(self.taken()));
         let mut file = file.lock();
         let room = self.faults.lock().room.unwrap_or(usize::MAX).saturating_sub(file.written.len());
+        let room = room.min(room_of_disk);
         // A full disk takes what fits.
         file.written.extend(bytes.iter().take(room));
         if bytes.len() > room { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
@@ -59,15 +75,32 @@ impl Medium for Faulty {
     }
 
     fn sync(&self, file: &mut Shared) -> io::Result<()> {
+        let is_begun = self.begun.lock().as_ref().is_some_and(|begun| Arc::ptr_eq(begun, file));
+        let is_stuck = || match self.faults.lock().stuck {
+            Stuck::None => false,
+            Stuck::Begun => is_begun,
+            Stuck::Both => true,
+        };
+        while is_stuck() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut file = file.lock();
         file.syncs_after_failure = file.syncs_after_failure.saturating_add(usize::from(file.has_failed));
-        if self.faults.lock().sync_fails {
+        let fails = {
+            let faults = self.faults.lock();
+            faults.sync_fails || is_begun && faults.begun_sync_fails
+        };
+        if fails {
             // What Linux does: the pages are clean now, and lost.
             file.has_failed = true;
             return Err(io::Error::from_raw_os_error(5));
         }
         file.synced = file.written.len();
         Ok(())
+    }
+
+    fn discard(&self) {
+        *self.begun.lock() = None;
     }
 
     fn put_in_place(&self) -> io::Result<()> {
@@ -80,6 +113,12 @@ impl Medium for Faulty {
 }
 
 impl Faulty {
+    /// How much of the disk is taken.
+    fn taken(&self) -> usize {
+        let length = |file: &Mutex<Option<Shared>>| file.lock().as_ref().map_or(0, |file| file.lock().written.len());
+        length(&self.in_place).saturating_add(length(&self.begun))
+    }
+
     /// What a crash at this moment leaves.
     fn after_crash(&self) -> Register {
         let in_place = self.in_place.lock().clone().unwrap();
@@ -103,10 +142,11 @@ struct World {
 
 impl World {
     fn new(on_failure: OnFailure) -> Self {
-        let (medium, waiting, known) = (Faulty::default(), Arc::new(Waiting::new(0)), Arc::default());
+        let (medium, known) = (Faulty::default(), Arc::default());
         let now = Arc::new(AtomicU64::new(1000));
         let time = Arc::clone(&now);
         let clock: Clock = Arc::new(move || Timestamp::from_seconds(time.load(Ordering::SeqCst)));
+        let waiting = Arc::new(Waiting::new(0, Arc::clone(&clock)));
         let all: Arc<Mutex<Vec<TokenId>>> = Arc::clone(&known);
         let source: Source = Arc::new(move |sequence, mark, tell| {
             let snapshot = crate::state::change::Snapshot {
@@ -135,6 +175,14 @@ impl World {
     fn settled(&self) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(self.waiting.settled(Duration::from_millis(1))).is_ok()
+    }
+
+    /// Goes on until nothing is written anew.
+    fn turn_until_rewritten(&mut self) {
+        while self.committer.rewriting.is_some() {
+            std::thread::yield_now();
+            self.committer.turn();
+        }
     }
 
     fn survivors(&self) -> usize {
@@ -263,8 +311,127 @@ fn what_was_noted_before_the_end_is_written() {
     }
     let (medium, waiting) = (world.medium.clone(), Arc::clone(&world.waiting));
     let thread = world.committer.start().unwrap();
-    assert!(thread.finish());
+    assert!(thread.finish(STOP_WAIT));
     assert_eq!(medium.after_crash().unknown.len(), 100);
     waiting.note(&[Change::Whole]);
-    assert!(!waiting.accepts() && !thread.finish(), "nothing is durable after the end");
+    assert!(!waiting.accepts() && !thread.finish(STOP_WAIT), "nothing is durable after the end");
+}
+
+#[test]
+fn a_rewrite_that_finds_no_room_leaves_the_room_to_the_log_in_use() {
+    // First nothing fits beside the log, then only the snapshot does and what came since does not.
+    for spare in [10, 280] {
+        let mut world = World::new(OnFailure::Stop);
+        (1..=5).for_each(|number| world.revoke(number));
+        world.committer.turn();
+        world.committer.long = 10;
+        let taken = world.medium.taken();
+        let mut faults = world.medium.faults.lock();
+        (faults.disk, faults.stuck) = (Some(taken + 200 + spare), Stuck::Begun);
+        drop(faults);
+        world.revoke(6);
+        world.revoke(7);
+        world.committer.turn();
+        assert!(world.committer.rewriting.is_some() && world.settled());
+        world.medium.faults.lock().stuck = Stuck::None;
+        world.turn_until_rewritten();
+        assert!(world.medium.begun.lock().is_none(), "{spare}: nothing is left behind");
+        world.revoke(8);
+        world.committer.turn();
+        assert!(world.settled() && world.waiting.accepts(), "{spare}: {:?}", world.waiting.trouble());
+        assert_eq!(world.survivors(), 8);
+    }
+}
+
+#[test]
+fn a_failed_sync_of_a_fresh_file_stops_a_journal_and_is_put_off_otherwise() {
+    for on_failure in [OnFailure::Stop, OnFailure::BeginAnew] {
+        let mut world = World::new(on_failure);
+        world.committer.long = 10;
+        world.medium.faults.lock().begun_sync_fails = true;
+        (1..=5).for_each(|number| world.revoke(number));
+        world.committer.turn();
+        assert!(world.committer.rewriting.is_some());
+        world.turn_until_rewritten();
+        world.medium.faults.lock().begun_sync_fails = false;
+        world.revoke(6);
+        world.committer.turn();
+        let goes_on = on_failure == OnFailure::BeginAnew;
+        assert_eq!((world.settled(), world.waiting.accepts()), (goes_on, goes_on));
+        assert_eq!(world.survivors(), if goes_on { 6 } else { 5 });
+        assert!(world.medium.begun.lock().is_none());
+    }
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_noticed_and_forgotten() {
+    let mut world = World::new(OnFailure::Stop);
+    world.now.store(2000, Ordering::SeqCst);
+    assert!(world.waiting.accepts(), "nothing waits");
+    world.revoke(1);
+    assert!(world.waiting.accepts() && world.waiting.trouble().is_none());
+    world.now.store(2001, Ordering::SeqCst);
+    world.revoke(2);
+    assert!(!world.waiting.accepts() && world.waiting.trouble().unwrap().contains("not answered for 1000 ms"));
+    world.committer.turn();
+    assert!(world.settled() && world.waiting.accepts() && world.waiting.trouble().is_none());
+    // What came while a batch was written is as old as it is.
+    world.revoke(3);
+    let last = world.waiting.take(&mut Records::default());
+    world.now.store(2002, Ordering::SeqCst);
+    world.revoke(4);
+    assert!(!world.waiting.accepts());
+    world.waiting.is_durable(last);
+    assert!(world.waiting.accepts());
+    world.now.store(2003, Ordering::SeqCst);
+    assert!(!world.waiting.accepts());
+}
+
+#[test]
+fn what_waits_has_a_bound_in_bytes() {
+    let mut world = World::new(OnFailure::Stop);
+    let large = [const { Change::Unknown { id: TokenId::from_bytes([1; 16]), until: 9 } }; 1000];
+    for _ in 0..10 {
+        world.waiting.note(&large);
+    }
+    assert!(world.waiting.accepts());
+    for _ in 0..40 {
+        world.waiting.note(&large);
+    }
+    assert!(!world.waiting.accepts());
+    world.committer.turn();
+    assert!(world.waiting.accepts());
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_disk_that_does_not_answer() {
+    let world = World::new(OnFailure::Stop);
+    world.medium.faults.lock().stuck = Stuck::Both;
+    world.revoke(1);
+    let (medium, waiting) = (world.medium.clone(), Arc::clone(&world.waiting));
+    let thread = world.committer.start().unwrap();
+    assert!(!thread.finish(Duration::from_millis(20)) && thread.is_stuck());
+    drop(thread);
+    assert_eq!(waiting.backlog(), 1, "it is still stuck");
+    medium.faults.lock().stuck = Stuck::None;
+    assert!(waiting.wait_for_end(Duration::from_secs(20)));
+}
+
+#[test]
+fn those_who_wait_are_told_before_a_rewriting_is_waited_for() {
+    let mut world = World::new(OnFailure::Stop);
+    world.committer.long = 10;
+    world.medium.faults.lock().stuck = Stuck::Begun;
+    (1..=5).for_each(|number| world.revoke(number));
+    world.committer.turn();
+    assert!(world.committer.rewriting.is_some());
+    world.medium.faults.lock().sync_fails = true;
+    world.revoke(6);
+    let (medium, waiting) = (world.medium.clone(), Arc::clone(&world.waiting));
+    let thread = world.committer.start().unwrap();
+    assert!(waiting.wait_for_end(Duration::from_secs(20)), "that nothing is written any more");
+    assert!(waiting.trouble().is_some());
+    medium.faults.lock().stuck = Stuck::None;
+    drop(thread);
+    assert!(medium.begun.lock().is_none());
 }

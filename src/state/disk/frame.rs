@@ -111,8 +111,10 @@ pub(super) enum Damage {
 pub(super) fn read<'b>(bytes: &'b [u8], kind: Kind, mut each: impl FnMut(&'b [u8]) -> bool) -> Result<End, Damage> {
     let mut framing = Framing::new(salt(bytes, kind)?);
     let mut at = HEADER_BYTES;
+    // Once: the zeros at the end may be many, and so are the frames.
+    let written = written(bytes);
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        match next(rest, &framing) {
+        match next(rest, written.saturating_sub(at), &framing) {
             Next::Frame(payload) if each(payload) => {
                 at = at.saturating_add(FRONT_BYTES).saturating_add(payload.len()).saturating_add(BACK_BYTES);
                 framing.place = framing.place.saturating_add(1);
@@ -151,9 +153,13 @@ enum Next<'b> {
     Damaged,
 }
 
-fn next<'b>(rest: &'b [u8], framing: &Framing) -> Next<'b> {
-    // What a file system gives for what was never written.
-    let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
+/// How long it is without the zeros at its end, which a file system gives for what was never written.
+fn written(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1))
+}
+
+/// The next frame, of which this many bytes are `written`.
+fn next<'b>(rest: &'b [u8], written: usize, framing: &Framing) -> Next<'b> {
     let unless_unwritten = |end: usize| if written < end { Next::Torn } else { Next::Damaged };
     let Some((front, after)) = rest.split_at_checked(FRONT_BYTES) else { return Next::Torn };
     let [l0, l1, l2, l3, c0, c1, c2, c3] = front else { return Next::Torn };
@@ -261,6 +267,22 @@ mod tests {
         for cut in 0..HEADER_BYTES {
             assert_eq!(payloads(&bytes[..cut]).1, Err(Damage::NotOurs));
         }
+    }
+
+    #[test]
+    fn a_long_tail_that_was_never_written_is_looked_at_once() {
+        let payloads: Vec<_> = (0..20_000_u32).map(u32::to_le_bytes).collect();
+        let payloads: Vec<&[u8]> = payloads.iter().map(<[u8; 4]>::as_slice).collect();
+        let mut bytes = file(&payloads);
+        let length = bytes.len();
+        bytes.resize(length + (16 << 20), 0);
+        let mut count = 0;
+        // Looked at for every frame, this is 320 GB.
+        let end = read(&bytes, Kind::Ledger, |_| {
+            count += 1;
+            true
+        });
+        assert_eq!((count, end), (20_000, Ok(End::Torn(16 << 20))));
     }
 
     #[test]

@@ -15,10 +15,18 @@ pub(super) type Tell<'t> = &'t mut dyn FnMut(&[Change<'_>]);
 /// Why a batch is not on the disk.
 #[derive(Debug)]
 pub(super) enum CommitError {
-    /// There is no room. What was written of it is taken back; it may be tried again.
+    /// There is no room, or no new file. What was written of it is taken back; it may be tried again.
     NoRoom(io::Error),
     /// Nobody knows what of it is on the disk: this file must not be written to again.
     Broken(io::Error),
+}
+
+impl CommitError {
+    pub(super) fn into_inner(self) -> io::Error {
+        match self {
+            Self::NoRoom(error) | Self::Broken(error) => error,
+        }
+    }
 }
 
 /// An open log.
@@ -33,9 +41,27 @@ pub(super) struct Log<M: Medium> {
 }
 
 impl<M: Medium> Log<M> {
-    /// Writes a snapshot to a new file and syncs it. It is not in its place yet.
-    pub(super) fn begin(medium: &M, kind: Kind, salt: u64, snapshot: impl FnOnce(Tell<'_>)) -> io::Result<Self> {
-        let mut file = medium.begin()?;
+    /// Writes a snapshot to a new file and syncs it. It is not in its place yet; where this fails, it is removed.
+    pub(super) fn begin(
+        medium: &M,
+        kind: Kind,
+        salt: u64,
+        snapshot: impl FnOnce(Tell<'_>),
+    ) -> Result<Self, CommitError> {
+        // Nothing is written yet.
+        let file = medium.begin().map_err(CommitError::NoRoom)?;
+        Self::written(medium, file, (kind, salt), snapshot).map_err(|error| {
+            medium.discard();
+            if is_no_room(&error) { CommitError::NoRoom(error) } else { CommitError::Broken(error) }
+        })
+    }
+
+    fn written(
+        medium: &M,
+        mut file: M::File,
+        (kind, salt): (Kind, u64),
+        snapshot: impl FnOnce(Tell<'_>),
+    ) -> io::Result<Self> {
         let mut framing = Framing::new(salt);
         let mut buffer = framing.header(kind);
         let (mut payload, mut length, mut failed) = (Vec::new(), 0_u64, None);
@@ -61,9 +87,17 @@ impl<M: Medium> Log<M> {
         Ok(Self { medium: medium.clone(), file, framing, length, fresh: length, buffer })
     }
 
-    /// Puts the file in its place.
+    /// Puts the file in its place; where it doesn't come there, it is removed.
     pub(super) fn put_in_place(&self) -> io::Result<()> {
-        self.medium.put_in_place()
+        self.medium.put_in_place().inspect_err(|_| self.medium.discard())
+    }
+
+    /// A file that is not wanted and not in its place takes no room.
+    pub(super) fn discard(self) {
+        let Self { medium, file, .. } = self;
+        // The room is free when nobody has it open.
+        drop(file);
+        medium.discard();
     }
 
     /// Appends these records, one frame each, and returns when they are on the disk.

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a log's file is. A trait, so that tests can have it fail.
 pub(super) trait Medium: Clone + Send + 'static {
@@ -18,20 +19,31 @@ pub(super) trait Medium: Clone + Send + 'static {
     fn cut(&self, file: &mut Self::File, length: u64) -> io::Result<()>;
     /// Returns when what was written is on the disk.
     fn sync(&self, file: &mut Self::File) -> io::Result<()>;
+    /// Removes the begun file, so that it takes no room.
+    fn discard(&self);
     /// Puts the begun file in the place of the one in use, and returns when that is on the disk.
     fn put_in_place(&self) -> io::Result<()>;
 }
 
-/// A file of this name in this folder.
+/// A file of this name in this folder. It holds the lock, so that nobody else gets it while a write may still come.
 #[derive(Clone)]
 pub(super) struct Disk {
     pub(super) folder: PathBuf,
     pub(super) name: &'static str,
+    pub(super) _lock: Arc<File>,
 }
 
 impl Disk {
     fn begun(&self) -> PathBuf {
         self.folder.join(format!("{}.new", self.name))
+    }
+
+    /// Removes what was begun and never came to its place, if there is any.
+    pub(super) fn remove_begun(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.begun()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -39,10 +51,7 @@ impl Medium for Disk {
     type File = File;
 
     fn begin(&self) -> io::Result<File> {
-        match std::fs::remove_file(self.begun()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        self.remove_begun()?;
         OpenOptions::new().append(true).create_new(true).mode(0o600).open(self.begun())
     }
 
@@ -56,6 +65,12 @@ impl Medium for Disk {
 
     fn sync(&self, file: &mut File) -> io::Result<()> {
         file.sync_data()
+    }
+
+    fn discard(&self) {
+        if let Err(error) = self.remove_begun() {
+            tracing::warn!(target: "state", %error, "{} can't be removed, and takes room", self.begun().display());
+        }
     }
 
     fn put_in_place(&self) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::closed::closed;
 use super::frame::{self, Damage, End, Kind};
 use super::medium::sync_folder;
 use super::{LEDGER, REVOCATIONS};
@@ -17,6 +18,17 @@ use crate::state::recovered::{Register, Tokens};
 pub enum StateError {
     /// A file or the directory can't be used.
     Io(PathBuf, io::Error),
+    /// Others could write to the directory or a file in it.
+    Exposed {
+        /// Which.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// The number of its owner.
+        owner: u32,
+        /// The number of this process's user.
+        user: u32,
+    },
     /// Another process, by its number where it is known, has the directory.
     Locked(PathBuf, String),
     /// A file has bytes that nobody wrote, from this place on.
@@ -29,12 +41,19 @@ pub enum StateError {
     Behind(PathBuf),
     /// What is in the file is not all of it, so that the ledger was not left for the next start.
     NotSaved(PathBuf, Option<String>),
+    /// What is in the file of a journal is not all of it: what was answered with success is.
+    NotWritten(PathBuf, Option<String>),
 }
 
 impl std::fmt::Display for StateError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(path, error) => write!(f, "{} can't be used: {error}", path.display()),
+            Self::Exposed { path, mode, owner, user } => write!(
+                f,
+                "{} has mode {mode:04o} and is user {owner}'s, so that others than this user ({user}) could change it: chown it to this user and chmod o-w it, and g-w where its group is not this process's own; or name a folder inside it in [state] dir, which is made",
+                path.display()
+            ),
             Self::Locked(path, by) => write!(
                 f,
                 "{} is used by another process{by}: one process a state directory; give this one its own in [state] dir",
@@ -60,15 +79,25 @@ impl std::fmt::Display for StateError {
             ),
             Self::NotSaved(path, why) => write!(
                 f,
-                "not everything could be written to {}{}: the next start ends every live token",
+                "not everything could be written to {}{}: the next start ends every live token, and revocations that were not answered with success may be lost",
                 path.display(),
-                why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default()
+                in_brackets(why.as_deref())
+            ),
+            Self::NotWritten(path, why) => write!(
+                f,
+                "not everything could be written to {}{}: live tokens stay, and revocations that were not answered with success may be lost",
+                path.display(),
+                in_brackets(why.as_deref())
             ),
         }
     }
 }
 
 impl std::error::Error for StateError {}
+
+fn in_brackets(why: Option<&str>) -> String {
+    why.map(|why| format!(" ({why})")).unwrap_or_default()
+}
 
 /// What is lost by going on without this file.
 fn way_on(path: &Path) -> &'static str {
@@ -90,11 +119,14 @@ pub(super) fn lock(folder: &Path) -> Result<File, StateError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(StateError::Io(folder.to_owned(), error)),
     }
+    let metadata = std::fs::metadata(folder).map_err(|error| StateError::Io(folder.to_owned(), error))?;
+    closed(folder, &metadata)?;
     let path = folder.join("lock");
     let failed = |error| StateError::Io(path.clone(), error);
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+    closed(&path, &file.metadata().map_err(failed)?)?;
     if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
             return Err(failed(error.into()));
@@ -135,11 +167,15 @@ pub(super) fn tokens(path: &Path, register: Option<&Register>) -> Result<Option<
 
 /// Hands over each frame of a file; whether there is such a file.
 fn fold(path: &Path, kind: Kind, each: impl FnMut(&[u8]) -> bool) -> Result<bool, StateError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
+    let failed = |error| StateError::Io(path.to_owned(), error);
+    let mut file = match File::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(StateError::Io(path.to_owned(), error)),
+        Err(error) => return Err(failed(error)),
     };
+    closed(path, &file.metadata().map_err(failed)?)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed)?;
     match frame::read(&bytes, kind, each) {
         Ok(End::Whole) => Ok(true),
         Ok(End::Torn(bytes)) => {

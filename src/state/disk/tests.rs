@@ -483,3 +483,48 @@ fn what_has_expired_does_not_come_back() {
     world.now.store(START + 300, Ordering::SeqCst);
     assert_eq!(world.start().unwrap().ledger().size().0, 0);
 }
+
+#[test]
+fn what_an_earlier_process_had_on_its_way_is_removed_before_anything_is_written() {
+    for backend in [Backend::Memory, Backend::Journal] {
+        let world = World::new(backend);
+        drop(world.start().unwrap());
+        let directory = Directory::open(&world.folder.path().join("state")).unwrap();
+        std::fs::write(world.file("ledger.new"), "takes room").unwrap();
+        // So that the first file that is written fails.
+        std::fs::remove_file(world.file("revocations")).unwrap();
+        std::fs::create_dir_all(world.file("revocations").join("inside")).unwrap();
+        let now = world.now();
+        assert!(State::in_directory(directory, backend, ROOM, move || now, 7).is_err());
+        assert!(!world.file("ledger.new").exists());
+        assert!(!world.file("revocations.new").exists(), "nor does this start leave one");
+    }
+}
+
+#[test]
+fn a_directory_or_file_that_anybody_can_write_to_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new(Backend::Journal);
+    drop(world.start().unwrap());
+    let set = |path: PathBuf, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let folder = world.folder.path().join("state");
+    for (path, closed) in [
+        (folder, 0o770),
+        (world.file("revocations"), 0o660),
+        (world.file("ledger"), 0o660),
+        (world.file("lock"), 0o660),
+    ] {
+        set(path.clone(), closed | 0o002);
+        assert!(message(&world).contains("others than this user"), "{}", path.display());
+        set(path, closed);
+        assert!(Directory::open(&world.folder.path().join("state")).is_ok(), "the process's own group may");
+    }
+}
+
+#[test]
+fn what_a_stop_could_not_write_is_told_by_what_is_lost() {
+    let path = PathBuf::from("ledger");
+    assert!(StateError::NotSaved(path.clone(), None).to_string().contains("the next start ends every live token"));
+    let journal = StateError::NotWritten(path, Some("no answer".to_owned())).to_string();
+    assert!(journal.contains("(no answer): live tokens stay, and revocations") && !journal.contains("ends"));
+}

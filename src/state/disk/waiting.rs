@@ -1,17 +1,21 @@
 //! What waits to be written to a log, and how far writing came.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
+use super::committer::Clock;
 use super::log::encode;
+use crate::domain::limits;
 use crate::domain::time::Timestamp;
 use crate::state::change::{Change, Sink};
 
 /// Records that may wait for a disk that doesn't answer: then nothing more is begun.
 const BACKLOG: u64 = 500_000;
+/// What they may take, in bytes: a full number of common ones.
+const BACKLOG_BYTES: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 
 /// Records back to back.
 #[derive(Default)]
@@ -53,6 +57,10 @@ struct Pending {
     /// The log is broken: what comes is counted and not kept.
     discards: bool,
     stop: bool,
+    /// Nothing is written any more.
+    is_over: bool,
+    /// When the first of the records came, in nanoseconds; 0: there is none.
+    since: u64,
 }
 
 /// How far writing came; numbers of changes.
@@ -70,10 +78,16 @@ pub(in crate::state) struct NotDurable;
 /// The changes that wait. Whoever changes something notes it; one thread writes.
 pub(in crate::state) struct Waiting {
     pending: Mutex<Pending>,
+    clock: Clock,
     wake: Condvar,
+    over: Condvar,
     progress: watch::Sender<Progress>,
     last: AtomicU64,
     durable: AtomicU64,
+    /// When the oldest change came that is not durable, in nanoseconds; 0: all are.
+    oldest: AtomicU64,
+    /// What waits to be taken, in bytes.
+    bytes: AtomicUsize,
     is_well: AtomicBool,
     failures: AtomicU64,
     trouble: Mutex<Option<String>>,
@@ -91,21 +105,32 @@ impl Sink for Waiting {
         let Pending { records, scratch, .. } = &mut *pending;
         encode(changes, scratch);
         records.push(scratch);
+        self.bytes.store(records.bytes.len(), Ordering::Relaxed);
+        if pending.since == 0 {
+            // Zero says that nothing waits, so the epoch itself is one nanosecond late.
+            pending.since = (self.clock)().nanos().max(1);
+            let _ = self.oldest.compare_exchange(0, pending.since, Ordering::SeqCst, Ordering::SeqCst);
+        }
         self.wake.notify_one();
     }
 }
 
 impl Waiting {
     /// Nothing waits, and everything up to this number is durable.
-    pub(super) fn new(sequence: u64) -> Self {
+    pub(super) fn new(sequence: u64, clock: Clock) -> Self {
+        let (records, scratch) = (Records::default(), Vec::new());
         let pending =
-            Pending { records: Records::default(), scratch: Vec::new(), last: sequence, discards: false, stop: false };
+            Pending { records, scratch, last: sequence, discards: false, stop: false, is_over: false, since: 0 };
         Self {
             pending: Mutex::new(pending),
+            clock,
             wake: Condvar::new(),
+            over: Condvar::new(),
             progress: watch::Sender::new(Progress { durable: sequence, refused: 0 }),
             last: AtomicU64::new(sequence),
             durable: AtomicU64::new(sequence),
+            oldest: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
             is_well: AtomicBool::new(true),
             failures: AtomicU64::new(0),
             trouble: Mutex::new(None),
@@ -129,7 +154,18 @@ impl Waiting {
 
     /// Whether what is noted now is likely to become durable soon.
     pub(in crate::state) fn accepts(&self) -> bool {
-        self.is_well.load(Ordering::SeqCst) && self.backlog() < BACKLOG
+        self.is_well.load(Ordering::SeqCst)
+            && self.backlog() < BACKLOG
+            && self.bytes.load(Ordering::Relaxed) < BACKLOG_BYTES
+            && self.stalled().is_none()
+    }
+
+    /// How long the disk has not answered, if that is too long.
+    fn stalled(&self) -> Option<Duration> {
+        let oldest = self.oldest.load(Ordering::SeqCst);
+        // The clock is read only while something waits.
+        let waited = (oldest != 0).then(|| (self.clock)().since(Timestamp::from_nanos(oldest)));
+        waited.filter(|waited| *waited >= limits::STATE_STALL)
     }
 
     /// Changes that are not durable yet.
@@ -149,7 +185,13 @@ impl Waiting {
 
     /// What is wrong.
     pub(in crate::state) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+        let told = self.trouble.lock().clone();
+        told.or_else(|| {
+            let waited = self.stalled()?.as_millis();
+            Some(format!(
+                "the state directory's disk has not answered for {waited} ms: it goes on by itself once the disk does"
+            ))
+        })
     }
 
     /// The durable mark.
@@ -175,9 +217,17 @@ impl Waiting {
         pending.stop
     }
 
+    /// Waits until nothing is written any more, or this long; whether it came to that.
+    pub(super) fn wait_for_end(&self, within: Duration) -> bool {
+        let mut pending = self.pending.lock();
+        self.over.wait_while_for(&mut pending, |pending| !pending.is_over, within);
+        pending.is_over
+    }
+
     /// Moves what waits behind `batch`; the number of the last.
     pub(super) fn take(&self, batch: &mut Records) -> u64 {
         let mut pending = self.pending.lock();
+        self.none_waits(&mut pending);
         if batch.is_empty() {
             std::mem::swap(batch, &mut pending.records);
         } else {
@@ -191,6 +241,7 @@ impl Waiting {
     pub(super) fn begin_again(&self) -> u64 {
         let mut pending = self.pending.lock();
         pending.records.clear();
+        self.none_waits(&mut pending);
         pending.discards = false;
         pending.last
     }
@@ -203,6 +254,9 @@ impl Waiting {
     /// Everything up to this number is on the disk.
     pub(super) fn is_durable(&self, sequence: u64) {
         self.durable.store(sequence, Ordering::SeqCst);
+        let pending = self.pending.lock();
+        self.oldest.store(pending.since, Ordering::SeqCst);
+        drop(pending);
         if !self.is_well.swap(true, Ordering::SeqCst) {
             *self.trouble.lock() = None;
             tracing::info!(target: "state", "the state directory can be written to again");
@@ -229,12 +283,21 @@ impl Waiting {
         self.is_well.store(false, Ordering::SeqCst);
         self.give_up(false);
         self.progress.send_modify(|progress| progress.refused = u64::MAX);
+        self.pending.lock().is_over = true;
+        self.over.notify_all();
+    }
+
+    /// What waited was taken: it is durable or not by itself.
+    fn none_waits(&self, pending: &mut Pending) {
+        pending.since = 0;
+        self.bytes.store(0, Ordering::Relaxed);
     }
 
     fn give_up(&self, keeps: bool) -> u64 {
         let mut pending = self.pending.lock();
         if !keeps {
             pending.discards = true;
+            self.none_waits(&mut pending);
             pending.records.clear();
         }
         pending.last
