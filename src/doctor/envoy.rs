@@ -58,8 +58,13 @@ pub(super) fn conclude(report: &mut Report) {
     missing.sort();
     missing.dedup();
     for name in missing {
-        let what = format!("can't judge the cluster {name}, which is asked: it isn't in this file, look at it yourself");
-        report.warn("clusters", what, "TLS with a certificate of Envoy's own, trusted_ca, match_typed_subject_alt_names");
+        let what =
+            format!("can't judge the cluster {name}, which is asked: it isn't in this file, look at it yourself");
+        report.warn(
+            "clusters",
+            what,
+            "TLS with a certificate of Envoy's own, trusted_ca, match_typed_subject_alt_names",
+        );
     }
 }
 

@@ -15,7 +15,9 @@ pub(super) fn unwrapped(value: Value, levels: usize) -> Value {
             }
             let value = Value::Object(object);
             if let Value::Object(object) = plain(value) {
-                return Value::Object(object.into_iter().map(|(name, value)| (name, unwrapped(value, below))).collect());
+                return Value::Object(
+                    object.into_iter().map(|(name, value)| (name, unwrapped(value, below))).collect(),
+                );
             }
             Value::Null
         }

@@ -133,7 +133,8 @@ fn mutation_rules(report: &mut Report, rules: &Value, place: &str) {
     let known = ["disallow_all", "disallow_expression", "disallowAll", "disallowExpression"];
     let has_others = rules.as_object().is_none_or(|rules| rules.keys().any(|name| !known.contains(&name.as_str())));
     if has_others {
-        let what = "can't judge decoder_header_mutation_rules: look at it yourself, Remit has to set and remove x-remit-…";
+        let what =
+            "can't judge decoder_header_mutation_rules: look at it yourself, Remit has to set and remove x-remit-…";
         report.warn(place, what, fix);
     }
 }
@@ -153,7 +154,11 @@ pub(super) fn service(report: &mut Report, value: &Value, place: &str, is_needed
     if let Some(google) = field(service, "google_grpc") {
         google_grpc(report, google, place);
     } else if at(service, &["envoy_grpc", "cluster_name"]).is_none() {
-        report.warn(place, "can't judge whom grpc_service asks: look at it yourself", "grpc_service: { envoy_grpc: … }");
+        report.warn(
+            place,
+            "can't judge whom grpc_service asks: look at it yourself",
+            "grpc_service: { envoy_grpc: … }",
+        );
     }
 }
 
@@ -162,11 +167,9 @@ fn timeout(report: &mut Report, timeout: Option<f64>, place: &str) {
     match timeout {
         None => report.warn(place, "grpc_service has no timeout: it is 200 ms", fix),
         Some(timeout) if (50.0..=10_000.0).contains(&timeout) => {}
-        Some(timeout) if timeout < 50.0 => report.warn(
-            place,
-            "grpc_service's timeout is under 50 ms: what is late is refused and may cost a use",
-            fix,
-        ),
+        Some(timeout) if timeout < 50.0 => {
+            report.warn(place, "grpc_service's timeout is under 50 ms: what is late is refused and may cost a use", fix)
+        }
         Some(_) => report.warn(place, "grpc_service's timeout is over 10 s, or no duration", fix),
     }
 }

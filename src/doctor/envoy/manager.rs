@@ -34,7 +34,11 @@ fn other_filters(report: &mut Report, value: &Value, place: &str) {
     for upgrade in items(value, "upgrade_configs") {
         let mut own = items(upgrade, "filters").peekable();
         if own.peek().is_some() && !own.any(|filter| filters::asks(filter) == Asks::Plainly) {
-            report.fatal(place, "an upgrade has filters of its own, without ext_authz", "remove upgrade_configs.filters");
+            report.fatal(
+                place,
+                "an upgrade has filters of its own, without ext_authz",
+                "remove upgrade_configs.filters",
+            );
         }
     }
 }

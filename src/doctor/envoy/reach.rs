@@ -57,7 +57,8 @@ pub(super) fn conclude(report: &mut Report) {
     }
     let unclear = guarded.iter().filter_map(|door| door.unclear).next();
     if let (Some(why), false) = (unclear, open.is_empty()) {
-        let what = format!("can't judge what is guarded ({why}), and there are ways in without ext_authz: look at them");
+        let what =
+            format!("can't judge what is guarded ({why}), and there are ways in without ext_authz: look at them");
         report.warn("listeners", what, "put ext_authz into every way in to what is guarded");
     }
 }

@@ -99,10 +99,9 @@ fn is_cluster(value: &Value) -> bool {
 }
 
 fn own_certificate(report: &mut Report, tls: &Value, place: &str) {
-    let is_there = ["tls_certificates", "tls_certificate_sds_secret_configs"]
-        .iter()
-        .any(|name| items(tls, name).next().is_some())
-        || field(tls, "tls_certificate_provider_instance").is_some();
+    let is_there =
+        ["tls_certificates", "tls_certificate_sds_secret_configs"].iter().any(|name| items(tls, name).next().is_some())
+            || field(tls, "tls_certificate_provider_instance").is_some();
     if !is_there {
         report.fatal(
             place,

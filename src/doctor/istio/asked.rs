@@ -41,7 +41,8 @@ fn judge(report: &mut Report, tls: &Value, place: &str) {
                 report.fatal(place, "Remit's own certificate is not verified: anybody there may answer", FIX);
             }
             if items(tls, "subjectAltNames").next().is_none() {
-                let what = "without subjectAltNames whoever has a certificate of the same authority may answer for Remit";
+                let what =
+                    "without subjectAltNames whoever has a certificate of the same authority may answer for Remit";
                 report.fatal(place, what, "subjectAltNames: [remit.remit.svc]");
             }
         }
@@ -59,7 +60,8 @@ fn judge(report: &mut Report, tls: &Value, place: &str) {
 pub(super) fn conclude(report: &mut Report) {
     let rules = report.survey.of_kind("DestinationRule");
     if !report.survey.services.is_empty() && !rules.iter().any(|rule| is_ours(report, rule)) {
-        let what = "can't judge how sidecars reach Remit: no DestinationRule for it is in this file, look at it yourself";
+        let what =
+            "can't judge how sidecars reach Remit: no DestinationRule for it is in this file, look at it yourself";
         report.warn("DestinationRule", what, FIX);
     }
 }

@@ -13,8 +13,10 @@ pub(super) fn peer_authentication(report: &mut Report, object: &Value, place: &s
     let ports = field(spec, "portLevelMtls").and_then(Value::as_object);
     let ports = ports.into_iter().flatten();
     // Before Remit's own port the sidecar has to stand aside: Remit does the TLS.
-    let ports: Vec<&Value> =
-        ports.filter(|(port, part)| !(is_asked(report, port) && mode(part) == "DISABLE")).map(|(_, part)| part).collect();
+    let ports: Vec<&Value> = ports
+        .filter(|(port, part)| !(is_asked(report, port) && mode(part) == "DISABLE"))
+        .map(|(_, part)| part)
+        .collect();
     for mode in std::iter::once(spec).chain(ports).map(mode).filter(|mode| *mode != "STRICT" && *mode != "UNSET") {
         let what = format!("mTLS is {mode}: a request without a client certificate has no sender");
         report.fatal(place, what, "mtls: { mode: STRICT }");
@@ -95,7 +97,10 @@ fn stands_aside(report: &Report, ports: &[u64]) -> bool {
     let objects = report.survey.of_kind("PeerAuthentication");
     ports.iter().all(|port| {
         let port = port.to_string();
-        objects.iter().filter_map(|object| at(object, &["spec", "portLevelMtls", &port])).any(|part| mode(part) == "DISABLE")
+        objects
+            .iter()
+            .filter_map(|object| at(object, &["spec", "portLevelMtls", &port]))
+            .any(|part| mode(part) == "DISABLE")
     })
 }
 
