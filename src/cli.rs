@@ -6,6 +6,7 @@
 
 mod agent_card;
 mod api_key;
+mod audit_show;
 mod audit_verify;
 mod authorize;
 mod client;
@@ -93,6 +94,7 @@ enum TokenCommand {
 #[derive(Subcommand)]
 enum AuditCommand {
     Verify(audit_verify::Verify),
+    Show(audit_show::Show),
 }
 
 /// How a command ended that was not an error.
@@ -157,6 +159,7 @@ impl Command {
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
             Self::Audit(AuditCommand::Verify(command)) => command.run(output),
+            Self::Audit(AuditCommand::Show(command)) => command.run(output),
             Self::AgentCard(command) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),

@@ -36,7 +36,7 @@ const HOUSE: &[Room] = &[
         rooms: &["digest", "domain"],
         crates: &["serde", "serde_json", "tokio", "parking_lot", "tracing", "jiff", "arc_swap"],
     },
-    Room { name: "audit", rooms: &["digest", "events"], crates: &[] },
+    Room { name: "audit", rooms: &["digest", "events"], crates: &["serde", "serde_json"] },
     Room {
         name: "policy_file",
         rooms: &["domain"],

@@ -6,15 +6,13 @@
 mod answer;
 mod request;
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
-use super::authenticate::timeout;
+use super::authenticate::visit;
 use crate::api::envoy::service::auth::v3 as pb;
 use crate::api::envoy::service::auth::v3::authorization_server::Authorization;
+use crate::door::TurnedAway;
 use crate::proxied::Gatekeeper;
-use crate::transport::Peer;
 
 /// Answers Envoy.
 pub struct ExtAuthz(Gatekeeper);
@@ -30,10 +28,11 @@ impl ExtAuthz {
 #[tonic::async_trait]
 impl Authorization for ExtAuthz {
     async fn check(&self, request: Request<pb::CheckRequest>) -> Result<Response<pb::CheckResponse>, Status> {
-        let credentials = request.metadata().as_ref();
-        let peer = request.extensions().get::<Arc<Peer>>();
+        if let Some(turned_away) = request.extensions().get::<TurnedAway>() {
+            return Ok(Response::new(self.0.turned_away(turned_away).into()));
+        }
         let verdict = match request::held(request.get_ref()) {
-            Ok(held) => self.0.check(peer, credentials, timeout(credentials), &held).await,
+            Ok(held) => self.0.check(|door| visit(door, &request), &held).await,
             Err(unreadable) => self.0.unreadable(unreadable),
         };
         Ok(Response::new(verdict.into()))

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::Pages;
 use crate::domain::limits;
+use crate::door::Door;
 use crate::proxied::{Body, Headers, Held, Passed, Refused, Route, Verdict};
 use crate::transport::Peer;
 
@@ -33,7 +34,10 @@ pub(super) async fn check(
     let operator = form_urlencoded::parse(query.as_bytes()).into_owned().collect::<Vec<_>>();
     let verdict = match held(&headers, &operator) {
         // Only the proxy's own certificate says who it is: credentials among the headers are its client's.
-        Ok(held) => pages.gatekeeper.check(peer, &HeaderMap::new(), limits::REQUEST_DEADLINE, &held).await,
+        Ok(held) => {
+            let enter = |door: &Door| door.enter(peer, &HeaderMap::new(), limits::REQUEST_DEADLINE).map(Arc::new);
+            pages.gatekeeper.check(enter, &held).await
+        }
         Err(unreadable) => pages.gatekeeper.unreadable(unreadable),
     };
     match &verdict {
