@@ -168,7 +168,11 @@ fn timeout(report: &mut Report, timeout: Option<f64>, place: &str) {
         None => report.warn(place, "grpc_service has no timeout: it is 200 ms", fix),
         Some(timeout) if (50.0..=10_000.0).contains(&timeout) => {}
         Some(timeout) if timeout < 50.0 => {
-            report.warn(place, "grpc_service's timeout is under 50 ms: what is late is refused and may cost a use", fix)
+            report.warn(
+                place,
+                "grpc_service's timeout is under 50 ms: what is late is refused and may cost a use",
+                fix,
+            );
         }
         Some(_) => report.warn(place, "grpc_service's timeout is over 10 s, or no duration", fix),
     }

@@ -55,7 +55,7 @@ pub(super) fn conclude(report: &mut Report) {
             report.warn(&door.place, what, "put ext_authz here too");
         }
     }
-    let unclear = guarded.iter().filter_map(|door| door.unclear).next();
+    let unclear = guarded.iter().find_map(|door| door.unclear);
     if let (Some(why), false) = (unclear, open.is_empty()) {
         let what =
             format!("can't judge what is guarded ({why}), and there are ways in without ext_authz: look at them");
