@@ -1,8 +1,8 @@
 //! Envoy's own settings.
 
 mod authorizer;
+mod connection;
 mod filters;
-mod manager;
 mod reach;
 mod routes;
 mod tls;
@@ -32,7 +32,7 @@ pub(super) fn look(report: &mut Report, value: &Value, place: &str) {
         }
     }
     if is_message(value, MANAGER) {
-        manager::look(report, value, place);
+        connection::look(report, value, place);
     }
     if is_message(value, "tcp_proxy.v3.TcpProxy") {
         reach::tcp(report, value, place);
@@ -69,5 +69,5 @@ pub(super) fn conclude(report: &mut Report) {
 }
 
 fn holds_asking_manager(filter: &Value) -> bool {
-    field(filter, "typed_config").is_some_and(manager::asks)
+    field(filter, "typed_config").is_some_and(connection::asks)
 }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::super::Report;
-use super::super::reading::{at, field, is_set, may_be_set, milliseconds, number, word};
+use crate::doctor::Report;
+use crate::doctor::reading::{at, field, is_set, may_be_set, milliseconds, number, word};
 
 /// Remit takes 1 MiB for a request with its headers.
 pub(super) const REQUEST_BYTES: u64 = 1024 * 1024;

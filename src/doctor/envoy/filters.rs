@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::super::Report;
-use super::super::reading::{field, holds, is_message, items, kind, may_be_set, text};
 use super::EXT_AUTHZ;
+use crate::doctor::Report;
+use crate::doctor::reading::{field, holds, is_message, items, kind, may_be_set, text};
 
 /// Filters, by their message, that may stand before the one that asks: they refuse or measure, and act on nothing.
 const EARLY: [&str; 10] = [
@@ -33,7 +33,7 @@ pub(super) enum Asks {
 }
 
 /// Whether this entry of a filter chain is, or holds, the filter that asks.
-pub(in super::super) fn may_ask(filter: &Value) -> bool {
+pub(in crate::doctor) fn may_ask(filter: &Value) -> bool {
     let has_configuration = field(filter, "typed_config").is_some() || field(filter, "config_discovery").is_some();
     has_configuration && field(filter, "filters").is_none() && !is_manager(filter) && asks(filter) != Asks::No
 }

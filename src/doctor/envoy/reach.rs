@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::super::Report;
-use super::super::reading::{every_object, field, text};
-use super::super::survey::names;
+use crate::doctor::Report;
+use crate::doctor::reading::{every_object, field, text};
+use crate::doctor::survey::names;
 
 /// A way in.
-pub(in super::super) struct Door {
+pub(in crate::doctor) struct Door {
     place: String,
     is_guarded: bool,
     clusters: Vec<String>,
@@ -18,7 +18,7 @@ pub(in super::super) struct Door {
 pub(super) fn manager(report: &mut Report, value: &Value, place: &str, is_guarded: bool) {
     let mut clusters = Vec::new();
     let mut unclear = None;
-    every_object(value, super::super::LEVELS, &mut |object| {
+    every_object(value, crate::doctor::LEVELS, &mut |object| {
         clusters.extend(text(object, "cluster").map(str::to_owned));
         clusters.extend(field(object, "weighted_clusters").into_iter().flat_map(|list| names(list, "clusters")));
         for name in ["rds", "scoped_routes", "cluster_header", "cluster_specifier_plugin"] {

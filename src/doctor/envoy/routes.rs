@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::super::Report;
-use super::super::reading::{field, is_message, kind, may_be_set};
 use super::authorizer;
+use crate::doctor::Report;
+use crate::doctor::reading::{field, is_message, kind, may_be_set};
 
 const DISABLED: &str = "this route is not asked about";
 const REMOVE: &str = "remove disabled, or be sure that the route is for everybody";

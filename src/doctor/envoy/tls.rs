@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::super::Report;
-use super::super::reading::{at, field, is_message, is_set, items, may_be_set, text, word};
+use crate::doctor::Report;
+use crate::doctor::reading::{at, field, is_message, is_set, items, may_be_set, text, word};
 
 /// What a TLS context says of the other side's certificate.
 struct Verified {

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::super::Report;
-use super::super::reading::{at, field, items, may_be_set, number, text, word};
+use crate::doctor::Report;
+use crate::doctor::reading::{at, field, items, may_be_set, number, text, word};
 
 const FIX: &str = "tls: { mode: ISTIO_MUTUAL } for Remit's port, or MUTUAL with a certificate of the sidecar's own";
 

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::super::Report;
-use super::super::reading::{at, field, items, text};
+use crate::doctor::Report;
+use crate::doctor::reading::{at, field, items, text};
 
 pub(super) fn is_custom(policy: &Value) -> bool {
     at(policy, &["spec", "action"]).and_then(Value::as_str) == Some("CUSTOM")

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::super::Report;
-use super::super::reading::{at, every_object, field, number, text};
+use crate::doctor::Report;
+use crate::doctor::reading::{at, every_object, field, number, text};
 
 const EXCLUDED: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 const INJECT: &str = "sidecar.istio.io/inject";
@@ -69,7 +69,7 @@ fn namespace(object: &Value) -> Option<&str> {
 pub(super) fn workload(report: &mut Report, object: &Value, place: &str) {
     let pod = at(object, &["spec", "template"]).unwrap_or(object);
     let mut listens = Vec::new();
-    every_object(field(pod, "spec").unwrap_or(pod), super::super::LEVELS, &mut |value| {
+    every_object(field(pod, "spec").unwrap_or(pod), crate::doctor::LEVELS, &mut |value| {
         listens.extend(number(value, "containerPort"));
     });
     listens.retain(|port| report.survey.is_asked_port(*port));

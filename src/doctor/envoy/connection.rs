@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::super::Report;
-use super::super::reading::{every_object, field, is_set, items, number, word};
 use super::filters::{self, Asks};
 use super::{authorizer, reach};
+use crate::doctor::Report;
+use crate::doctor::reading::{every_object, field, is_set, items, number, word};
 
 /// Whether one of its filters asks.
 pub(super) fn asks(manager: &Value) -> bool {
@@ -84,7 +84,7 @@ fn paths(report: &mut Report, value: &Value, place: &str) {
 fn lengths(report: &mut Report, value: &Value, place: &str) {
     let Some(headers) = number(value, "max_request_headers_kb") else { return };
     let mut body = 0;
-    every_object(value, super::super::LEVELS, &mut |value| {
+    every_object(value, crate::doctor::LEVELS, &mut |value| {
         let own = field(value, "with_request_body").and_then(|body| number(body, "max_request_bytes"));
         body = body.max(own.unwrap_or(0));
     });
