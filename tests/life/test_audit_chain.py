@@ -160,3 +160,17 @@ def test_the_chain_of_a_token_and_the_doings_of_an_agent_are_shown(serve):
     assert shown("--since", lines[0]["timestamp"]) == lines
     assert root.token_id in remit("audit", "show", file, "--chain", child.token_id).stdout
     assert remit("audit", "show", file, "--chain", "x").returncode == 2
+
+
+def test_a_watcher_gets_from_the_files_what_memory_forgot(serve):
+    world = serve(REMIT_EVENTS_RING="64", REMIT_EVENTS_SUBSCRIBER_BUFFER="16", REMIT_AUDIT_ROTATE_BYTES="16384")
+    for _ in range(150):
+        deployer_token(world)
+    last = world.administrator().status().event_sequence
+    assert last > 64 * 2
+    with world["ops-admin"].watch(after_sequence=0) as watching:
+        events = watching.take(last)
+    assert [event.sequence for event in events] == list(range(1, last + 1))
+    assert all(later.prev_hash == event.hash for event, later in zip(events, events[1:]))
+    with world["ops-admin"].watch(after_sequence=7) as watching:
+        assert next(watching).sequence == 8
