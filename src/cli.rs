@@ -17,6 +17,7 @@ mod introspect;
 mod keygen;
 mod output;
 mod policy_check;
+mod policy_istio;
 mod refusal;
 mod reinstate;
 mod revoke;
@@ -84,6 +85,8 @@ enum ApiKeyCommand {
 #[derive(Subcommand)]
 enum PolicyCommand {
     Check(policy_check::Check),
+    ExportIstio(policy_istio::Export),
+    ImportIstio(policy_istio::Import),
 }
 
 #[derive(Subcommand)]
@@ -157,6 +160,8 @@ impl Command {
             Self::DevCerts(command) => command.run(output),
             Self::ApiKey(ApiKeyCommand::New(command)) => command.run(output),
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
+            Self::Policy(PolicyCommand::ExportIstio(command)) => command.run(output),
+            Self::Policy(PolicyCommand::ImportIstio(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
             Self::Audit(AuditCommand::Verify(command)) => command.run(output),
             Self::Audit(AuditCommand::Show(command)) => command.run(output),

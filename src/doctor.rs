@@ -4,8 +4,12 @@
 
 mod envoy;
 mod istio;
+mod reading;
+mod survey;
 
 use serde_json::Value;
+
+use survey::Survey;
 
 /// A configuration's levels of maps and lists: deeper ones are not written by people.
 const LEVELS: usize = 128;
@@ -47,7 +51,8 @@ pub fn examine(text: &str) -> Result<Vec<Finding>, NotLookedAt> {
     }
     let documents = serde_saphyr::from_multiple::<Value>(text);
     let documents = documents.map_err(|error| NotLookedAt(format!("it is no YAML: {error}")))?;
-    let mut report = Report::default();
+    let documents: Vec<Value> = documents.into_iter().map(|document| reading::unwrapped(document, LEVELS)).collect();
+    let mut report = Report { survey: Survey::of(&documents, LEVELS), ..Report::default() };
     for (number, document) in documents.iter().enumerate() {
         let place = if documents.len() > 1 { format!("document {}", number.saturating_add(1)) } else { String::new() };
         report.walk(document, &place, LEVELS);
@@ -56,6 +61,8 @@ pub fn examine(text: &str) -> Result<Vec<Finding>, NotLookedAt> {
         let what = "it has no ext_authz filter and no ext_authz provider: nothing would be asked".to_owned();
         return Err(NotLookedAt(what));
     }
+    envoy::conclude(&mut report);
+    istio::conclude(&mut report);
     report.findings.sort_by_key(|finding| !finding.is_fatal);
     Ok(report.findings)
 }
@@ -64,14 +71,23 @@ pub fn examine(text: &str) -> Result<Vec<Finding>, NotLookedAt> {
 #[derive(Default)]
 struct Report {
     findings: Vec<Finding>,
-    /// Filters and providers that ask.
+    /// Filters, providers and policies that ask.
     authorizers: usize,
+    /// What one part of the file says of another.
+    survey: Survey,
+    /// Ways in, and what is behind them.
+    doors: Vec<envoy::Door>,
+    /// The clusters that are asked and stand in the file.
+    seen_clusters: Vec<String>,
 }
 
 impl Report {
     /// Looks at a value and at everything in it.
     fn walk(&mut self, value: &Value, place: &str, levels: usize) {
-        let Some(below) = levels.checked_sub(1) else { return };
+        let Some(below) = levels.checked_sub(1) else {
+            self.warn(place, "can't judge what is nested deeper than this: look at it yourself", "nest it less deeply");
+            return;
+        };
         match value {
             Value::Object(object) => {
                 envoy::look(self, value, place);
@@ -86,17 +102,7 @@ impl Report {
                     self.walk(item, &format!("{place}[{number}]"), below);
                 }
             }
-            Value::String(text) => self.walk_embedded(text, place, below),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        }
-    }
-
-    /// YAML in a text, as Istio's mesh configuration is in its `ConfigMap`.
-    fn walk_embedded(&mut self, text: &str, place: &str, levels: usize) {
-        if text.contains("extensionProviders")
-            && let Ok(value @ Value::Object(_)) = serde_saphyr::from_str::<Value>(text)
-        {
-            self.walk(&value, place, levels.min(LEVELS / 2));
+            Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 
@@ -107,40 +113,6 @@ impl Report {
     fn warn(&mut self, place: &str, what: impl Into<String>, fix: &'static str) {
         self.findings.push(Finding { is_fatal: false, place: place.to_owned(), what: what.into(), fix });
     }
-}
-
-/// Whether this is the typed configuration of that message.
-fn is_message(value: &Value, name: &str) -> bool {
-    text(value, "@type").is_some_and(|kind| kind.ends_with(name))
-}
-
-fn text<'v>(value: &'v Value, name: &str) -> Option<&'v str> {
-    field(value, name)?.as_str()
-}
-
-fn is_set(value: &Value, name: &str) -> bool {
-    field(value, name).and_then(Value::as_bool).unwrap_or(false)
-}
-
-/// The field by its name in proto, or as JSON writes it: `fail_open`, `failOpen`.
-fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
-    let object = value.as_object()?;
-    object.get(name).or_else(|| {
-        let mut parts = name.split('_');
-        let first = parts.next().unwrap_or_default().to_owned();
-        let camel = parts.fold(first, |name, part| {
-            let mut letters = part.chars();
-            let capital = letters.next().map(|letter| letter.to_ascii_uppercase());
-            name + &capital.into_iter().chain(letters).collect::<String>()
-        });
-        object.get(&camel)
-    })
-}
-
-/// A duration's text, `0.5s`, in milliseconds.
-fn milliseconds(value: &Value, name: &str) -> Option<f64> {
-    let seconds = text(value, name)?.strip_suffix('s')?;
-    seconds.strip_suffix('m').map_or_else(|| seconds.parse().map(|seconds: f64| seconds * 1000.0), str::parse).ok()
 }
 
 #[cfg(test)]

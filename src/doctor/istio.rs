@@ -1,32 +1,38 @@
 //! Istio's objects and its mesh configuration.
 
+mod asked;
+mod policy;
+mod sidecar;
+
 use serde_json::Value;
 
-use super::{Report, field, is_set, text};
+use super::Report;
+use super::reading::{field, items, may_be_set, milliseconds, text, word};
 
 pub(super) fn look(report: &mut Report, value: &Value, place: &str) {
-    if let Some(providers) = field(value, "extensionProviders").and_then(Value::as_array) {
-        for provider in providers {
+    if field(value, "extensionProviders").is_some() {
+        for provider in items(value, "extensionProviders") {
             provider_of(report, provider, place);
         }
+        normalization(report, value, place);
     }
-    if text(value, "kind") == Some("PeerAuthentication")
-        && let Some(spec) = field(value, "spec")
-    {
-        let modes = std::iter::once(spec).chain(ports(spec)).filter_map(|part| mode(part));
-        for mode in modes.filter(|mode| *mode != "STRICT" && *mode != "UNSET") {
-            let what = format!("mTLS is {mode}: a request without a client certificate has no sender");
-            report.fatal(place, what, "mtls: { mode: STRICT }");
-        }
+    match text(value, "kind") {
+        Some("PeerAuthentication") => sidecar::peer_authentication(report, value, place),
+        Some("AuthorizationPolicy") => policy::look(report, value, place),
+        Some("DestinationRule") => asked::destination_rule(report, value, place),
+        Some("Deployment" | "StatefulSet" | "DaemonSet" | "Pod") => sidecar::workload(report, value, place),
+        Some(_) | None => {}
     }
 }
 
-fn ports(spec: &Value) -> impl Iterator<Item = &Value> {
-    field(spec, "portLevelMtls").and_then(Value::as_object).into_iter().flat_map(|ports| ports.values())
-}
-
-fn mode(part: &Value) -> Option<&str> {
-    text(field(part, "mtls").unwrap_or(part), "mode")
+/// What can be said only when everything was seen.
+pub(super) fn conclude(report: &mut Report) {
+    let policies = report.survey.of_kind("AuthorizationPolicy");
+    if report.survey.services.is_empty() && !policies.iter().any(policy::is_custom) {
+        return;
+    }
+    sidecar::conclude(report, &policies);
+    asked::conclude(report);
 }
 
 fn provider_of(report: &mut Report, provider: &Value, place: &str) {
@@ -40,11 +46,8 @@ fn provider_of(report: &mut Report, provider: &Value, place: &str) {
     if let Some(grpc) = field(provider, "envoyExtAuthzGrpc") {
         report.authorizers = report.authorizers.saturating_add(1);
         fails(report, grpc, place);
-        if field(grpc, "timeout").is_none() {
-            report.warn(place, "it has no timeout", "timeout: 0.5s");
-        }
         if let Some(body) = field(grpc, "includeRequestBodyInCheck")
-            && is_set(body, "allowPartialMessage")
+            && may_be_set(body, "allowPartialMessage")
         {
             report.warn(
                 place,
@@ -56,10 +59,31 @@ fn provider_of(report: &mut Report, provider: &Value, place: &str) {
 }
 
 fn fails(report: &mut Report, provider: &Value, place: &str) {
-    if is_set(provider, "failOpen") {
+    if may_be_set(provider, "failOpen") {
         report.fatal(place, "failOpen lets requests pass when Remit does not answer", "failOpen: false");
     }
-    if text(provider, "statusOnError").is_some_and(|status| status.starts_with(['2', '3'])) {
+    if word(provider, "statusOnError").is_some_and(|status| status.starts_with(['1', '2', '3'])) {
         report.fatal(place, "statusOnError is a success", "statusOnError: \"503\"");
+    }
+    match milliseconds(provider, "timeout") {
+        None => report.warn(place, "it has no timeout: it is ten minutes", "timeout: 0.5s"),
+        Some(timeout) if (50.0..=10_000.0).contains(&timeout) => {}
+        Some(_) => report.warn(place, "its timeout is under 50 ms, over 10 s, or can't be read", "timeout: 0.5s"),
+    }
+}
+
+fn normalization(report: &mut Report, mesh: &Value, place: &str) {
+    let setting = field(mesh, "pathNormalization").and_then(|paths| word(paths, "normalization"));
+    let fix = "pathNormalization: { normalization: DECODE_AND_MERGE_SLASHES }";
+    match setting.as_deref() {
+        Some("DECODE_AND_MERGE_SLASHES" | "MERGE_SLASHES" | "3" | "4") => {}
+        None | Some("BASE" | "DEFAULT" | "0" | "2") => {
+            let what = "pathNormalization is BASE: // and %2f may be another path to the service than to policies";
+            report.warn(place, what, fix);
+        }
+        Some(other) => {
+            let what = format!("pathNormalization is {other}: /a/../b is another path to policies than to the service");
+            report.fatal(place, what, fix);
+        }
     }
 }
