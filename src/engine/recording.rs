@@ -145,7 +145,7 @@ mod tests {
         let now = Timestamp::from_seconds(1000);
         let left = |left| wait_for_disk(now.after(left), now);
         assert_eq!(left(Duration::from_millis(40)), Duration::from_millis(40));
-        assert_eq!(left(Duration::from_mins(1)), limits::STATE_WAIT);
+        assert_eq!(left(Duration::from_secs(50)), limits::STATE_WAIT);
         assert_eq!(wait_for_disk(now, now.after(Duration::from_secs(1))), Duration::ZERO);
     }
 }

@@ -390,9 +390,8 @@ fn a_disk_that_does_not_answer_is_noticed_and_forgotten() {
 #[test]
 fn what_waits_has_a_bound_in_bytes() {
     let mut world = World::new(OnFailure::Stop);
-    let large = std::iter::repeat_with(|| Change::Unknown { id: TokenId::from_bytes([1; 16]), until: 9 })
-        .take(1000)
-        .collect::<Vec<_>>();
+    let id = TokenId::from_bytes([1; 16]);
+    let large: Vec<_> = (0..1000).map(|until| Change::Unknown { id, until }).collect();
     for _ in 0..10 {
         world.waiting.note(&large);
     }
