@@ -76,11 +76,11 @@ impl Rules {
         self.xfcc_from.contains(agent)
     }
 
-    /// What the request means by the first rule that fits; where none fits, it is a call between agents. Its JSON-RPC
-    /// request is left in `rpc` if a rule looked at the body.
+    /// What the request means by the first rule that fits; where none fits and no rule guards its path, it is a call
+    /// between agents. Its JSON-RPC request is left in `rpc` if a rule looked at the body.
     ///
     /// # Errors
-    /// A rule needs the body and can't know it, or knows it and no rule is for what it asks.
+    /// A rule needs the body and can't know it, or no rule is for what is asked on a path that some rule guards.
     pub(super) fn meaning(
         &self,
         target: &Target<'_>,
@@ -100,8 +100,10 @@ impl Rules {
             }
         }
         match rpc {
-            None => Ok(Meaning::Call),
             Some(request) => Err(uncovered(request)),
+            // Another method or host must not make a call of what needs a capability or a look at the body.
+            None if self.rules.iter().any(|rule| rule.guards(target.path)) => Err(unguarded(target)),
+            None => Ok(Meaning::Call),
         }
     }
 }
@@ -142,12 +144,17 @@ impl Rule {
         if is_host && is_method { self.path.find(target.path) } else { None }
     }
 
+    /// Whether more than a rule between agents is asked of some request on this path.
+    fn guards(&self, path: &str) -> bool {
+        (self.means.is_some() || self.rpc.is_some()) && self.path.find(path).is_some()
+    }
+
     fn meaning(&self, found: &Found<'_>, request: Option<&RpcRequest>) -> Result<Meaning, Denial> {
         let Some((capability, resource)) = &self.means else { return Ok(Meaning::Call) };
         let value = |name: &str| match (name.strip_prefix(ARGUMENT), request) {
             (Some(argument), Some(request)) => segment(request.argument(argument).map_err(illegible)?),
             (None, Some(request)) if name == TOOL => {
-                request.tool.as_deref().ok_or_else(|| illegible("it names no tool"))
+                segment(request.tool.as_deref().ok_or_else(|| illegible("it names no tool"))?)
             }
             _ => found.get(name).copied().ok_or_else(|| illegible("a place of the rule has no value")),
         };
@@ -213,13 +220,19 @@ fn read(body: Body<'_>) -> Result<RpcRequest, Denial> {
     }
 }
 
-/// An argument is one segment of a resource: it can't reach over it.
+/// What a client names is one segment of a resource: it can't reach over it.
 fn segment(text: &str) -> Result<&str, Denial> {
-    if text.contains('/') { Err(illegible("an argument that names a resource has a /")) } else { Ok(text) }
+    if text.contains('/') { Err(illegible("a tool or an argument that names a resource has a /")) } else { Ok(text) }
 }
 
 fn illegible(why: impl Into<Cow<'static, str>>) -> Denial {
     unclear(format!("its meaning is in the JSON-RPC request, and {}", why.into()))
+}
+
+fn unguarded(target: &Target<'_>) -> Denial {
+    let Target { method, host, .. } = target;
+    let message = format!("a rule of [ext_authz] guards this path, and none is for {method} of {host}");
+    Denial::new(Reason::CapabilityNotGranted, message)
 }
 
 fn uncovered(request: &RpcRequest) -> Denial {
