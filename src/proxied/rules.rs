@@ -1,14 +1,15 @@
 //! What a request means: the capability that it uses and the resource that it uses it on.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::body::Body;
 use super::config::{Config, InvalidRule, RuleConfig};
-use super::headers::unclear;
+use super::headers::{is_once, unclear};
 use super::rpc::{CALL_TOOL, RpcRequest};
 use super::target::Target;
 use super::template::{Found, PathTemplate, TextTemplate};
+use super::verdict::OUR_HEADERS;
 use crate::domain::agent::AgentName;
 use crate::domain::capability::Capability;
 use crate::domain::limits;
@@ -27,6 +28,7 @@ const ARGUMENT: &str = "arguments.";
 pub struct Rules {
     rules: Vec<Rule>,
     xfcc_from: HashSet<AgentName>,
+    certificate_headers: HashMap<AgentName, String>,
 }
 
 /// What a request means.
@@ -54,9 +56,9 @@ impl Rules {
     /// # Errors
     /// The first that can't be acted on, and what to write.
     pub fn new(config: &Config) -> Result<Self, InvalidRule> {
-        let agent = |name: &String| {
-            AgentName::parse(name)
-                .map_err(|why| InvalidRule(format!("xfcc_from: {name:?} is not an agent's name: {why}")))
+        let agent = |name: &String| self::agent("xfcc_from", name);
+        let certificate = |(name, header): (&String, &String)| {
+            Ok((self::agent("client_certificate_header", name)?, certificate_header(header)?))
         };
         if config.rules.len() > MOST {
             return Err(InvalidRule(format!("rules: there are {}, at most {MOST}", config.rules.len())));
@@ -68,12 +70,18 @@ impl Rules {
         Ok(Self {
             rules: config.rules.iter().enumerate().map(numbered).collect::<Result<_, _>>()?,
             xfcc_from: config.xfcc_from.iter().map(agent).collect::<Result<_, _>>()?,
+            certificate_headers: config.client_certificate_header.iter().map(certificate).collect::<Result<_, _>>()?,
         })
     }
 
     /// Whether what this agent says of its own clients is believed.
     pub(super) fn believes_xfcc_of(&self, agent: &str) -> bool {
         self.xfcc_from.contains(agent)
+    }
+
+    /// The header in which this agent's proxy tells its client's certificate; none if it is not believed to set one.
+    pub(super) fn certificate_header_of(&self, agent: &str) -> Option<&str> {
+        self.certificate_headers.get(agent).map(String::as_str)
     }
 
     /// What the request means by the first rule that fits; where none fits and no rule guards its path, it is a call
@@ -202,6 +210,21 @@ fn meaning(
         return Err(format!("resource {resource:?}: a / or a scheme has to stand before the first place"));
     }
     Ok(Some((means, on)))
+}
+
+fn agent(key: &str, name: &str) -> Result<AgentName, InvalidRule> {
+    AgentName::parse(name).map_err(|why| InvalidRule(format!("{key}: {name:?} is not an agent's name: {why}")))
+}
+
+/// A header's name that means nothing else.
+fn certificate_header(name: &str) -> Result<String, InvalidRule> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let is_other = name.starts_with("x-forwarded-") || is_once(name) || OUR_HEADERS.contains(&name);
+    if is_plain && !name.is_empty() && !is_other {
+        return Ok(name.to_owned());
+    }
+    let why = "is not a header's name in small letters that means nothing else: use x-remit-client-certificate";
+    Err(InvalidRule(format!("client_certificate_header: {name:?} {why}")))
 }
 
 fn host(text: &str) -> Result<String, String> {

@@ -113,10 +113,9 @@ fn no_method_or_host_makes_a_call_of_what_a_path_guards() {
 
 #[test]
 fn a_tool_is_one_segment_of_a_resource() {
-    let rules = rules(
-        r#"rules = [{ path = "/mcp", rpc = ["tools/call"], capability = "use", resource = "tools/{tool}" }]"#,
-    )
-    .unwrap();
+    let rules =
+        rules(r#"rules = [{ path = "/mcp", rpc = ["tools/call"], capability = "use", resource = "tools/{tool}" }]"#)
+            .unwrap();
     let ask = |tool: &str| {
         let params = format!(r#"{{"name":"{tool}"}}"#);
         asked(&rules, "POST", "/mcp", Body::Json(body("tools/call", &params).as_bytes()))
