@@ -23,7 +23,7 @@ use remit::engine::Engine;
 use remit::grpc::{DecisionService, ExtAuthz, decision_routes, health, prepared};
 use remit::identity::Identity;
 use remit::proxied::{Gatekeeper, Rules};
-use remit::transport::{ClientAuth, Gate, Limits, Protocol, Security, TlsFiles, TlsStore, listen, serve};
+use remit::transport::{Application, ClientAuth, Gate, Limits, Protocol, Security, TlsFiles, TlsStore, listen, serve};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -159,7 +159,7 @@ impl Certificates {
 }
 
 /// Serves on a thread of its own; the port.
-fn serve_on_a_thread(routes: Routes, store: Arc<TlsStore>) -> u16 {
+fn serve_on_a_thread(routes: impl Application, store: Arc<TlsStore>) -> u16 {
     let listener = listen::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -252,7 +252,7 @@ fn main() {
         let sample = requests(&engine, 1).await.remove(0);
         let answer = real[0].clone().authorize(sample).await.unwrap().into_inner();
         assert_eq!(answer.decision, i32::from(pb::Decision::Allow), "{}", answer.message);
-        let no_op = prepared(Routes::new(PolicyDecisionServiceServer::new(NoOp(answer))));
+        let no_op = Routes::new(PolicyDecisionServiceServer::new(NoOp(answer))).prepare();
         let bare = connect(&certificates, serve_on_a_thread(no_op, certificates.store(&engine))).await;
 
         let (mut rates, mut bare_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,15 +1,24 @@
 //! Reads audit logs as anybody can who has the files: whether they are what was written, and what is missing.
 //!
-//! The log's lines are chained (see [`crate::events::chain`]). Without a signed checkpoint a chain shows every change
-//! but one: whoever may write the file can write all of it anew, or cut off its end. Keep the last hash elsewhere.
+//! The log's lines are chained (see [`crate::events::chain`]). A chain shows every change but one: whoever may write the
+//! file can write all of it anew, or cut off its end. Signed checkpoints leave only the lines after the last of them to
+//! that.
 
 mod order;
+mod show;
+mod signatures;
 mod verify;
 
 use std::io;
 use std::path::PathBuf;
 
+use crate::events::LinePlace as Place;
+pub use show::{Ask, Line, ShowError, Shown, TooManyTokens, show};
+pub use signatures::{Keys, Signatures};
 pub use verify::{Fault, Report, What, verify};
+
+/// How much is read at once.
+const READ_BYTES: usize = 1024 * 1024;
 
 /// Why a file could not be read.
 #[derive(Debug)]
@@ -27,26 +36,3 @@ impl std::fmt::Display for Unread {
 }
 
 impl std::error::Error for Unread {}
-
-/// What a line says of itself, beside its links: read from its bytes without parsing all of it. The names can't stand
-/// inside a text, where quotes are written `\"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-struct Place<'a> {
-    timestamp: &'a str,
-    stream_id: &'a str,
-    sequence: u64,
-}
-
-impl<'a> Place<'a> {
-    fn of(line: &'a [u8]) -> Self {
-        let Ok(text) = std::str::from_utf8(line) else { return Self::default() };
-        let value = |key: &str| Some(text.split_once(key)?.1);
-        let quoted = |key: &str| Some(value(key)?.split_once('"')?.0);
-        let number = value(",\"sequence\":").and_then(|rest| rest.split([',', '}']).next()?.parse().ok());
-        Self {
-            timestamp: quoted("{\"timestamp\":\"").unwrap_or_default(),
-            stream_id: quoted(",\"stream_id\":\"").unwrap_or_default(),
-            sequence: number.unwrap_or_default(),
-        }
-    }
-}

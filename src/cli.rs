@@ -6,6 +6,7 @@
 
 mod agent_card;
 mod api_key;
+mod audit_show;
 mod audit_verify;
 mod authorize;
 mod client;
@@ -16,6 +17,7 @@ mod introspect;
 mod keygen;
 mod output;
 mod policy_check;
+mod policy_istio;
 mod refusal;
 mod reinstate;
 mod revoke;
@@ -83,6 +85,8 @@ enum ApiKeyCommand {
 #[derive(Subcommand)]
 enum PolicyCommand {
     Check(policy_check::Check),
+    ExportIstio(policy_istio::Export),
+    ImportIstio(policy_istio::Import),
 }
 
 #[derive(Subcommand)]
@@ -93,6 +97,7 @@ enum TokenCommand {
 #[derive(Subcommand)]
 enum AuditCommand {
     Verify(audit_verify::Verify),
+    Show(audit_show::Show),
 }
 
 /// How a command ended that was not an error.
@@ -155,8 +160,11 @@ impl Command {
             Self::DevCerts(command) => command.run(output),
             Self::ApiKey(ApiKeyCommand::New(command)) => command.run(output),
             Self::Policy(PolicyCommand::Check(command)) => command.run(output),
+            Self::Policy(PolicyCommand::ExportIstio(command)) => command.run(output),
+            Self::Policy(PolicyCommand::ImportIstio(command)) => command.run(output),
             Self::Token(TokenCommand::Inspect(command)) => command.run(output),
             Self::Audit(AuditCommand::Verify(command)) => command.run(output),
+            Self::Audit(AuditCommand::Show(command)) => command.run(output),
             Self::AgentCard(command) => command.run(output),
             Self::Authorize(command) => client::wait(command.run(output)),
             Self::Delegate(command) => client::wait(command.run(output)),

@@ -28,8 +28,9 @@ use chance::Chance;
 use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation, Exchange};
 pub use introspect::{Introspected, Introspection, TokenTarget};
+pub use recording::is_undecided;
 pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
-pub use search::{Found, SearchRequest, Sought};
+pub use search::{Found, SearchRequest, Searched, Sought};
 pub use speaker::Speaker;
 pub use tally::{Tally, Verb};
 
@@ -194,6 +195,13 @@ impl Engine {
     pub fn begin(&self) -> Beginning {
         let born = self.state.standing(Standing::number);
         Beginning { born, in_force: self.policy() }
+    }
+
+    /// Whether neither policy nor revocations changed since.
+    #[must_use]
+    pub fn is_current(&self, beginning: &Beginning) -> bool {
+        let Beginning { in_force, born } = beginning;
+        Arc::ptr_eq(&self.policy.load(), in_force) && self.state.standing(Standing::number) == *born
     }
 
     /// The policy in force.

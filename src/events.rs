@@ -4,7 +4,9 @@
 //! atomic step and one short lock; a thread of its own gives the events to the audit file and only then to
 //! those who watch. What can't be recorded gets no place, and what has no place is not allowed.
 
+mod archive;
 pub mod chain;
+mod checkpoint;
 mod config;
 mod denials;
 mod event;
@@ -24,8 +26,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use checkpoint::{Checkpoint, Sign};
 pub use config::{AuditConfig, EventsConfig, InvalidConfig, OnFailure};
 pub use event::{DecisionId, Event, MessageType, Outcome};
+pub use line::Place as LinePlace;
 pub use log::LogError;
 pub use queue::{AuditUnavailable, Place, Share};
 pub use stream::{Filter, Item, Since, Subscription, TooManySubscribers};
@@ -33,6 +37,8 @@ pub use text::{Brief, Long, Text};
 
 use crate::domain::limits;
 use crate::domain::time::Timestamp;
+use archive::Archive;
+use checkpoint::Notary;
 use denials::Denials;
 use event::DecisionIds;
 use log::Log;
@@ -164,7 +170,21 @@ impl Events {
         process: u64,
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        let (shared, recorder) = Self::parts(audit, events, process, now)?;
+        Self::start_signing(audit, events, process, now, None)
+    }
+
+    /// The same, and where `sign` is given and the log is a file, it gets signed checkpoints.
+    ///
+    /// # Errors
+    /// As [`Events::start`].
+    pub fn start_signing(
+        audit: &AuditConfig,
+        events: &EventsConfig,
+        process: u64,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+        sign: Option<Sign>,
+    ) -> Result<Self, StartError> {
+        let (shared, recorder) = Self::parts(audit, events, process, now, sign)?;
         let thread = std::thread::Builder::new()
             .name("remit-recorder".to_owned())
             .spawn(move || recorder.run())
@@ -178,19 +198,24 @@ impl Events {
         events: &EventsConfig,
         process: u64,
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
+        sign: Option<Sign>,
     ) -> Result<(Arc<Shared>, Recorder), StartError> {
         events.check().map_err(StartError::Config)?;
         let log = Log::open(audit).map_err(StartError::Log)?;
+        let stream_id: Arc<str> = format!("{process:016x}").into();
+        let path = log.as_ref().and_then(Log::path);
+        let archive = path.map(|path| Archive::new(path.to_owned(), Arc::clone(&stream_id)));
         let shared = Arc::new(Shared {
             queue: Queue::new(events.ring, audit.on_failure, Arc::new(now)),
             denials: Denials::default(),
-            stream: Arc::new(Stream::new(events)),
-            stream_id: format!("{process:016x}").into(),
+            stream: Arc::new(Stream::new(events, archive)),
+            stream_id,
             decision_ids: DecisionIds::new(process),
             finished: watch::Sender::new(false),
             is_abandoned: AtomicBool::new(false),
         });
-        let recorder = Recorder::new(Arc::clone(&shared), log);
+        let notary = sign.filter(|_| log.is_some()).and_then(|sign| Notary::new(audit, sign));
+        let recorder = Recorder::new(Arc::clone(&shared), log, notary);
         Ok((shared, recorder))
     }
 
@@ -461,9 +486,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn stalled_subscribers_cost_decisions_nothing_and_miss_exactly_what_they_are_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        let events = start(&file, 0, &small(256));
+        let events = Events::start(&AuditConfig::default(), &small(256), 1, clock()).unwrap();
         let stalled: Vec<_> = (0..16).map(|_| events.subscribe(Since::Now, Filter::default()).unwrap()).collect();
         let mut total = 0;
         while total < 10_000 {
@@ -550,7 +573,13 @@ mod tests {
     fn settings_are_read_by_their_names_and_checked() {
         let audit: AuditConfig =
             serde_json::from_str(r#"{"file": "-", "rotate_bytes": 5, "keep": 2, "on_failure": "count"}"#).unwrap();
-        let wanted = AuditConfig { file: Some("-".into()), rotate_bytes: 5, keep: 2, on_failure: OnFailure::Count };
+        let wanted = AuditConfig {
+            file: Some("-".into()),
+            rotate_bytes: 5,
+            keep: 2,
+            on_failure: OnFailure::Count,
+            ..AuditConfig::default()
+        };
         assert_eq!(audit, wanted);
         assert!(serde_json::from_str::<AuditConfig>(r#"{"files": "-"}"#).is_err());
         let events: EventsConfig = serde_json::from_str("{}").unwrap();

@@ -3,6 +3,7 @@
 mod admin_service;
 mod authenticate;
 mod decision_service;
+mod entrance;
 mod evidence;
 mod ext_authz;
 mod introduction;
@@ -23,6 +24,8 @@ use crate::api::envoy::service::auth::v3::authorization_server::AuthorizationSer
 use crate::api::policy_decision_service_server::PolicyDecisionServiceServer;
 pub use admin_service::{AdminService, ReloadPolicy, Reloading};
 pub use decision_service::DecisionService;
+use entrance::Rules;
+pub use entrance::{Answer, Entrance};
 pub use ext_authz::ExtAuthz;
 
 /// The largest message: a batch of 100, or a request with its body. Each field has a smaller bound of its own.
@@ -32,6 +35,13 @@ const MESSAGE_BYTES: usize = 1024 * 1024;
 const CHECK_BYTES: usize = 16 * 1024 * 1024;
 /// The largest answer: a batch of 100 tokens with what they are good for.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// The largest question about health: a service's name. Anybody may send one.
+const HEALTH_BYTES: usize = 4 * 1024;
+/// Time for the answer of an engine that waited until a caller's patience ended.
+const MARGIN: Duration = Duration::from_millis(500);
+/// Time for an operator's answer: a large policy is read and compiled first.
+const OPERATORS_MARGIN: Duration = Duration::from_secs(10);
 
 /// Names of services, as health is asked for them.
 const SERVICES: [&str; 3] = ["remit.v1.PolicyDecisionService", "envoy.service.auth.v3.Authorization", ""];
@@ -81,25 +91,30 @@ pub fn decision_routes(
     ext_authz: ExtAuthz,
     health: HealthServer<impl Health>,
     reflects: bool,
-) -> Result<Routes, tonic_reflection::server::Error> {
+) -> Result<Entrance, tonic_reflection::server::Error> {
+    let rules = Rules { door: service.door().clone(), reflects_to_all: reflects, margin: MARGIN };
     let service = PolicyDecisionServiceServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
     let ext_authz = AuthorizationServer::new(ext_authz).max_decoding_message_size(CHECK_BYTES);
+    let health = health.max_decoding_message_size(HEALTH_BYTES);
     let routes = Routes::new(service).add_service(ext_authz).add_service(health);
-    if reflects { reflecting(routes) } else { Ok(routes) }
+    let routes = if reflects { reflecting(routes)? } else { routes };
+    Ok(Entrance::new(routes, rules))
 }
 
-/// What administrators ask, with reflection.
+/// What administrators ask, with reflection for whoever is somebody.
 ///
 /// # Errors
 /// The descriptors can't be read: a fault of the build.
 pub fn admin_routes(
     service: AdminService,
     health: HealthServer<impl Health>,
-) -> Result<Routes, tonic_reflection::server::Error> {
+) -> Result<Entrance, tonic_reflection::server::Error> {
+    let rules = Rules { door: service.door().clone(), reflects_to_all: false, margin: OPERATORS_MARGIN };
     let service = AdminServiceServer::new(service).max_decoding_message_size(MESSAGE_BYTES);
-    reflecting(Routes::new(service).add_service(health))
+    let health = health.max_decoding_message_size(HEALTH_BYTES);
+    Ok(Entrance::new(reflecting(Routes::new(service).add_service(health))?, rules))
 }
 
 /// Old clients speak v1alpha alone.
@@ -114,6 +129,6 @@ fn reflecting(routes: Routes) -> Result<Routes, tonic_reflection::server::Error>
 
 /// Routes that several listeners can share.
 #[must_use]
-pub fn prepared(routes: Routes) -> Routes {
-    routes.prepare()
+pub fn prepared(routes: Entrance) -> Entrance {
+    routes.prepared()
 }

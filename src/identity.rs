@@ -13,7 +13,7 @@ mod stated;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use connection::{API_KEY_HEADER, FORWARDED_HEADER, Identified, SELF_ASSERTED_HEADER};
+pub use connection::{API_KEY_HEADER, FORWARDED_HEADER, Identified, SELF_ASSERTED_HEADER, shows_nothing};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::agent::AgentName;
@@ -195,7 +195,7 @@ impl Identity {
             certificate.map(|certificate| self.by_certificate(certificate, policy, now)),
             bearer.map(|token| self.by_jwt(token, policy, now)),
             api_key.map(|key| self.by_api_key(key, policy, now)),
-            forwarded.map(|text| self.by_forwarded(None, text, policy, now)),
+            forwarded.map(|text| self.by_own_forwarded(text, policy, now)),
         ]
         .into_iter()
         .flatten();
@@ -274,6 +274,10 @@ impl Identity {
 
     fn by_jwt(&self, token: &str, policy: &Policy, now: Timestamp) -> Result<Caller, Unidentified> {
         let jwt = self.sources.issuers.verify(token, now).map_err(Unidentified::Unauthenticated)?;
+        if jwt.actor.is_some() {
+            // Taken as its subject, who acts for the subject would be forgotten. A token exchange keeps it.
+            return Err(Unidentified::Unauthenticated("the JWT has act: somebody acts for its subject"));
+        }
         let agent = agent_of_jwt(&jwt, policy)?;
         let VerifiedJwt { issuer, subject, claims, privileged, verified_at, .. } = VerifiedJwt::clone(&jwt);
         let identity = VerifiedIdentity { agent, subject, method: IdentityMethod::Jwt, issuer, claims, verified_at };
@@ -296,6 +300,13 @@ impl Identity {
             verified_at: now,
         };
         Ok(Caller::new(Arc::new(identity), true))
+    }
+
+    /// A caller that shows what Remit signed of it. Of more than itself (a chain, a user, a proxy's word for it) only its
+    /// receiver may think something: as a caller's own evidence it would be forgotten.
+    fn by_own_forwarded(&self, text: &str, policy: &Policy, now: Timestamp) -> Result<Caller, Unidentified> {
+        self.sources.forwarding.verify_own(text, now).map_err(Unidentified::Unauthenticated)?;
+        self.by_forwarded(None, text, policy, now)
     }
 
     fn by_forwarded(

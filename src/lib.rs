@@ -24,6 +24,7 @@
 //! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
 //! | [`http`] | `AuthZEN`, OAuth, metrics, liveness, readiness, published keys, the question of proxies that speak HTTP. |
+//! | [`istio`] | Communication rules as Istio's `AuthorizationPolicy` objects, and back. |
 //! | [`doctor`] | What is wrong with a proxy's configuration. |
 //! | [`telemetry`] | The log. |
 //! | [`shutdown`] | The first signal drains, the second stops. |
@@ -45,6 +46,7 @@ pub mod events;
 pub mod grpc;
 pub mod http;
 pub mod identity;
+pub mod istio;
 pub mod json;
 pub mod keyring;
 pub mod policy_file;

@@ -132,6 +132,33 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_is_on_what_its_patterns_overlap() {
+        let policy = policy(
+            r#"{"conditions": [{"capabilities": ["pay"], "resources": ["db:a", "prod/x/*"], "require": "true"}],
+            "grants": [{"agent": "a", "capabilities": ["get"], "resources": ["dev/x"], "when": "true"},
+                       {"agent": "b", "capabilities": ["get"], "resources": ["dev/*"], "when": "true"},
+                       {"agent": "b", "capabilities": ["get"], "resources": ["dev/y"]}]}"#,
+        );
+        for (root, capability, pattern, is_on) in [
+            ("a", "pay", "prod/x/y", true),
+            ("a", "pay", "prod/*", true),
+            ("a", "pay", "*", true),
+            ("a", "pay", "db:a", true),
+            ("a", "pay", "db:b", false),
+            ("a", "put", "*", false),
+            ("a", "get", "dev/*", true),
+            ("a", "get", "dev/y", false),
+            ("b", "get", "dev/y", false),
+            ("b", "get", "dev/*", true),
+            ("c", "get", "dev/*", false),
+        ] {
+            let patterns = [crate::domain::resource::Pattern::parse(pattern).unwrap()];
+            let condition = policy.condition_on(root, ["other", capability], &patterns);
+            assert_eq!(condition.is_some(), is_on, "{root} {capability} {pattern}");
+        }
+    }
+
+    #[test]
     fn size_and_nesting_are_bounded() {
         let deep = format!("{{\"x\": {}{}}}", "[".repeat(4_000_000), "]".repeat(4_000_000));
         assert!(compiled(&deep).unwrap_err().to_string().contains("nested deeper than 32"));

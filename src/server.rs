@@ -222,6 +222,7 @@ fn http_service(
 }
 
 /// The stores whose files are read again while we run.
-fn tls_stores(built: &Built) -> Vec<Arc<TlsStore>> {
-    std::iter::once(&built.tls).chain(&built.http_tls).map(Arc::clone).collect()
+fn tls_stores(built: &Built) -> Vec<(&'static str, Arc<TlsStore>)> {
+    let http = built.http_tls.iter().map(|store| ("[http] TLS", Arc::clone(store)));
+    std::iter::once(("[tls]", Arc::clone(&built.tls))).chain(http).collect()
 }

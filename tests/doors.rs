@@ -24,7 +24,7 @@ mod tests {
     use remit::identity::{Config, Identity, SELF_ASSERTED_HEADER};
     use remit::proxied::Gatekeeper;
     use remit::readiness::{Condition, Examine};
-    use serde_json::{Value, json};
+    use serde_json::{Map, Value, json};
     use tokio_util::sync::CancellationToken;
     use tonic::Request;
     use tower::ServiceExt as _;
@@ -46,6 +46,7 @@ mod tests {
             {"from": "deployer", "to": "gate", "methods": ["GET"], "paths": ["/v1/*"]}
         ],
         "quarantined": ["rogue"],
+        "conditions": [{"capabilities": ["apply"], "require": "!has(context.hour) || context.hour < 17"}],
         "entities": {
             "resources": [{"type": "resource", "id": "prod/web"}, {"type": "resource", "id": "prod/db/x"},
                 {"type": "resource", "id": "dev/web"}, {"type": "db", "id": "orders"}, {"type": "db", "id": "//x/y"}],
@@ -58,6 +59,23 @@ mod tests {
     const CAPABILITIES: [&str; 4] = ["get", "apply", "delete", ""];
     const RESOURCES: [&str; 9] =
         ["prod/web", "prod/db/x", "dev/web", "db:orders", "db://x/y", "prod/../web", "prod/", "*", ""];
+
+    /// What a question says beside the rest: nothing, an hour that will do, one that won't, and one that is none.
+    fn context(place: usize) -> Map<String, Value> {
+        let hour = [Value::Null, json!(9), json!(20), json!("nine")][place].clone();
+        if hour.is_null() { Map::new() } else { Map::from_iter([("hour".to_owned(), hour)]) }
+    }
+
+    /// The same as a message has it.
+    fn structure(context: &Map<String, Value>) -> prost_types::Struct {
+        use prost_types::value::Kind;
+        let kind = |value: &Value| match value {
+            Value::String(text) => Kind::StringValue(text.clone()),
+            number => Kind::NumberValue(number.as_f64().unwrap()),
+        };
+        let fields = context.iter().map(|(name, value)| (name.clone(), prost_types::Value { kind: Some(kind(value)) }));
+        prost_types::Struct { fields: fields.collect() }
+    }
 
     /// The doors on one engine, and tokens of its agents; a text that is none, and none at all.
     struct Doors {
@@ -78,6 +96,7 @@ mod tests {
         resource: usize,
         token: usize,
         call: Option<(bool, bool)>,
+        context: usize,
     }
 
     impl Doors {
@@ -130,6 +149,7 @@ mod tests {
                 method: call(|get, _| if get { "GET" } else { "POST" }),
                 path: call(|_, v1| if v1 { "/v1/x" } else { "/v2" }),
                 dry_run: true,
+                context: Some(structure(&context(question.context))),
                 ..pb::AuthorizeRequest::default()
             }
         }
@@ -154,13 +174,14 @@ mod tests {
                 (None, _) => return None,
             };
             let present = |text: &'static str| (!text.is_empty()).then_some(text);
+            let said = context(question.context);
             let request = AuthorizeRequest {
                 action,
                 token: (!message.token.is_empty()).then_some(message.token.as_str()),
                 agent: question.agent.and_then(|place| present(AGENTS[place])),
                 agent_evidence: None,
                 destination: question.destination.and_then(|place| present(AGENTS[place])),
-                given: Given::default(),
+                given: Given { context: Some(&said), ..Given::default() },
                 dry_run: true,
                 request_id: "",
                 deadline: self.engine.clock().now().after(PATIENCE),
@@ -202,11 +223,13 @@ mod tests {
                 let (type_name, id) = kind.typed(name).unwrap_or((kind.bare_type(), name));
                 json!({ "type": type_name, "id": id })
             };
+            let mut said = context(question.context);
+            said.insert("remit_token".to_owned(), json!(self.tokens[question.token]));
             json!({
                 "subject": entity(Kind::Subject, AGENTS[question.agent.unwrap_or(0)]),
                 "action": { "name": CAPABILITIES[question.capability] },
                 "resource": entity(Kind::Resource, RESOURCES[question.resource]),
-                "context": { "remit_token": self.tokens[question.token] },
+                "context": said,
             })
         }
 
@@ -248,8 +271,9 @@ mod tests {
             0..RESOURCES.len(),
             0..7_usize,
             call,
+            0..4_usize,
         )
-            .prop_map(|(caller, agent, destination, capability, resource, token, call)| Question {
+            .prop_map(|(caller, agent, destination, capability, resource, token, call, context)| Question {
                 caller,
                 agent,
                 destination,
@@ -257,6 +281,7 @@ mod tests {
                 resource,
                 token,
                 call,
+                context,
             })
     }
 
@@ -383,8 +408,16 @@ mod tests {
         });
         outcome.unwrap();
         for token in [0, 1] {
-            let ask =
-                Question { caller: 1, agent: None, destination: None, capability: 0, resource: 0, token, call: None };
+            let ask = Question {
+                caller: 1,
+                agent: None,
+                destination: None,
+                capability: 0,
+                resource: 0,
+                token,
+                call: None,
+                context: 0,
+            };
             assert_eq!(verdict(&doors.batch(&ask)), Ok(()), "some are allowed");
         }
     }

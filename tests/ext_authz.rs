@@ -238,7 +238,7 @@ mod tests {
             let (_, health) = remit::grpc::health().await;
             let decisions = DecisionService::new(gate.door.clone(), CancellationToken::new());
             let routes = remit::grpc::decision_routes(decisions, gate.again(), health, false).unwrap();
-            let answer = routes.into_axum_router().oneshot(request).await.unwrap();
+            let answer = routes.oneshot(request).await.unwrap();
             assert_eq!(answer.headers().get("grpc-status"), None);
             axum::body::to_bytes(answer.into_body(), 65536).await.unwrap()
         });

@@ -1,17 +1,25 @@
 //! Prost's codec, with one difference: what becomes of bytes that are no message. Of our own services it is the fault of
 //! whoever sent them, and told so; of Envoy's it is an empty message, which its service refuses in an answer.
 
+use std::any::TypeId;
 use std::collections::HashMap;
 
-use prost::Message;
 use prost::bytes::Buf as _;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
+use prost::{DecodeError, Message};
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::{BatchAuthorizeRequest, BatchDelegateRequest};
+
 const MALFORMED: &str = "REQUEST_MALFORMED";
+/// Items of a batch: `domain::limits::BATCH_ITEMS`, which this room does not know.
+pub(crate) const BATCH_ITEMS: usize = 100;
+/// The number of both batches' only field.
+const REQUESTS: u32 = 1;
 
 /// The codec of our own generated services and clients.
 pub struct StrictCodec<T, U>(ProstCodec<T, U>);
@@ -44,24 +52,49 @@ where
 /// A decoder whose failures are `INVALID_ARGUMENT`. What was in the bytes is not repeated.
 pub struct StrictDecoder<D>(D);
 
-impl<D: Decoder<Error = Status>> Decoder for StrictDecoder<D> {
+impl<D> Decoder for StrictDecoder<D>
+where
+    D: Decoder<Error = Status>,
+    D::Item: 'static,
+{
     type Item = D::Item;
     type Error = Status;
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        self.0.decode(bytes).map_err(|_| {
-            let why = "the bytes are not the protobuf message of this method";
-            let mut details = ErrorDetails::with_bad_request_violation("message", why);
-            details.set_error_info(MALFORMED, "remit", HashMap::new());
-            let mut status = Status::with_error_details(Code::InvalidArgument, format!("message: {why}"), details);
-            status.metadata_mut().insert("remit-reason", MetadataValue::from_static(MALFORMED));
-            status
-        })
+        let no_message = || malformed("message", "the bytes are not the protobuf message of this method");
+        if is_batch::<D::Item>() && items(bytes.chunk()).map_err(|_| no_message())? > BATCH_ITEMS {
+            return Err(malformed("requests", &format!("at most {BATCH_ITEMS} in a batch")));
+        }
+        self.0.decode(bytes).map_err(|_| no_message())
     }
 
     fn buffer_settings(&self) -> tonic::codec::BufferSettings {
         self.0.buffer_settings()
     }
+}
+
+fn malformed(field: &str, why: &str) -> Status {
+    let mut details = ErrorDetails::with_bad_request_violation(field, why);
+    details.set_error_info(MALFORMED, "remit", HashMap::new());
+    let mut status = Status::with_error_details(Code::InvalidArgument, format!("{field}: {why}"), details);
+    status.metadata_mut().insert("remit-reason", MetadataValue::from_static(MALFORMED));
+    status
+}
+
+fn is_batch<T: 'static>() -> bool {
+    [TypeId::of::<BatchAuthorizeRequest>(), TypeId::of::<BatchDelegateRequest>()].contains(&TypeId::of::<T>())
+}
+
+/// How many items a batch has, as prost would read it, without room for any: an empty one takes two bytes here and
+/// hundreds when decoded. It stops counting beyond the bound.
+fn items(mut batch: &[u8]) -> Result<usize, DecodeError> {
+    let mut items = 0_usize;
+    while batch.has_remaining() && items <= BATCH_ITEMS {
+        let (tag, wire_type) = decode_key(&mut batch)?;
+        skip_field(wire_type, tag, &mut batch, DecodeContext::default())?;
+        items = items.saturating_add(usize::from(tag == REQUESTS));
+    }
+    Ok(items)
 }
 
 /// The codec of a service whose caller takes an error for leave to decide itself: Envoy, where `failure_mode_allow` is

@@ -5,14 +5,13 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::order::in_order;
-use super::{Place, Unread};
+use super::signatures::{Checked, Keys, Signatures, check, is_checkpoint};
+use super::{Place, READ_BYTES, Unread};
 use crate::digest::Digest;
 use crate::events::chain::{self, Links, Seen};
 
 /// Faults that are told one by one; further ones are counted.
 const FAULTS_TOLD: usize = 1000;
-/// How much is read at once.
-const READ_BYTES: usize = 1024 * 1024;
 
 /// What was found in the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +31,8 @@ pub struct Report {
     pub continues: bool,
     /// `stream_id` and `sequence` of the last line.
     pub last: (String, u64),
+    /// What the checkpoints say.
+    pub signatures: Signatures,
     /// The digest of the last line: whoever kept it elsewhere knows whether the end was cut off.
     pub head: Option<Digest>,
 }
@@ -68,6 +69,12 @@ pub enum What {
     /// It does not follow on the line before it: that one was changed or put there, or some of another stream are
     /// missing, or this line was moved.
     DoesNotFollow,
+    /// It is a checkpoint, and nobody signed it.
+    Unsigned,
+    /// It is a checkpoint, and none of the keys has signed it.
+    Forged(&'static str),
+    /// It is a checkpoint whose signature is for another line.
+    SignedElsewhere,
 }
 
 impl std::fmt::Display for What {
@@ -81,6 +88,9 @@ impl std::fmt::Display for What {
             Self::DoesNotFollow => {
                 f.write_str("does not follow on the line before it: one of them was put there, moved or replaced")
             }
+            Self::Unsigned => f.write_str("is a checkpoint without a signature"),
+            Self::Forged(why) => write!(f, "is a checkpoint that none of the keys signed: {why}"),
+            Self::SignedElsewhere => f.write_str("is a checkpoint whose signature is for another line"),
         }
     }
 }
@@ -91,13 +101,15 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Follows the chain through these files, given in any order. `progress` is told how many bytes were read.
+/// Follows the chain through these files, given in any order; with `keys` the signatures of its checkpoints are checked
+/// too. `progress` is told how many bytes were read.
 ///
 /// # Errors
 /// A file can't be read.
-pub fn verify(files: Vec<PathBuf>, mut progress: impl FnMut(u64)) -> Result<Report, Unread> {
+pub fn verify(files: Vec<PathBuf>, keys: Option<&Keys<'_>>, mut progress: impl FnMut(u64)) -> Result<Report, Unread> {
     let files = in_order(files)?;
-    let mut follower = Follower::default();
+    let mut follower = Follower { keys, report: Report::default(), at: None };
+    follower.report.signatures.are_checked = keys.is_some();
     for file in &files {
         follower.follow(file, &mut progress).map_err(|error| Unread { file: file.clone(), error })?;
     }
@@ -117,13 +129,13 @@ struct At {
     digest: Digest,
 }
 
-#[derive(Default)]
-struct Follower {
+struct Follower<'k> {
+    keys: Option<&'k Keys<'k>>,
     report: Report,
     at: Option<At>,
 }
 
-impl Follower {
+impl Follower<'_> {
     fn follow(&mut self, file: &Path, progress: &mut impl FnMut(u64)) -> std::io::Result<()> {
         let mut reader = BufReader::with_capacity(READ_BYTES, File::open(file)?);
         let mut line = Vec::new();
@@ -143,10 +155,10 @@ impl Follower {
         }
     }
 
-    /// What is wrong with the line itself, and with its place.
-    fn next(&mut self, line: &[u8]) -> [Option<What>; 2] {
-        let Some(whole) = line.strip_suffix(b"\n") else { return [Some(What::BreaksOff), None] };
-        let Some(Seen { links, is_intact }) = chain::read(whole) else { return [Some(What::NotAnEvent), None] };
+    /// What is wrong with the line itself, with its place, and with its signature.
+    fn next(&mut self, line: &[u8]) -> [Option<What>; 3] {
+        let Some(whole) = line.strip_suffix(b"\n") else { return [Some(What::BreaksOff), None, None] };
+        let Some(Seen { links, is_intact }) = chain::read(whole) else { return [Some(What::NotAnEvent), None, None] };
         let place = Place::of(whole);
         let misplaced = self.misplaced(links, place);
         self.report.events = self.report.events.saturating_add(1);
@@ -155,7 +167,18 @@ impl Follower {
             place.stream_id.clone_into(&mut at.stream_id);
         }
         (at.sequence, at.digest) = (place.sequence, links.own);
-        [(!is_intact).then_some(What::Changed), misplaced]
+        let missigned = self.missigned(whole, place, links);
+        [(!is_intact).then_some(What::Changed), misplaced, missigned]
+    }
+
+    fn missigned(&mut self, line: &[u8], place: Place<'_>, links: Links) -> Option<What> {
+        let signatures = &mut self.report.signatures;
+        let checked = if is_checkpoint(line) { check(line, place, links, self.keys) } else { Checked::NoCheckpoint };
+        signatures.note(&checked, place);
+        match checked {
+            Checked::NoCheckpoint | Checked::Unchecked | Checked::Good => None,
+            Checked::Bad(what) => Some(what),
+        }
     }
 
     fn misplaced(&mut self, links: Links, place: Place<'_>) -> Option<What> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
-use crate::events::{AuditConfig, Event, Events, EventsConfig, MessageType, Outcome, Share};
+use crate::events::{AuditConfig, Checkpoint, Event, Events, EventsConfig, MessageType, Outcome, Share};
 
 const EVENTS: u64 = 40;
 
@@ -37,7 +37,7 @@ async fn written(folder: &Path) -> Vec<PathBuf> {
 fn check(files: &[PathBuf]) -> Report {
     let mut backwards = files.to_vec();
     backwards.reverse();
-    verify(backwards, |_| {}).unwrap()
+    verify(backwards, None, |_| {}).unwrap()
 }
 
 fn lines(file: &Path) -> Vec<String> {
@@ -114,4 +114,111 @@ async fn a_missing_file_and_half_a_line_are_named() {
     let report = check(&files);
     assert_eq!(report.faults.iter().map(|fault| fault.what).collect::<Vec<_>>(), [What::BreaksOff]);
     assert_eq!(report.last.1, EVENTS - 1);
+}
+
+/// What the trial's key signs is its claims in clear, without the quotes that can't stand in a line.
+fn hand(checkpoint: &Checkpoint) -> String {
+    format!("key1.{}", serde_json::Value::Object(checkpoint.claims())).replace('"', "'")
+}
+
+fn opened(jwt: &str) -> Result<serde_json::Map<String, serde_json::Value>, &'static str> {
+    let claims = jwt.strip_prefix("key1.").ok_or("no such key")?;
+    Ok(serde_json::from_str(&claims.replace('\'', "\"")).unwrap())
+}
+
+fn last(file: &Path) -> u64 {
+    lines(file).last().map_or(0, |line| Place::of(line.as_bytes()).sequence)
+}
+
+/// A log of one file in which every fourth line is a checkpoint, and two events follow on the last.
+async fn signed(folder: &Path) -> PathBuf {
+    let file = folder.join("audit.jsonl");
+    let audit =
+        AuditConfig { file: Some(file.clone()), checkpoint_events: 3, checkpoint_seconds: 0, ..AuditConfig::default() };
+    let at = Timestamp::from_seconds(1_795_297_903);
+    let sign: crate::events::Sign = Box::new(|checkpoint, _| Ok(hand(checkpoint)));
+    let events = Events::start_signing(&audit, &EventsConfig::default(), 1, move || at, Some(sign)).unwrap();
+    for number in 1..=11_u64 {
+        let event = Event::new(MessageType::Delegate, Outcome::Accepted, Reason::Allowed, events.decision_id(), at);
+        events.try_reserve(Share::Answer).unwrap().commit(event);
+        // What is written together is signed together; here nothing is.
+        while last(&file) < number.saturating_add(number.div_euclid(3)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    // What an orderly end would sign is what a crash leaves unsigned.
+    let text = std::fs::read(&file).unwrap();
+    events.shutdown(Duration::from_secs(10)).await.unwrap();
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+fn checked(file: &Path) -> Report {
+    verify(vec![file.to_owned()], Some(&opened), |_| {}).unwrap()
+}
+
+/// What is found after a change after which the whole chain was made anew, as somebody can who may write the file.
+fn rechained(file: &Path, change: impl FnOnce(&mut Vec<String>)) -> Report {
+    let mut lines = lines(file);
+    change(&mut lines);
+    let mut head = Digest::default();
+    for line in &mut lines {
+        let (body, _) = line.split_once(",\"prev_hash\":").unwrap();
+        let body = format!("{body},\"prev_hash\":\"{head}\"");
+        head = Digest::of(body.as_bytes());
+        *line = format!("{body},\"hash\":\"{head}\"}}");
+    }
+    let other = file.with_extension("other");
+    std::fs::write(&other, lines.join("\n") + "\n").unwrap();
+    checked(&other)
+}
+
+fn found(report: &Report) -> Vec<(u64, What)> {
+    report.faults.iter().map(|fault| (fault.sequence, fault.what)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signed_checkpoints_say_how_far_the_log_is_proven() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = signed(folder.path()).await;
+    let report = checked(&file);
+    assert_eq!((found(&report), report.events), (vec![], 14));
+    let Signatures { checkpoints, good, last_good, uncovered, .. } = report.signatures;
+    assert_eq!((checkpoints, good, uncovered), (3, 3, 2));
+    assert_eq!(last_good, Some(("0000000000000001".to_owned(), 12)));
+    let without = check(&[file]).signatures;
+    assert_eq!(without, Signatures { checkpoints: 3, uncovered: 14, ..Signatures::default() });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_makes_the_chain_anew_is_found_out_by_the_next_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = signed(folder.path()).await;
+    assert!(rechained(&file, |_| ()).faults.is_empty(), "the same lines make the same chain");
+    let edited = rechained(&file, |lines| lines[4] = lines[4].replace("accepted", "denied"));
+    assert_eq!(found(&edited), [(8, What::SignedElsewhere), (12, What::SignedElsewhere)]);
+    assert_eq!((edited.signatures.good, edited.signatures.uncovered), (1, 10));
+    let removed = rechained(&file, |lines| drop(lines.remove(5)));
+    assert_eq!(found(&removed), [(8, What::SignedElsewhere), (12, What::SignedElsewhere)]);
+    let of_another_key = rechained(&file, |lines| lines[11] = lines[11].replace("key1.", "key2."));
+    assert_eq!(found(&of_another_key), [(12, What::Forged("no such key"))]);
+    let unsigned = rechained(&file, |lines| lines[11] = lines[11].replace("\"checkpoint\":\"key1", "\"task\":\"key1"));
+    assert_eq!(found(&unsigned), [(12, What::Unsigned)]);
+    let stripped = rechained(&file, |lines| lines.retain(|line| !line.contains("key1.")));
+    assert_eq!((found(&stripped), stripped.signatures.good), (vec![], 0), "nothing vouches for it");
+    let tail = rechained(&file, |lines| lines.truncate(13));
+    assert_eq!((found(&tail), tail.signatures.uncovered), (vec![], 1), "what could be cut off unseen");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_is_good_only_where_it_was_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = signed(folder.path()).await;
+    let copied = after(std::slice::from_ref(&file), 0, |lines| lines.push(lines[3].clone()));
+    assert_eq!(copied.first().map(|(line, _, what)| (*line, *what)), Some((15, What::DoesNotFollow)));
+    let moved = rechained(&file, |lines| lines.push(lines[3].clone()));
+    assert_eq!(found(&moved), [(4, What::SignedElsewhere)]);
+    let other_stream =
+        rechained(&file, |lines| lines[3] = lines[3].replace("\"0000000000000001\"", "\"000000000000000f\""));
+    assert_eq!(found(&other_stream)[0], (4, What::SignedElsewhere));
 }

@@ -8,34 +8,78 @@ use serde_json::json;
 
 use super::output::{self, Output};
 use super::{CliError, Outcome};
-use crate::audit::{Report, verify};
+use crate::audit::{Keys, Report, Signatures, verify};
+use crate::identity::jwt_type::JwtType;
+use crate::identity::signing::KeptKeys;
 
 /// The line about progress is written anew after this many bytes.
 const SHOW_BYTES: u64 = 32 * 1024 * 1024;
+/// A list of published keys has some KiB.
+const KEYS_BYTES: u64 = 256 * 1024;
 
 /// Check that audit files are what was written: nothing changed, missing, added or moved.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  remit audit verify audit.jsonl*\n\nGive the current file and those that it was renamed to, in any order. Whoever may write the files could\nwrite all of them anew, or cut off the end: compare the last hash with one that was kept elsewhere."
+    after_help = "Example:\n  remit audit verify audit.jsonl* --jwks jwks.json\n\nGive the current file and those that it was renamed to, in any order. Whoever may write the files could\nwrite all of them anew, or cut off the end. With --jwks the signed checkpoints show that too, up to the last of\nthem: keep what /.well-known/jwks.json answers where those can't write who may write the log, and each time that\nthe signing key changes."
 )]
 pub(super) struct Verify {
     /// The audit files
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    /// Published keys that were kept, a JWK set, against which checkpoints are checked; may be repeated
+    #[arg(long, value_name = "FILE")]
+    jwks: Vec<PathBuf>,
 }
 
 impl Verify {
     pub(super) fn run(self, output: Output) -> Result<Outcome, CliError> {
+        let keys = kept(&self.jwks)?;
+        let open = |jwt: &str| keys.open(JwtType::Checkpoint, jwt);
+        let open: Option<&Keys<'_>> = if self.jwks.is_empty() { None } else { Some(&open) };
         let sizes = self.files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len());
         let mut progress = Progress::of(sizes.fold(0, u64::saturating_add));
-        let report = verify(self.files, |bytes| progress.read(bytes));
+        let report = verify(self.files, open, |bytes| progress.read(bytes));
         progress.end();
         let report = report.map_err(|error| CliError(error.to_string()))?;
         match output {
             Output::Json => output::say(&as_json(&report).to_string())?,
             Output::Text => output::say(&as_text(&report))?,
         }
-        Ok(if report.fault_count == 0 { Outcome::Done } else { Outcome::Denied })
+        Ok(if is_proven(&report) { Outcome::Done } else { Outcome::Denied })
+    }
+}
+
+/// Nothing is wrong, and where somebody asks who signed, somebody did.
+fn is_proven(report: &Report) -> bool {
+    let Signatures { are_checked, good, .. } = report.signatures;
+    report.fault_count == 0 && (!are_checked || good > 0 || report.events == 0)
+}
+
+fn kept(files: &[PathBuf]) -> Result<KeptKeys, CliError> {
+    let mut keys = KeptKeys::default();
+    for file in files {
+        let wrong = |why: &dyn std::fmt::Display| CliError::new(file.display(), why);
+        let size = file.metadata().map_err(|error| wrong(&error))?.len();
+        if size > KEYS_BYTES {
+            return Err(wrong(&"it is too long for a list of keys"));
+        }
+        let text = std::fs::read(file).map_err(|error| wrong(&error))?;
+        keys.add(&text).map_err(|error| wrong(&error))?;
+    }
+    Ok(keys)
+}
+
+fn signed(signatures: &Signatures) -> String {
+    let Signatures { are_checked, checkpoints, good, last_good, uncovered } = signatures;
+    match (are_checked, last_good) {
+        (false, _) => format!("{checkpoints} checkpoints: their signatures were not checked; --jwks names the keys"),
+        (true, Some((stream, sequence))) => format!(
+            "{good} of {checkpoints} checkpoints are signed, the last at sequence {sequence} of stream {stream}; \
+             {uncovered} events follow on it, which could be replaced or cut off unseen"
+        ),
+        (true, None) => {
+            format!("no checkpoint is signed: all {uncovered} events could have been written by anybody")
+        }
     }
 }
 
@@ -53,6 +97,7 @@ fn as_text(report: &Report) -> String {
     if report.unrecorded > 0 {
         lines.push(format!("{} numbers have no event: their decisions were given unrecorded", report.unrecorded));
     }
+    lines.push(signed(&report.signatures));
     if let Some(head) = report.head {
         let (stream, sequence) = &report.last;
         lines.push(format!("last: sequence {sequence} of stream {stream}, hash {head}"));
@@ -73,6 +118,14 @@ fn as_json(report: &Report) -> serde_json::Value {
         "fault_count": report.fault_count,
         "unrecorded": report.unrecorded,
         "begins_with_the_log": !report.continues,
+        "signatures": {
+            "checked": report.signatures.are_checked,
+            "checkpoints": report.signatures.checkpoints,
+            "good": report.signatures.are_checked.then_some(report.signatures.good),
+            "last_good_stream_id": report.signatures.last_good.as_ref().map(|(stream, _)| stream),
+            "last_good_sequence": report.signatures.last_good.as_ref().map(|(_, sequence)| sequence),
+            "events_after_last_good": report.signatures.are_checked.then_some(report.signatures.uncovered),
+        },
         "last_stream_id": report.last.0,
         "last_sequence": report.last.1,
         "last_hash": report.head.map(|head| head.to_string()),

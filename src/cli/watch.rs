@@ -145,6 +145,9 @@ fn event_json(event: &DecisionEvent) -> Value {
         "trace_id": event.trace_id,
         "dry_run": event.dry_run,
         "repeated": event.repeated,
+        "prev_hash": event.prev_hash,
+        "hash": event.hash,
+        "checkpoint": event.checkpoint,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{Config, ConfigError, PublicUrl};
+use super::{Config, ConfigError};
 use crate::domain::limits;
 use crate::domain::token::is_free_text;
 use crate::identity::jwt::{self, Clients};
@@ -134,8 +134,8 @@ fn oauth(config: &Config) -> Result<(), ConfigError> {
     Clients::check(&config.identity.client)
         .map_err(|error| ConfigError::Invalid(format!("[[identity.client]] {error}")))?;
     // Remit never takes back what it signs for others.
-    let own = config.http.public_url.as_ref().map(PublicUrl::as_str);
-    if config.identity.jwt.iter().any(|jwt| Some(jwt.issuer.as_str()) == own) {
+    let own = config.http.published_at(config.http.listen);
+    if config.identity.jwt.iter().any(|jwt| Some(jwt.issuer.as_str()) == own.as_deref()) {
         return Err(invalid("[[identity.jwt]] issuer", "is [http] public_url: Remit takes no JWT of its own"));
     }
     Ok(())
@@ -146,7 +146,7 @@ fn forward(config: &Config) -> Result<(), ConfigError> {
     let text = |key: &str| format!("[identity.forward] {key}");
     match (&forward.signing_key, &forward.issuer) {
         (Some(_), None) => {
-            let why = "is missing beside signing_key: write the URL of this service, or a name that no agent has";
+            let why = "is missing beside signing_key: write the URL of this service";
             return Err(invalid(&text("issuer"), why));
         }
         (None, Some(_)) => {
@@ -157,8 +157,14 @@ fn forward(config: &Config) -> Result<(), ConfigError> {
         }
         _ => {}
     }
-    if forward.issuer.as_deref().is_some_and(|issuer| !is_free_text(issuer)) {
-        return Err(invalid(&text("issuer"), "has 1 to 256 bytes and no control characters"));
+    // As an agent's name it would make what is meant for that agent evidence here.
+    let is_url =
+        |issuer: &str| is_free_text(issuer) && ["https://", "http://"].iter().any(|scheme| issuer.starts_with(scheme));
+    if forward.issuer.as_deref().is_some_and(|issuer| !is_url(issuer)) {
+        return Err(invalid(
+            &text("issuer"),
+            "has to be a URL of at most 256 bytes, such as https://remit.example.com",
+        ));
     }
     let ranges = [
         ("ttl_seconds", forward.ttl_seconds, LONGEST_LIFE.as_secs()),

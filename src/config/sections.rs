@@ -84,6 +84,9 @@ pub struct HttpConfig {
     /// may come without a certificate, and is then anonymous.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
+    /// Certificates that were taken back. Default: those of `[tls]`, where `client_ca` is the same file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<PathBuf>,
 }
 
 /// `[admin]`: the listener for administrators. Always TLS.
@@ -180,6 +183,7 @@ impl Default for HttpConfig {
             tls_certificate: None,
             tls_key: None,
             client_ca: None,
+            crl: None,
         }
     }
 }
@@ -258,12 +262,14 @@ impl HttpConfig {
 
     /// The files as the transport takes them; none: plain text.
     #[must_use]
-    pub fn files(&self) -> Option<TlsFiles> {
+    pub fn files(&self, tls: &TlsConfig) -> Option<TlsFiles> {
+        // What the same authority took back is taken back here too.
+        let inherited = tls.crl.as_ref().filter(|_| self.client_ca.as_ref() == Some(&tls.client_ca));
         Some(TlsFiles {
             certificate: self.tls_certificate.clone()?,
             key: self.tls_key.clone()?,
             client_ca: self.client_ca.clone(),
-            crl: None,
+            crl: self.crl.as_ref().or(inherited).cloned(),
             client_auth: ClientAuth::Optional,
         })
     }

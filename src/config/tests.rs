@@ -44,6 +44,8 @@ per_agent_share = 0.5
 file = "audit.jsonl"
 rotate_bytes = 9
 keep = 10
+checkpoint_events = 33
+checkpoint_seconds = 34
 on_failure = "count"
 [events]
 ring = 128
@@ -142,7 +144,7 @@ fn every_key_arrives_in_its_place() {
     assert_eq!(config.grpc.limits().streams, 256);
     assert_eq!(config.tls.files(false).certificate, at("server.pem"));
     assert_eq!(config.tls.client_ca, PathBuf::from("/etc/ca.pem"));
-    assert_eq!(config.http.files().unwrap().key, at("http.key"));
+    assert_eq!(config.http.files(&config.tls).unwrap().key, at("http.key"));
     assert_eq!(config.policy.roles().enforcement_points[0].as_str(), "gate");
     assert_eq!(config.policy.max_age(), Some(std::time::Duration::from_secs(8)));
     let keys = config.key_files().0;
@@ -194,7 +196,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((config.grpc.max_concurrent_streams, config.grpc.drain_seconds, config.grpc.runtimes), (100, 30, 0));
     assert_eq!((config.policy.poll_seconds, config.policy.max_age()), (2, None));
     assert_eq!(config.state.capacity(), crate::state::Capacity { entries: 2_000_000, per_agent: 500_000 });
-    assert!(!config.keys[0].foreign && config.http.files().is_none());
+    assert!(!config.keys[0].foreign && config.http.files(&config.tls).is_none());
     assert_eq!((config.telemetry.log.as_str(), config.telemetry.format), ("info", crate::telemetry::Format::Json));
 }
 

@@ -27,6 +27,23 @@ pub enum IdentityMethod {
 }
 
 impl IdentityMethod {
+    /// Every one of them.
+    pub const ALL: [Self; 7] = [
+        Self::Mtls,
+        Self::Spiffe,
+        Self::Jwt,
+        Self::ApiKey,
+        Self::Forwarded,
+        Self::EnforcementPoint,
+        Self::SelfAsserted,
+    ];
+
+    /// The one of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.as_str() == name)
+    }
+
     /// The name in events and the command line, e.g. `SPIFFE`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

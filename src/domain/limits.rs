@@ -27,7 +27,7 @@ pub const TEXT_BYTES: usize = 256;
 pub const METHOD_BYTES: usize = 32;
 /// Items of a batch.
 pub const BATCH_ITEMS: usize = 100;
-/// The context of a request, encoded, in bytes.
+/// The context of a request, in bytes as [`within_bounds`](super::facts::within_bounds) counts them.
 pub const CONTEXT_BYTES: usize = 8 * 1024;
 /// Nesting of the context.
 pub const CONTEXT_DEPTH: usize = 8;

@@ -84,6 +84,11 @@ impl OwnGrant {
     pub fn covers(&self, capability: &str, wanted: &Pattern<'_>) -> bool {
         self.capabilities.contains(capability) && self.resources.iter().any(|pattern| pattern.contains(wanted))
     }
+
+    /// Whether it gives this capability on some of what is wanted.
+    fn touches(&self, capability: &str, wanted: &Pattern<'_>) -> bool {
+        self.capabilities.contains(capability) && self.resources.iter().any(|pattern| pattern.overlaps(wanted))
+    }
 }
 
 /// A rule of `communication_rules`: who may call whom, how.
@@ -122,6 +127,13 @@ impl Requirement {
             })
         };
         self.capabilities.as_ref().is_none_or(capability) && self.resources.as_ref().is_none_or(resource)
+    }
+
+    /// Whether it is about any use of the capability on something within the pattern.
+    fn touches(&self, capability: &str, wanted: &Pattern<'_>) -> bool {
+        let about = |listed: &Vec<Pattern<'_>>| listed.iter().any(|pattern| pattern.overlaps(wanted));
+        self.capabilities.as_ref().is_none_or(|listed| listed.contains(capability))
+            && self.resources.as_ref().is_none_or(about)
     }
 }
 
@@ -304,6 +316,31 @@ impl Policy {
     pub fn may_call(&self, call: &Call<'_>) -> Option<bool> {
         let rules = self.communication_rules.as_ref()?;
         Some(rules.iter().any(|rule| rule.covers(call)))
+    }
+
+    /// A condition that would be asked at some use of one of the capabilities within one of the patterns, on a chain
+    /// that `root` began; none if none could.
+    #[must_use]
+    pub fn condition_on<'c>(
+        &self,
+        root: &str,
+        capabilities: impl IntoIterator<Item = &'c str>,
+        patterns: &[Pattern<'_>],
+    ) -> Option<&Condition> {
+        capabilities
+            .into_iter()
+            .find_map(|capability| patterns.iter().find_map(|wanted| self.condition_within(root, capability, wanted)))
+    }
+
+    fn condition_within(&self, root: &str, capability: &str, wanted: &Pattern<'_>) -> Option<&Condition> {
+        let required = self.conditions.iter().find(|requirement| requirement.touches(capability, wanted));
+        required.map(|requirement| &requirement.require).or_else(|| {
+            let grants = self.agent(root).map(|entry| entry.grants.as_slice()).unwrap_or_default();
+            // A grant that covers all of it and asks for nothing is enough, whatever others ask for.
+            let is_free = grants.iter().any(|grant| grant.when.is_none() && grant.covers(capability, wanted));
+            let mut touching = grants.iter().filter(|grant| !is_free && grant.touches(capability, wanted));
+            touching.find_map(|grant| grant.when.as_ref())
+        })
     }
 
     /// The known agent whose name is closest to `name`, if one is close enough to be meant.

@@ -147,6 +147,13 @@ impl<'a> Pattern<'a> {
             text => reaches(&self.0, text),
         }
     }
+
+    /// Whether some resource is in both sets. A pattern is a point or all below one, so that of two that share a
+    /// resource one contains the other.
+    #[must_use]
+    pub fn overlaps(&self, other: &Pattern<'_>) -> bool {
+        self.contains(other) || other.contains(self)
+    }
 }
 
 impl std::fmt::Display for Pattern<'_> {
@@ -246,6 +253,19 @@ mod tests {
 
     fn within(inner: &str, outer: &str) -> bool {
         Pattern::parse(outer).unwrap().contains(&Pattern::parse(inner).unwrap())
+    }
+
+    #[test]
+    fn two_patterns_overlap_exactly_if_some_resource_is_in_both() {
+        let patterns = ["*", "/*", "/a", "/a/*", "/a/b", "/a/b/*", "a/*", "a", "db:*", "db:/*", "db://*", "db://x/*"];
+        let resources = ["/a", "/a/b", "/a/b/c", "/c", "a", "a/b", "db:x", "db:/x", "db://x", "db://x/y", "s:z"];
+        for one in patterns {
+            for two in patterns {
+                let is_shared = resources.iter().any(|resource| covers(one, resource) && covers(two, resource));
+                let overlaps = Pattern::parse(one).unwrap().overlaps(&Pattern::parse(two).unwrap());
+                assert_eq!(overlaps, is_shared, "{one} {two}");
+            }
+        }
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl Engine {
     }
 
     /// Records a refusal whose reason stands outside the engine: the agent is known, and what it asks can't be put to
-    /// the engine.
+    /// the engine, or there is no time left to.
     pub fn refuse_under(
         &self,
         beginning: &Beginning,
@@ -271,7 +271,9 @@ impl Engine {
             (None, Some(call)) => decision::decide_call_alone(policy, &call),
             (_, None) => Ok(()),
         };
-        Ok(may_call.and_then(|()| meets_conditions(question, found, wanted)).err())
+        // Conditions are the one check that can take long: nobody waits for what is late before them.
+        let in_time = may_call.and_then(|()| self.in_time(request.deadline));
+        Ok(in_time.and_then(|()| meets_conditions(question, found, wanted)).err())
     }
 
     /// The ledger, the deadline, the audit queue, the use. A refusal of the ledger comes before one of the others;
@@ -289,7 +291,7 @@ impl Engine {
             Err(denial)
         } else {
             let still_free = || self.none_quarantined(question.policy(), [agent, question.asker()].into_iter());
-            self.ready_to_record(request.deadline, now, still_free).await
+            self.ready_to_record(request.deadline, still_free).await
         };
         let Some(token) = token else {
             return ready.map(|place| Allowed { place, left: None });

@@ -12,8 +12,8 @@ pub struct Clock(Arc<Source>);
 
 enum Source {
     System(System),
-    /// Nanoseconds since the epoch, moved by hand.
-    Simulated(AtomicU64),
+    /// Nanoseconds since the epoch, moved by hand, and how many each look at it takes.
+    Simulated(AtomicU64, u64),
 }
 
 struct System {
@@ -34,7 +34,14 @@ impl Clock {
     /// A clock that stands still until it is moved.
     #[must_use]
     pub fn simulated(start: Timestamp) -> Self {
-        Self(Arc::new(Source::Simulated(AtomicU64::new(start.nanos()))))
+        Self::ticking(start, Duration::ZERO)
+    }
+
+    /// A clock that moves on by so much at each look: as if what is done between two looks took that long.
+    #[must_use]
+    pub fn ticking(start: Timestamp, step: Duration) -> Self {
+        let step = u64::try_from(step.as_nanos()).unwrap_or(u64::MAX);
+        Self(Arc::new(Source::Simulated(AtomicU64::new(start.nanos()), step)))
     }
 
     /// The time.
@@ -42,7 +49,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &*self.0 {
             Source::System(system) => system.now(wall()),
-            Source::Simulated(nanos) => Timestamp::from_nanos(nanos.load(Ordering::SeqCst)),
+            Source::Simulated(nanos, step) => Timestamp::from_nanos(nanos.fetch_add(*step, Ordering::SeqCst)),
         }
     }
 
@@ -54,7 +61,7 @@ impl Clock {
                 let wall = wall();
                 system.now(wall).since(Timestamp::from_nanos(wall))
             }
-            Source::Simulated(_) => Duration::ZERO,
+            Source::Simulated(..) => Duration::ZERO,
         }
     }
 
@@ -65,7 +72,7 @@ impl Clock {
                 let running = system.running();
                 system.offset.fetch_max(floor.nanos().saturating_sub(running), Ordering::Relaxed);
             }
-            Source::Simulated(nanos) => {
+            Source::Simulated(nanos, _) => {
                 nanos.fetch_max(floor.nanos(), Ordering::SeqCst);
             }
         }
@@ -73,7 +80,7 @@ impl Clock {
 
     /// Moves a simulated clock forward; the machine's clock moves by itself.
     pub fn advance(&self, by: Duration) {
-        if let Source::Simulated(nanos) = &*self.0 {
+        if let Source::Simulated(nanos, _) = &*self.0 {
             let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
             nanos.fetch_add(by, Ordering::SeqCst);
         }

@@ -12,7 +12,7 @@ use crate::domain::caller::Caller;
 use crate::domain::chain::{Parent, Wish, attenuate, is_escalation, stands};
 use crate::domain::decision;
 use crate::domain::limits;
-use crate::domain::policy::PolicyId;
+use crate::domain::policy::{Policy, PolicyId};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::domain::token::{Claims, SealTag, TokenId};
@@ -31,6 +31,9 @@ pub struct DelegateRequest<'a> {
     pub request_id: &'a str,
     /// When the caller stops waiting.
     pub deadline: Timestamp,
+    /// When the first of the evidence that was shown beside the caller's expires, in seconds: what is minted lives no
+    /// longer.
+    pub expires_by: Option<u64>,
     /// What a token exchange adds; none for every other door.
     pub exchange: Option<Exchange<'a>>,
 }
@@ -40,8 +43,6 @@ pub struct DelegateRequest<'a> {
 pub struct Exchange<'a> {
     /// The client that asks. It may be the target, holding evidence of the agent that delegates.
     pub client: &'a Caller,
-    /// When the first of the shown evidence expires, in seconds: what is minted lives no longer.
-    pub expires_by: Option<u64>,
     /// The one use is spent at once: what is minted leaves as a JWT that nobody counts.
     pub is_offline: bool,
 }
@@ -102,22 +103,44 @@ impl Engine {
         request: &DelegateRequest<'_>,
     ) -> Delegation {
         let wished = Wished { beginning, caller, request, now: self.clock.now() };
-        let policy = wished.policy();
         let mut buffer = Vec::new();
         let mut parent = None;
         let minted = match self.open_parent(wished, &mut buffer, &mut parent) {
             Ok(()) => self.mint(wished, parent.as_ref()).await,
             Err(denial) => Err(denial),
         };
+        if let Err(denial) = &minted {
+            self.note_refused(wished, parent.as_ref(), denial);
+        }
+        self.conclude_delegation(wished, parent.as_ref(), minted)
+    }
+
+    /// Records a refusal whose reason stands outside the engine: the caller is known, and what it wishes can't be put
+    /// to the engine, or there is no time left to. A wish that was never understood has no target.
+    pub fn refuse_delegation_under(
+        &self,
+        beginning: &Beginning,
+        caller: &Caller,
+        request: &DelegateRequest<'_>,
+        denial: Denial,
+    ) -> Delegation {
+        let wished = Wished { beginning, caller, request, now: self.clock.now() };
+        self.conclude_delegation(wished, None, Err(denial))
+    }
+
+    /// Counts, answers and records.
+    fn conclude_delegation(
+        &self,
+        wished: Wished<'_>,
+        parent: Option<&VerifiedToken<'_>>,
+        minted: Result<(Place<'_>, Delegated), Denial>,
+    ) -> Delegation {
         let (outcome, place) = match minted {
             Ok((place, delegated)) => (Ok(delegated), Some(place)),
-            Err(denial) => {
-                self.note_refused(wished, parent.as_ref(), &denial);
-                (Err(denial), None)
-            }
+            Err(denial) => (Err(denial), None),
         };
-        let delegation = Delegation { outcome, id: self.events.decision_id(), policy: policy.id.clone() };
-        let event = event(&delegation, wished, parent.as_ref());
+        let delegation = Delegation { outcome, id: self.events.decision_id(), policy: wished.policy().id.clone() };
+        let event = event(&delegation, wished, parent);
         let (reason, hops) = (event.reason, event.depth());
         match place {
             Some(place) => {
@@ -162,8 +185,11 @@ impl Engine {
         let quarantined = |name: &str| self.is_quarantined(policy, name);
         let mut claims = attenuate(policy, quarantined, wished.asker(), from, &request.wish, now, id)?;
         within_evidence(&mut claims, request)?;
+        if request.is_offline() {
+            nothing_is_asked_later(policy, &claims)?;
+        }
         let (text, tag) = keyring.seal(claims.clone())?;
-        let place = self.ready_to_record(request.deadline, now, || Ok(())).await?;
+        let place = self.ready_to_record(request.deadline, || Ok(())).await?;
         if let Some(parent) = parent {
             self.may_be_foreign(parent, now)?;
         }
@@ -245,19 +271,36 @@ impl<'a> DelegateRequest<'a> {
     }
 }
 
-/// An exchange mints nothing that outlives the evidence it was shown. A wished lifetime is refused and not trimmed.
+/// Nothing is minted that outlives the evidence it rests on. A wished lifetime is refused and not trimmed.
 fn within_evidence(claims: &mut Claims<'_>, request: &DelegateRequest<'_>) -> Result<(), Denial> {
-    let Some(limit) = request.exchange.and_then(|exchange| exchange.expires_by) else { return Ok(()) };
+    let Some(limit) = request.expires_by else { return Ok(()) };
     if limit <= claims.issued_at {
-        return Err(Denial::new(Reason::TokenExpired, "the subject's or the actor's token has expired: get a new one"));
+        return Err(Denial::new(
+            Reason::TokenExpired,
+            "the user's, the subject's or the actor's token has expired: get a new one",
+        ));
     }
     if request.wish.ttl_seconds.is_some() && claims.expires_at > limit {
         let left = limit.saturating_sub(claims.issued_at);
-        let message = format!("the wished lifetime is more than the subject's and the actor's tokens leave, {left} s");
+        let message = format!(
+            "the wished lifetime is more than the user's, the subject's and the actor's tokens leave, {left} s"
+        );
         return Err(Denial::new(Reason::LifetimeNotAllowed, message));
     }
     claims.expires_at = claims.expires_at.min(limit);
     Ok(())
+}
+
+/// What is minted offline is used where nobody asks for conditions, nor knows what they are about. So none may be about
+/// any of it.
+fn nothing_is_asked_later(policy: &Policy, claims: &Claims<'_>) -> Result<(), Denial> {
+    let root = claims.chain.first().map(AsRef::as_ref).unwrap_or_default();
+    let capabilities = claims.capabilities.iter().map(AsRef::as_ref);
+    let Some(condition) = policy.condition_on(root, capabilities, &claims.resources) else { return Ok(()) };
+    let place = &condition.place;
+    let message =
+        format!("{place} is asked at each use, and nobody asks where an offline JWT is used: wish for a token");
+    Err(Denial::new(Reason::ConditionNotMet, message))
 }
 
 fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>) -> Event {
@@ -277,6 +320,8 @@ fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedTo
     };
     let minted = delegation.outcome.as_ref().ok();
     event.token_id = minted.map(|minted| minted.id).or(parent.map(VerifiedToken::id));
+    // So that a chain of tokens can be followed: what it was made from, or was to be.
+    event.target = parent.map(|parent| parent.id().to_string()).map(Brief::from).unwrap_or_default();
     event.remaining_uses = minted.map(|minted| if request.is_offline() { 0 } else { minted.max_uses });
     if request.is_offline() {
         event.note = Brief::copied("offline: counting and revocation end here");
@@ -298,6 +343,7 @@ fn asked_chain(wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>) -> Vec<Ar
         Some(parent) => parent.claims().chain.iter().map(|name| shared_name(policy, name)).collect(),
         None => vec![wished.caller.agent().shared()],
     };
-    chain.push(shared_name(policy, wished.request.wish.to));
+    let to = wished.request.wish.to;
+    chain.extend((!to.is_empty()).then(|| shared_name(policy, to)));
     chain
 }

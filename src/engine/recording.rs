@@ -17,22 +17,33 @@ pub(super) struct Allowed<'e> {
 }
 
 impl Engine {
-    /// There is time to answer, and a place for the event. Where the place had to be waited for, `still` says whether
-    /// what was found out before holds.
+    /// There is time to answer before this deadline, now.
+    ///
+    /// # Errors
+    /// There is less than [`limits::DEADLINE_MARGIN`].
+    pub fn in_time(&self, deadline: Timestamp) -> Result<(), Denial> {
+        if deadline.since(self.clock.now()) >= limits::DEADLINE_MARGIN {
+            return Ok(());
+        }
+        let message = "no time is left to answer, so nothing is spent: call with a longer deadline";
+        Err(Denial::new(Reason::DeadlineExceeded, message))
+    }
+
+    /// There is time to answer, and a place for the event. The clock is read here: what was checked before took time.
+    /// Where the place had to be waited for, `still` says whether what was found out before holds.
     pub(super) async fn ready_to_record(
         &self,
         deadline: Timestamp,
-        now: Timestamp,
         still: impl Fn() -> Result<(), Denial>,
     ) -> Result<Place<'_>, Denial> {
-        in_time(deadline, now)?;
+        self.in_time(deadline)?;
         self.state.accepts().map_err(|refused| refused.denial())?;
         if let Some(place) = self.events.try_reserve(Share::Answer) {
             return Ok(place);
         }
         let waited = self.events.reserve().await;
         let place = waited.map_err(|_| unrecordable())?;
-        in_time(deadline, self.clock.now())?;
+        self.in_time(deadline)?;
         still()?;
         Ok(place)
     }
@@ -67,14 +78,6 @@ pub(super) fn unrecordable() -> Denial {
     Denial::new(Reason::AuditUnavailable, message)
 }
 
-fn in_time(deadline: Timestamp, now: Timestamp) -> Result<(), Denial> {
-    if deadline.since(now) >= limits::DEADLINE_MARGIN {
-        return Ok(());
-    }
-    let message = "no time is left to answer, so nothing is spent: call with a longer deadline";
-    Err(Denial::new(Reason::DeadlineExceeded, message))
-}
-
 pub(super) fn rate_limited(wait: Duration) -> Denial {
     let message = format!("too many requests: come back in {} ms", wait.as_millis().max(1));
     Denial::new(Reason::RateLimited, message).retry_after(wait)
@@ -102,6 +105,12 @@ pub(super) fn event<T>(
     event.is_self_asserted = identity.is_self_asserted();
     event.policy = Some(policy.id.clone());
     event
+}
+
+/// Whether Remit could not decide, for now or about what it was asked.
+#[must_use]
+pub fn is_undecided(denial: &Denial) -> bool {
+    outcome_of(denial.reason()) == Outcome::Error
 }
 
 /// `error` where Remit could not decide, `denied` where it decided.

@@ -1,11 +1,15 @@
 //! Search: which agents, resources or actions would be allowed now?
 //!
-//! Each is asked as a dry run would be. Nothing is spent and no attempt is counted; the search as a whole is recorded,
-//! and not each thing that it looked at.
+//! Each is asked as a dry run would be. Nothing is spent and no attempt is counted; the search as a whole takes one of
+//! the caller's own rate, and is recorded, and not each thing that it looked at. Only one that finds something has the
+//! share of answers: one that finds nothing, or is refused, costs as little to ask as a denial, and is held together with
+//! its like.
 
 use super::authorize::{Action, AuthorizeRequest};
 use super::recording::{self, outcome_of, unrecordable};
-use super::{Beginning, Engine, shared_name};
+use super::speaker::Speaker;
+use super::{Beginning, Engine};
+use crate::domain::agent::AgentName;
 use crate::domain::caller::Caller;
 use crate::domain::limits;
 use crate::domain::policy::Policy;
@@ -43,59 +47,86 @@ pub struct Found {
     pub names: Vec<String>,
     /// Where the next page begins; none if this is the last.
     pub next: Option<usize>,
+}
+
+/// The answer to a search.
+#[derive(Clone, Debug)]
+pub struct Searched {
+    /// A page, or why there is none.
+    pub outcome: Result<Found, Denial>,
     /// Names this search.
     pub id: DecisionId,
 }
 
 impl Engine {
-    /// One page of what would be allowed, at most [`limits::SEARCH_CANDIDATES`] looked at.
-    ///
-    /// # Errors
-    /// Remit can't decide, or can't record the search.
-    pub async fn search(
-        &self,
-        beginning: &Beginning,
-        caller: &Caller,
-        request: &SearchRequest<'_>,
-    ) -> Result<Found, Denial> {
-        let place = self.events.reserve().await.map_err(|_| unrecordable())?;
+    /// One page of what would be allowed, at most [`limits::SEARCH_CANDIDATES`] looked at, and as many as there is time
+    /// for.
+    pub async fn search(&self, beginning: &Beginning, caller: &Caller, request: &SearchRequest<'_>) -> Searched {
         let (id, policy) = (self.events.decision_id(), &beginning.in_force.policy);
-        let looked = self.look(beginning, caller, request).await;
-        let now = self.clock.now();
+        let looked = match self.may_search(policy, caller, &request.question) {
+            Ok(()) => self.look(beginning, caller, request).await,
+            Err(denial) => Err(denial),
+        };
+        let (outcome, place) = match looked {
+            Ok(found) if !found.names.is_empty() => match self.events.reserve().await {
+                Ok(place) => (Ok(found), Some(place)),
+                Err(_) => (Err(unrecordable()), None),
+            },
+            nothing => (nothing, None),
+        };
         let kind = MessageType::CapabilityRequest;
-        let event = recording::event(kind, &looked, id, policy, caller, now);
-        place.commit(described(event, policy, request, looked.as_ref().map_or(0, |(names, _)| names.len())));
-        looked.map(|(names, next)| Found { names, next, id })
+        let event = recording::event(kind, &outcome, id, policy, caller, self.clock.now());
+        let event = described(event, policy, request, outcome.as_ref().map_or(0, |found| found.names.len()));
+        match place {
+            Some(place) => {
+                place.commit(event);
+            }
+            None => self.events.deny(event),
+        }
+        Searched { outcome, id }
     }
 
-    async fn look(
-        &self,
-        beginning: &Beginning,
-        caller: &Caller,
-        request: &SearchRequest<'_>,
-    ) -> Result<(Vec<String>, Option<usize>), Denial> {
+    /// Whether the caller may ask at all, of the agent that it names, now. What is asked of each is not asked here.
+    fn may_search(&self, policy: &Policy, caller: &Caller, question: &AuthorizeRequest<'_>) -> Result<(), Denial> {
+        let (asker, now) = (caller.agent().as_str(), self.clock.now());
+        if question.agent.is_some() {
+            let speaker = Speaker::of(policy, caller, question.agent, question.agent_evidence)?;
+            self.in_good_standing(policy, speaker.agent.as_str(), now)?;
+        }
+        Speaker::destination(policy, caller, question.destination)?;
+        self.in_good_standing(policy, asker, now)?;
+        let Some(limit) = policy.authorize_rate else { return Ok(()) };
+        self.authorize_rate.take(asker, asker, limit, now).map_err(recording::rate_limited)
+    }
+
+    async fn look(&self, beginning: &Beginning, caller: &Caller, request: &SearchRequest<'_>) -> Result<Found, Denial> {
         let SearchRequest { sought, from, most, .. } = *request;
         let names = candidates(&beginning.in_force.policy, sought);
         let end = from.saturating_add(limits::SEARCH_CANDIDATES).min(names.len());
         let mut found = Vec::new();
         for at in from..end {
             if found.len() >= most {
-                return Ok((found, Some(at)));
+                return Ok(Found { names: found, next: Some(at) });
+            }
+            match self.in_time(request.question.deadline) {
+                Ok(()) => {}
+                // What was looked at in time is a page.
+                Err(_) if at > from => return Ok(Found { names: found, next: Some(at) }),
+                Err(late) => return Err(late),
             }
             let Some(name) = names.get(at) else { break };
             let question = AuthorizeRequest { dry_run: true, ..about(request, name) };
             match self.would_allow(beginning, caller, &question).await {
                 Ok(()) => found.push(name.to_owned()),
-                // What was looked at in time is a page.
                 Err(denial) if denial.reason() == Reason::DeadlineExceeded && at > from => {
-                    return Ok((found, Some(at)));
+                    return Ok(Found { names: found, next: Some(at) });
                 }
                 Err(denial) if outcome_of(denial.reason()) == Outcome::Error => return Err(denial),
                 Err(_) => {}
             }
             give_way(at).await;
         }
-        Ok((found, (end < names.len()).then_some(end)))
+        Ok(Found { names: found, next: (end < names.len()).then_some(end) })
     }
 }
 
@@ -108,7 +139,7 @@ async fn give_way(at: usize) {
 
 /// The names that a search goes through.
 enum Candidates<'p> {
-    Agents(&'p [crate::domain::agent::AgentName]),
+    Agents(&'p [AgentName]),
     Resources(&'p [Box<str>]),
     Actions(&'p [crate::domain::capability::Capability]),
 }
@@ -132,7 +163,7 @@ impl<'p> Candidates<'p> {
 
     fn get(&self, at: usize) -> Option<&'p str> {
         match self {
-            Self::Agents(names) => names.get(at).map(crate::domain::agent::AgentName::as_str),
+            Self::Agents(names) => names.get(at).map(AgentName::as_str),
             Self::Resources(names) => names.get(at).map(AsRef::as_ref),
             Self::Actions(names) => names.get(at).map(crate::domain::capability::Capability::as_str),
         }
@@ -158,7 +189,8 @@ fn about<'a>(request: &SearchRequest<'a>, name: &'a str) -> AuthorizeRequest<'a>
 /// The event of a search: what was given, how much was found.
 fn described(mut event: Event, policy: &Policy, request: &SearchRequest<'_>, found: usize) -> Event {
     let SearchRequest { sought, question, .. } = request;
-    event.from_agent = question.agent.map(|name| shared_name(policy, name)).unwrap_or_default();
+    // Names that nobody knows would each have an event of their own.
+    event.from_agent = question.agent.and_then(|name| policy.name(name)).map(AgentName::shared).unwrap_or_default();
     event.to_agent = std::sync::Arc::clone(&event.caller);
     let (capability, resource) = question.action.wanted().unwrap_or_default();
     if !capability.is_empty() {

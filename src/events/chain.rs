@@ -55,6 +55,11 @@ impl Chain {
         Self { head }
     }
 
+    /// The digest of the last line.
+    pub(super) const fn head(&self) -> Digest {
+        self.head
+    }
+
     /// Adds the JSON object that stands in `lines` from `start` on: it gets its links and a line end.
     pub(super) fn add(&mut self, lines: &mut Vec<u8>, start: usize) -> Links {
         let without_end = lines.pop();

@@ -18,6 +18,11 @@ pub struct AuditConfig {
     pub rotate_bytes: u64,
     /// How many renamed files are kept; the oldest goes first. 0 (the default): all.
     pub keep: usize,
+    /// Where a signing key is configured, a signed checkpoint follows on so many events. 0: not by number.
+    /// Default 1000.
+    pub checkpoint_events: u64,
+    /// The same when the oldest event since the last checkpoint is so old, in seconds. 0: not by time. Default 60.
+    pub checkpoint_seconds: u64,
     /// What happens to an answer that can't be recorded. Default `deny`.
     pub on_failure: OnFailure,
 }
@@ -36,7 +41,14 @@ pub enum OnFailure {
 
 impl Default for AuditConfig {
     fn default() -> Self {
-        Self { file: None, rotate_bytes: 100 * 1024 * 1024, keep: 0, on_failure: OnFailure::Deny }
+        Self {
+            file: None,
+            rotate_bytes: 100 * 1024 * 1024,
+            keep: 0,
+            checkpoint_events: 1000,
+            checkpoint_seconds: 60,
+            on_failure: OnFailure::Deny,
+        }
     }
 }
 

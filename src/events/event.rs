@@ -55,6 +55,8 @@ names! {
         Policy = "policy",
         /// The kill switch was pulled.
         Quarantine = "quarantine",
+        /// A key vouches for the log up to this line.
+        Checkpoint = "checkpoint",
     }
 }
 
@@ -76,6 +78,11 @@ names! {
 pub struct DecisionId([u8; 16]);
 
 impl DecisionId {
+    /// From its text.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        u128::from_str_radix(text, 16).ok().map(|number| Self(number.to_be_bytes()))
+    }
+
     /// Its bytes.
     #[must_use]
     pub const fn bytes(&self) -> &[u8; 16] {
@@ -114,6 +121,7 @@ pub struct Event {
     pub(super) sequence: u64,
     pub(super) repeated: u64,
     pub(super) links: Option<Links>,
+    pub(super) checkpoint: Option<Arc<str>>,
     /// When it was decided.
     pub at: Timestamp,
     /// What kind of event it is.
@@ -152,7 +160,7 @@ pub struct Event {
     pub http_path: Long,
     /// Of the token, after this use.
     pub remaining_uses: Option<u32>,
-    /// What a revocation or a quarantine was aimed at.
+    /// What a revocation or a quarantine was aimed at; of a delegation from a token, that token's id.
     pub target: Brief,
     /// What a person attached.
     pub note: Brief,
@@ -184,6 +192,7 @@ impl Event {
             sequence: 0,
             repeated: 0,
             links: None,
+            checkpoint: None,
             at,
             message_type,
             outcome,
@@ -230,6 +239,12 @@ impl Event {
     #[must_use]
     pub const fn links(&self) -> Option<Links> {
         self.links
+    }
+
+    /// Of a checkpoint: the JWT that signs its place in the chain.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<&str> {
+        self.checkpoint.as_deref()
     }
 
     /// `delegation_depth`: hops of the chain.

@@ -1,8 +1,13 @@
 //! An event as one line of JSON.
 
+mod read;
+
 use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeSeq as _, Serializer};
+
+pub use read::Place;
+pub(super) use read::read_line;
 
 use super::event::Event;
 use super::text::{Brief, clean};
@@ -82,6 +87,8 @@ struct Line<'a> {
     dry_run: bool,
     #[serde(skip_serializing_if = "is_zero")]
     repeated: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<&'a str>,
 }
 
 impl<'a> Line<'a> {
@@ -120,6 +127,7 @@ impl<'a> Line<'a> {
             trace_id: event.trace_id.as_str(),
             dry_run: event.dry_run,
             repeated: event.repeated(),
+            checkpoint: event.checkpoint(),
         }
     }
 }
@@ -201,6 +209,7 @@ mod tests {
         Event {
             sequence: 42,
             repeated: 3,
+            checkpoint: Some("e30.e30.c2ln".into()),
             from_agent: "agent-deployer".into(),
             to_agent: "svc-demo".into(),
             chain: names(&["agent-coordinator", "agent-deployer"]),
@@ -246,7 +255,7 @@ mod tests {
             r#""is_self_asserted":true,"resource":"prod/web","http_method":"POST","http_path":"/v1/delegate","#,
             r#""remaining_uses":0,"target":"agent-validator","note":"incident 7","obo":"user:alice","#,
             r#""policy_revision":5,"policy_digest":"d1","request_id":"r-1","task":"t-1","#,
-            r#""trace_id":"0af7651916cd43dd8448eb211c80319c","dry_run":true,"repeated":3}"#,
+            r#""trace_id":"0af7651916cd43dd8448eb211c80319c","dry_run":true,"repeated":3,"checkpoint":"e30.e30.c2ln"}"#,
         );
         assert_eq!(line(&most()), wanted);
     }

@@ -95,6 +95,11 @@ impl Log {
         }))
     }
 
+    /// The file, if it is one that can be read again.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// The digest of the last line when it was opened, after which the chain goes on; zeros where there was none.
     pub(super) const fn ends_with(&self) -> Digest {
         self.ends_with
@@ -235,7 +240,7 @@ fn last_digest(path: &Path, size: u64) -> io::Result<Digest> {
 }
 
 /// The end of a file of this size, at most as much as the longest line.
-fn tail(path: &Path, size: u64) -> io::Result<Vec<u8>> {
+pub(super) fn tail(path: &Path, size: u64) -> io::Result<Vec<u8>> {
     let mut reader = File::open(path)?;
     reader.seek(SeekFrom::Start(size.saturating_sub(LINE_BYTES)))?;
     let mut tail = Vec::new();

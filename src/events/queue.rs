@@ -54,7 +54,8 @@ impl std::error::Error for AuditUnavailable {}
 /// An event that is numbered and not yet written.
 pub(super) struct Unwritten {
     pub(super) event: Arc<Event>,
-    pub(super) share: Share,
+    /// Whose place it takes; none for what the recorder itself has to say.
+    pub(super) share: Option<Share>,
 }
 
 struct Inbox {
@@ -142,8 +143,13 @@ impl Queue {
         Ok(())
     }
 
+    /// Queues an event of the recorder's own. It takes no place: there is one at a time.
+    pub(super) fn commit_own(&self, event: Event) {
+        self.commit(event, None);
+    }
+
     /// Gives the next number and queues the event. Short on purpose: nothing is written, nobody is woken.
-    fn commit(&self, event: Event, share: Share) -> u64 {
+    fn commit(&self, event: Event, share: Option<Share>) -> u64 {
         let mut event = Arc::new(event);
         let mut inbox = self.inbox.lock();
         let sequence = inbox.next;
@@ -156,7 +162,9 @@ impl Queue {
         if inbox.events.len() >= self.capacity {
             debug_assert!(self.on_failure == OnFailure::Count, "the shares are smaller than the queue");
             drop(inbox);
-            self.release(share, 1);
+            if let Some(share) = share {
+                self.release(share, 1);
+            }
             return sequence;
         }
         if inbox.events.is_empty() {
@@ -234,7 +242,7 @@ impl Place<'_> {
         let (queue, share) = (self.queue, self.share);
         // The place stays taken until the recorder has written the event.
         std::mem::forget(self);
-        queue.commit(event, share)
+        queue.commit(event, Some(share))
     }
 }
 

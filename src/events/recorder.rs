@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use super::Shared;
 use super::chain::Chain;
+use super::checkpoint::Notary;
+use super::event::{Event, MessageType, Outcome};
 use super::line::stamp;
 use super::log::Log;
 use super::queue::{Share, Unwritten};
+use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
 
 /// How long events wait for company. Decisions don't wake the recorder: that would be a system call each.
@@ -28,22 +31,37 @@ pub(super) struct Recorder {
     encoded: usize,
     lines: Vec<u8>,
     chain: Chain,
+    notary: Option<Notary>,
     /// The second whose text is at hand.
     second: (u64, String),
     retry_at: Option<Timestamp>,
 }
 
 impl Recorder {
-    pub(super) fn new(shared: Arc<Shared>, log: Option<Log>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, log: Option<Log>, notary: Option<Notary>) -> Self {
         let second = (0, stamp(Timestamp::default()));
         let chain = Chain::after(log.as_ref().map(Log::ends_with).unwrap_or_default());
-        Self { shared, log, taken: VecDeque::new(), encoded: 0, lines: Vec::new(), chain, second, retry_at: None }
+        Self {
+            shared,
+            log,
+            taken: VecDeque::new(),
+            encoded: 0,
+            lines: Vec::new(),
+            chain,
+            notary,
+            second,
+            retry_at: None,
+        }
     }
 
     /// Records until the queue is closed and everything is written.
     pub(super) fn run(mut self) {
         while !self.is_done() {
             std::thread::park_timeout(TURN);
+            self.turn();
+        }
+        if self.notary.as_ref().is_some_and(Notary::has_uncovered) {
+            self.commit_checkpoint(self.shared.queue.now());
             self.turn();
         }
         self.shared.stream.end();
@@ -60,13 +78,16 @@ impl Recorder {
         let now = self.shared.queue.now();
         self.shared.denials.flush(&self.shared.queue, now);
         if self.taken.is_empty() {
+            if self.notary.as_ref().is_some_and(|notary| notary.is_due(now)) {
+                self.commit_checkpoint(now);
+            }
             self.shared.queue.take(&mut self.taken);
         }
         while !self.taken.is_empty() {
             if self.retry_at.is_some_and(|at| now < at) {
                 return;
             }
-            self.encode();
+            self.encode(now);
             if self.write(now) {
                 self.show();
             }
@@ -74,7 +95,14 @@ impl Recorder {
         self.shared.queue.settle();
     }
 
-    fn encode(&mut self) {
+    /// Takes the next number for a checkpoint. Its place in the chain is known when it is encoded, and signed then.
+    fn commit_checkpoint(&self, now: Timestamp) {
+        let id = self.shared.decision_ids.next();
+        let event = Event::new(MessageType::Checkpoint, Outcome::Accepted, Reason::Allowed, id, now);
+        self.shared.queue.commit_own(event);
+    }
+
+    fn encode(&mut self, now: Timestamp) {
         if self.encoded > 0 {
             return;
         }
@@ -86,6 +114,14 @@ impl Recorder {
             let start = self.lines.len();
             if start >= WRITE_BYTES {
                 break;
+            }
+            if let Some(notary) = &mut self.notary {
+                if event.message_type == MessageType::Checkpoint {
+                    let signed = notary.sign(&self.shared.stream_id, event.sequence(), self.chain.head(), now);
+                    attest(Arc::make_mut(event), signed);
+                } else {
+                    notary.count(now);
+                }
             }
             if self.second.0 != event.at.seconds() {
                 self.second = (event.at.seconds(), stamp(event.at));
@@ -123,12 +159,25 @@ impl Recorder {
 
     /// Shows what is written, and makes its places free.
     fn show(&mut self) {
-        let denials = self.taken.iter().take(self.encoded).filter(|one| one.share == Share::Denial).count();
+        let denials = self.taken.iter().take(self.encoded).filter(|one| one.share == Some(Share::Denial)).count();
+        let answers = self.taken.iter().take(self.encoded).filter(|one| one.share == Some(Share::Answer)).count();
         self.shared.stream.publish(self.taken.drain(..self.encoded).map(|one| one.event));
         self.shared.queue.release(Share::Denial, denials);
-        self.shared.queue.release(Share::Answer, self.encoded.saturating_sub(denials));
+        self.shared.queue.release(Share::Answer, answers);
         self.encoded = 0;
         self.lines.clear();
+    }
+}
+
+/// What the checkpoint's line says of its signature. A line that could not be signed stays: its number is given.
+fn attest(event: &mut Event, signed: Result<String, String>) {
+    match signed {
+        Ok(jwt) => event.checkpoint = Some(jwt.into()),
+        Err(why) => {
+            tracing::error!(target: "audit", why, "a checkpoint can't be signed");
+            event.outcome = Outcome::Error;
+            event.message = format!("the checkpoint can't be signed: {why}").into();
+        }
     }
 }
 

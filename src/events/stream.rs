@@ -6,12 +6,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::archive::{Archive, Cursor};
 use super::config::EventsConfig;
 use super::event::{Event, MessageType, Outcome};
 use crate::domain::reason::Reason;
+
+/// Subscribers for whom files are read at the same time; others wait. Reading must not take the cores from decisions.
+const READERS: usize = 2;
 
 /// From where a subscriber wants to see events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +114,8 @@ struct Progress {
 pub(super) struct Stream {
     ring: RwLock<VecDeque<Arc<Event>>>,
     capacity: usize,
+    archive: Option<Archive>,
+    readers: Arc<Semaphore>,
     progress: watch::Sender<Progress>,
     batch: usize,
     heartbeat: Duration,
@@ -119,10 +126,12 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(config: &EventsConfig) -> Self {
+    pub(super) fn new(config: &EventsConfig, archive: Option<Archive>) -> Self {
         Self {
             ring: RwLock::default(),
             capacity: config.ring,
+            archive,
+            readers: Arc::new(Semaphore::new(READERS)),
             progress: watch::Sender::new(Progress::default()),
             batch: config.subscriber_buffer,
             heartbeat: config.heartbeat(),
@@ -163,10 +172,12 @@ impl Stream {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .map_err(|_| TooManySubscribers { limit })?;
         let mut ready = VecDeque::new();
+        // Nothing is missing before the earliest that is kept.
+        let is_begun = !matches!(since, Since::After { sequence: 0, .. });
         let next = match since {
             Since::Now => self.progress.borrow().latest.saturating_add(1),
             Since::After { stream_id, sequence } if stream_id.is_empty() || stream_id == own_stream_id => {
-                if sequence == 0 { self.earliest() } else { sequence.saturating_add(1) }
+                sequence.saturating_add(1)
             }
             Since::After { .. } => {
                 let earliest = self.earliest();
@@ -178,7 +189,9 @@ impl Stream {
         let progress = self.progress.subscribe();
         let quiet_since = Instant::now();
         let heartbeat = self.heartbeat;
-        Ok(Subscription { stream: Arc::clone(self), next, filter, ready, progress, quiet_since, heartbeat })
+        let stream = Arc::clone(self);
+        let past = Past::NotRead(Cursor::default());
+        Ok(Subscription { stream, next, is_begun, filter, ready, past, progress, quiet_since, heartbeat })
     }
 
     /// The first event that is kept, or the one that will be the first.
@@ -217,11 +230,21 @@ pub struct Subscription {
     stream: Arc<Stream>,
     /// The number that comes next: everything below it was shown, filtered out or reported missing.
     next: u64,
+    /// A gap before `next` is told.
+    is_begun: bool,
     filter: Filter,
     ready: VecDeque<Item>,
+    past: Past,
     progress: watch::Receiver<Progress>,
     quiet_since: Instant,
     heartbeat: Duration,
+}
+
+/// Reading of what memory has no more.
+enum Past {
+    NotRead(Cursor),
+    /// Kept here, so that a call that is dropped halfway loses nothing.
+    Reading(JoinHandle<(Cursor, Vec<Arc<Event>>)>),
 }
 
 impl Subscription {
@@ -233,7 +256,7 @@ impl Subscription {
                 return Some(item);
             }
             let progress = *self.progress.borrow_and_update();
-            let has_more = self.next <= progress.latest && self.advance();
+            let has_more = self.next <= progress.latest && self.advance().await;
             if !self.ready.is_empty() {
                 continue;
             }
@@ -254,21 +277,49 @@ impl Subscription {
         }
     }
 
-    /// Takes the next events from the ring; false if there are none.
-    fn advance(&mut self) -> bool {
-        let events = self.stream.read(self.next);
+    /// Takes the next events from the ring, or those that it has no more from the log; false if there are none.
+    async fn advance(&mut self) -> bool {
+        let mut events = self.forgotten().await;
+        if events.is_empty() {
+            events = self.stream.read(self.next);
+        }
         let found = !events.is_empty();
         for event in events {
             let sequence = event.sequence();
-            if sequence > self.next {
+            if sequence > self.next && self.is_begun {
                 self.ready.push_back(self.stream.gap(self.next, sequence.saturating_sub(1)));
             }
+            self.is_begun = true;
             self.next = sequence.saturating_add(1);
             if self.filter.passes(&event) {
                 self.ready.push_back(Item::Event(event));
             }
         }
         found
+    }
+
+    /// The next events, where memory has them no more and the log's files do. Read beside the runtime.
+    async fn forgotten(&mut self) -> Vec<Arc<Event>> {
+        let (next, earliest) = (self.next, self.stream.earliest());
+        let past = &mut self.past;
+        if let Past::NotRead(cursor) = past {
+            let Some(archive) = self.stream.archive.clone().filter(|_| next < earliest) else { return Vec::new() };
+            let mut cursor = std::mem::take(cursor);
+            let (readers, most) = (Arc::clone(&self.stream.readers), self.stream.batch);
+            *past = Past::Reading(tokio::spawn(async move {
+                // Nobody closes it; and if somebody did, reading would do no harm.
+                let _turn = readers.acquire().await;
+                let read = move || {
+                    let events = archive.read(&mut cursor, next, earliest.saturating_sub(1), most);
+                    (cursor, events)
+                };
+                tokio::task::spawn_blocking(read).await.unwrap_or_default()
+            }));
+        }
+        let Past::Reading(reading) = past else { return Vec::new() };
+        let (cursor, events) = reading.await.unwrap_or_default();
+        *past = Past::NotRead(cursor);
+        events
     }
 }
 

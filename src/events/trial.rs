@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{AuditConfig, Event, Events, EventsConfig, MessageType, Outcome, Place, Recorder, Share};
+use super::{AuditConfig, Event, Events, EventsConfig, MessageType, Outcome, Place, Recorder, Share, Sign};
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
 
@@ -19,10 +19,14 @@ pub(super) struct Trial {
 
 impl Trial {
     pub(super) fn new(audit: &AuditConfig, events: &EventsConfig) -> Self {
+        Self::signing(audit, events, None)
+    }
+
+    pub(super) fn signing(audit: &AuditConfig, events: &EventsConfig, sign: Option<Sign>) -> Self {
         let nanos = Arc::new(AtomicU64::new(START));
         let clock = Arc::clone(&nanos);
         let now = move || Timestamp::from_nanos(clock.load(Ordering::SeqCst));
-        let (shared, recorder) = Events::parts(audit, events, 1, now).unwrap();
+        let (shared, recorder) = Events::parts(audit, events, 1, now, sign).unwrap();
         Self { events: Events::joined(shared, None), recorder, nanos }
     }
 

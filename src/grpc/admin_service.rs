@@ -32,7 +32,12 @@ impl AdminService {
         Self { door, reload, examine }
     }
 
-    fn enter<T>(&self, request: &Request<T>) -> Result<Visit, Status> {
+    /// By which its callers come in.
+    pub(super) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    fn enter<T>(&self, request: &Request<T>) -> Result<Arc<Visit>, Status> {
         let visit = enter(&self.door, request)?;
         let may = self.door.engine().may_administer(visit.policy(), &visit.caller);
         may.map_err(|denial| status::refusal(&denial))?;
@@ -46,7 +51,8 @@ impl pb::admin_service_server::AdminService for AdminService {
         &self,
         request: Request<pb::GetPolicyRequest>,
     ) -> Result<Response<pb::GetPolicyResponse>, Status> {
-        let policy = self.enter(&request)?.beginning.in_force;
+        let visit = self.enter(&request)?;
+        let policy = &visit.beginning.in_force;
         Ok(Response::new(pb::GetPolicyResponse {
             policy_revision: policy.policy.id.revision,
             policy_digest: policy.policy.id.digest.to_string(),

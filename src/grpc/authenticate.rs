@@ -12,13 +12,28 @@ use crate::door::{Door, TurnedAway, Visit};
 use crate::transport::Peer;
 
 /// Lets a request in.
-pub(super) fn enter<T>(door: &Door, request: &Request<T>) -> Result<Visit, Status> {
-    let headers = request.metadata().as_ref();
-    let visit = door.enter(request.extensions().get::<Arc<Peer>>(), headers, timeout(headers));
-    visit.map_err(|turned_away| match turned_away {
+pub(super) fn enter<T>(door: &Door, request: &Request<T>) -> Result<Arc<Visit>, Status> {
+    visit(door, request).map_err(|turned_away| refusal(&turned_away))
+}
+
+/// The visit that began at the entrance; a new one where the request did not come by it, or where policy or revocations
+/// changed while its message came: a message that is held back is not judged by what held before.
+pub(super) fn visit<T>(door: &Door, request: &Request<T>) -> Result<Arc<Visit>, TurnedAway> {
+    match request.extensions().get::<Arc<Visit>>() {
+        Some(visit) if door.engine().is_current(&visit.beginning) => Ok(Arc::clone(visit)),
+        _ => {
+            let headers = request.metadata().as_ref();
+            door.enter(request.extensions().get::<Arc<Peer>>(), headers, timeout(headers)).map(Arc::new)
+        }
+    }
+}
+
+/// The status of a request that is not let in.
+pub(super) fn refusal(turned_away: &TurnedAway) -> Status {
+    match turned_away {
         TurnedAway::Overloaded => status::overloaded(),
-        TurnedAway::Nobody(nobody) => status::unidentified(&nobody),
-    })
+        TurnedAway::Nobody(nobody) => status::unidentified(nobody),
+    }
 }
 
 /// The caller's `grpc-timeout`; one that can't be read is as good as none.

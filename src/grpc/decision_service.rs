@@ -26,6 +26,11 @@ impl DecisionService {
         Self { door, shutdown }
     }
 
+    /// By which its callers come in.
+    pub(super) fn door(&self) -> &Door {
+        &self.door
+    }
+
     async fn decide(&self, visit: &Visit, request: &pb::AuthorizeRequest) -> Result<Decision, wire::Malformed> {
         let malformed = |_: &wire::Malformed| self.door.engine().tally().malformed(Verb::Authorize);
         let mut question = wire::authorize(request, visit.deadline).inspect_err(malformed)?;
@@ -35,8 +40,14 @@ impl DecisionService {
         Ok(self.door.engine().authorize_under(&visit.beginning, &visit.caller, &question).await)
     }
 
+    /// One of a batch: the batch has no answer until the last of them has one, so that what comes after the deadline is
+    /// denied in its place.
     async fn authorize_one(&self, visit: &Visit, request: &pb::AuthorizeRequest) -> pb::AuthorizeResponse {
-        match self.decide(visit, request).await {
+        let decided = match self.door.engine().in_time(visit.deadline) {
+            Ok(()) => self.decide(visit, request).await,
+            Err(late) => self.too_late(visit, request, late),
+        };
+        match decided {
             Ok(decided) => introduction::answer(&self.door, visit, request, decided),
             Err(malformed) => {
                 let engine = self.door.engine();
@@ -46,6 +57,33 @@ impl DecisionService {
         }
     }
 
+    fn too_late(
+        &self,
+        visit: &Visit,
+        request: &pb::AuthorizeRequest,
+        late: Denial,
+    ) -> Result<Decision, wire::Malformed> {
+        let engine = self.door.engine();
+        let question = wire::authorize(request, visit.deadline);
+        let question = question.inspect_err(|_| engine.tally().malformed(Verb::Authorize))?;
+        Ok(engine.refuse_under(&visit.beginning, &visit.caller, &question, late))
+    }
+
+    /// The same for a delegation.
+    async fn delegate_one_of_batch(
+        &self,
+        visit: &Visit,
+        request: &pb::DelegateRequest,
+    ) -> Result<pb::DelegateResponse, Refusal> {
+        let engine = self.door.engine();
+        let Err(late) = engine.in_time(visit.deadline) else { return self.delegate_one(visit, request).await };
+        let wished = wire::delegate(request, visit.deadline)
+            .inspect_err(|_| engine.tally().malformed(Verb::Delegate))
+            .map_err(Refusal::Malformed)?;
+        let refused = engine.refuse_delegation_under(&visit.beginning, &visit.caller, &wished, late);
+        wire::delegate_response(refused).map_err(Refusal::Denied)
+    }
+
     async fn delegate_one(
         &self,
         visit: &Visit,
@@ -53,7 +91,10 @@ impl DecisionService {
     ) -> Result<pb::DelegateResponse, Refusal> {
         let taken_apart = || {
             let mut wished = wire::delegate(request, visit.deadline)?;
-            wished.wish.on_behalf_of = evidence::of_user(&self.door, request)?;
+            if let Some(user) = evidence::of_user(&self.door, request)? {
+                wished.wish.on_behalf_of = Some(user.name.into());
+                wished.expires_by = Some(user.expires_at);
+            }
             Ok(wished)
         };
         let wished = taken_apart()
@@ -76,6 +117,9 @@ async fn give_way(index: usize) {
         tokio::task::yield_now().await;
     }
 }
+
+/// The codec counts before it decodes.
+const _: () = assert!(limits::BATCH_ITEMS == crate::api::codec::BATCH_ITEMS, "two bounds on a batch");
 
 fn within_batch(items: usize) -> Result<(), Status> {
     if items <= limits::BATCH_ITEMS {
@@ -140,7 +184,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         let mut results = Vec::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
             give_way(index).await;
-            let result = match self.delegate_one(&visit, request).await {
+            let result = match self.delegate_one_of_batch(&visit, request).await {
                 Ok(delegated) => Either::Delegated(delegated),
                 Err(Refusal::Denied(denial)) => Either::Refused(wire::refusal(&denial)),
                 Err(Refusal::Malformed(malformed)) => Either::Refused(wire::malformed_refusal(&malformed)),

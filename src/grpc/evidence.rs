@@ -1,6 +1,5 @@
 //! Credentials in messages: verified, and held against what the message says beside them.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::wire::Malformed;
@@ -53,8 +52,16 @@ pub(super) fn of_agent(
     Ok(Some(Ok(identity)))
 }
 
-/// The user behind a chain that begins here, as `jwt:<issuer>#<subject>`, if there is evidence of one.
-pub(super) fn of_user(door: &Door, request: &pb::DelegateRequest) -> Result<Option<Cow<'static, str>>, Malformed> {
+/// The user behind a chain that begins here.
+pub(super) struct User {
+    /// `jwt:<issuer>#<subject>`.
+    pub(super) name: String,
+    /// When its evidence expires, in seconds: what is minted lives no longer.
+    pub(super) expires_at: u64,
+}
+
+/// The user behind a chain that begins here, if there is evidence of one.
+pub(super) fn of_user(door: &Door, request: &pb::DelegateRequest) -> Result<Option<User>, Malformed> {
     use pb::user_credential::Evidence;
     const FIELD: &str = "obo_credential";
     let Some(pb::UserCredential { evidence }) = &request.obo_credential else { return Ok(None) };
@@ -67,11 +74,15 @@ pub(super) fn of_user(door: &Door, request: &pb::DelegateRequest) -> Result<Opti
     let now = door.engine().clock().now();
     let verified = door.identity().sources().issuers.verify(token, now);
     let jwt = verified.inspect_err(|why| refused(why)).map_err(|_| not_good(FIELD))?;
-    let user = format!("jwt:{}#{}", jwt.issuer, jwt.subject);
-    if !is_free_text(&user) {
+    if jwt.actor.is_some() || jwt.may_act.is_some() {
+        // Who acts, and who may, is for the exchange to compare; here it would be forgotten.
+        return Err(Malformed::new(FIELD, "it has act or may_act: exchange it at /oauth2/token, which keeps them"));
+    }
+    let name = format!("jwt:{}#{}", jwt.issuer, jwt.subject);
+    if !is_free_text(&name) {
         return Err(Malformed::new(FIELD, "its issuer and subject are too long, or have control characters"));
     }
-    Ok(Some(Cow::Owned(user)))
+    Ok(Some(User { name, expires_at: jwt.expires_at }))
 }
 
 /// Whom the evidence is of, where the caller may be told.

@@ -6,15 +6,13 @@
 mod answer;
 mod request;
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
-use super::authenticate::timeout;
+use super::authenticate::visit;
 use crate::api::envoy::service::auth::v3 as pb;
 use crate::api::envoy::service::auth::v3::authorization_server::Authorization;
+use crate::door::TurnedAway;
 use crate::proxied::Gatekeeper;
-use crate::transport::Peer;
 
 /// Answers Envoy.
 pub struct ExtAuthz(Gatekeeper);
@@ -30,11 +28,12 @@ impl ExtAuthz {
 #[tonic::async_trait]
 impl Authorization for ExtAuthz {
     async fn check(&self, request: Request<pb::CheckRequest>) -> Result<Response<pb::CheckResponse>, Status> {
-        let credentials = request.metadata().as_ref();
-        let peer = request.extensions().get::<Arc<Peer>>();
+        if let Some(turned_away) = request.extensions().get::<TurnedAway>() {
+            return Ok(Response::new(self.0.turned_away(turned_away).into()));
+        }
         // Envoy tells the certificate in a field of its own, which no client writes.
         let held = |_: Option<&str>| request::held(request.get_ref());
-        let verdict = self.0.check(peer, credentials, timeout(credentials), held).await;
+        let verdict = self.0.check(|door| visit(door, &request), held).await;
         Ok(Response::new(verdict.into()))
     }
 }

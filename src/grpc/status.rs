@@ -71,6 +71,12 @@ pub(super) fn overloaded() -> Status {
     Status::resource_exhausted("too many requests at once: come back in a moment")
 }
 
+/// The message or the answer took longer than its caller waits.
+#[must_use]
+pub(super) fn too_late() -> Status {
+    Status::deadline_exceeded("the request was not there, or not answered, in time")
+}
+
 fn with_reason(mut status: Status, reason: Reason) -> Status {
     status.metadata_mut().insert(REASON_METADATA, MetadataValue::from_static(reason.as_str()));
     status

@@ -7,9 +7,7 @@ mod facts;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use prost::Message as _;
-use prost_types::value::Kind;
-use prost_types::{Duration, Struct, Value};
+use prost_types::{Duration, Struct};
 
 pub(super) use answer::{
     authorize_response, delegate_response, identity_response, introspect_response, malformed_refusal,
@@ -22,7 +20,7 @@ use crate::api as pb;
 use crate::domain::agent::AgentName;
 use crate::domain::capability::Capability;
 use crate::domain::chain::Wish;
-use crate::domain::facts::{Facts, Given};
+use crate::domain::facts::{Facts, Given, within_bounds};
 use crate::domain::limits;
 use crate::domain::resource::{InvalidResource, Pattern};
 use crate::domain::time::Timestamp;
@@ -133,7 +131,7 @@ pub(super) fn delegate(request: &pb::DelegateRequest, deadline: Timestamp) -> Re
         on_behalf_of: None,
     };
     let request_id = text("request_id", request_id)?;
-    Ok(DelegateRequest { wish, parent: present(parent_token), request_id, deadline, exchange: None })
+    Ok(DelegateRequest { wish, parent: present(parent_token), request_id, deadline, expires_by: None, exchange: None })
 }
 
 /// What is to end, taken apart.
@@ -301,22 +299,7 @@ fn whole_seconds(ttl: &Duration) -> Result<u64, Malformed> {
 }
 
 fn check_context(context: Option<&Struct>) -> Result<(), Malformed> {
-    let Some(context) = context else { return Ok(()) };
-    if context.encoded_len() > limits::CONTEXT_BYTES {
-        return Err(Malformed::new("context", format!("at most {} bytes", limits::CONTEXT_BYTES)));
-    }
-    if context.fields.values().any(|value| is_deeper(value, limits::CONTEXT_DEPTH)) {
-        return Err(Malformed::new("context", format!("at most {} levels", limits::CONTEXT_DEPTH)));
-    }
-    Ok(())
-}
-
-/// Whether the value has more than `levels` levels. Protobuf's own limit of 100 bounds the recursion.
-fn is_deeper(value: &Value, levels: usize) -> bool {
-    let Some(below) = levels.checked_sub(1) else { return true };
-    match &value.kind {
-        Some(Kind::StructValue(object)) => object.fields.values().any(|value| is_deeper(value, below)),
-        Some(Kind::ListValue(list)) => list.values.iter().any(|value| is_deeper(value, below)),
-        Some(Kind::NullValue(_) | Kind::NumberValue(_) | Kind::StringValue(_) | Kind::BoolValue(_)) | None => false,
-    }
+    let members = context.into_iter().flat_map(|context| &context.fields);
+    within_bounds(members.map(|(name, value)| (name.as_str(), value)))
+        .map_err(|oversized| Malformed::new("context", oversized.to_string()))
 }

@@ -21,7 +21,7 @@ use axum::{Json, middleware};
 use serde_json::{Map, Value};
 
 use super::Pages;
-use super::authenticate::enter;
+use super::authenticate::{enter, is_somebody};
 use super::refusal::Refusal;
 use super::request_id::{self, RequestId};
 use crate::domain::limits;
@@ -59,12 +59,14 @@ struct Received {
     body: Map<String, Value>,
 }
 
-/// Who asks is settled first: the body of a caller that is nobody is not read.
+/// Who asks is settled first: the body of a caller that is nobody is not read. The request begins when its body is there:
+/// one that comes slowly takes no place from others, nor from its own time. Who asks holds at that moment.
 async fn receive(pages: &Pages, request: Request, most: usize) -> Result<Received, Refusal> {
     let (head, body) = request.into_parts();
-    let visit = enter(&pages.door, &head)?;
+    is_somebody(&pages.door, &head)?;
     let body = super::body::json_object(&head.headers, body, most, LEVELS).await;
     let body = body.inspect_err(|_| pages.door.engine().tally().malformed(Verb::Authorize))?;
+    let visit = enter(&pages.door, &head)?;
     let id = head.extensions.get::<RequestId>().cloned().unwrap_or_default();
     Ok(Received { visit, id, body })
 }

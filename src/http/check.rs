@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::Pages;
 use crate::domain::limits;
+use crate::door::Door;
 use crate::proxied::{Body, Headers, Held, OUR_HEADERS, Passed, Refused, Route, Verdict};
 use crate::transport::Peer;
 
@@ -32,7 +33,8 @@ pub(super) async fn check(
     let operator = operator(&uri);
     let held = |certificate: Option<&str>| held(&headers, uri.query().unwrap_or_default(), &operator, certificate);
     // Only the proxy's own certificate says who it is: credentials among the headers are its client's.
-    let verdict = pages.gatekeeper.check(peer, &HeaderMap::new(), limits::REQUEST_DEADLINE, held).await;
+    let enter = |door: &Door| door.enter(peer, &HeaderMap::new(), limits::REQUEST_DEADLINE).map(Arc::new);
+    let verdict = pages.gatekeeper.check(enter, held).await;
     match &verdict {
         Verdict::Passed(passed) => self::passed(passed),
         Verdict::Refused(refused) => self::refused(refused),

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::Pages;
+use crate::identity::shows_nothing;
 use crate::transport::Peer;
 
 /// The process runs.
@@ -46,8 +47,12 @@ pub(super) async fn ready(
 }
 
 fn sees_details(pages: &Pages, peer: Option<&Arc<Peer>>, headers: &HeaderMap) -> bool {
-    let policy = pages.door.engine().policy();
-    let now = pages.door.engine().clock().now();
-    let identified = pages.door.identity().identify_request(peer, headers, &policy.policy, now);
-    identified.is_ok_and(|identified| pages.door.engine().may_audit(&policy.policy, &identified.caller).is_ok())
+    // Probes are nobody, and no failure to count.
+    if shows_nothing(peer, headers) {
+        return false;
+    }
+    let engine = pages.door.engine();
+    let policy = engine.policy();
+    let identified = pages.door.identify(peer, headers, &policy, engine.clock().now());
+    identified.is_ok_and(|caller| engine.may_audit(&policy.policy, &caller).is_ok())
 }

@@ -57,6 +57,14 @@ impl Refusal {
         }
     }
 
+    /// The caller's rate is used up.
+    pub(super) fn rate_limited(denial: &Denial) -> Self {
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, denial.reason(), denial.message().clone());
+        // Whole seconds (RFC 9110 §10.2.3), rounded up.
+        let seconds = denial.wait().map_or(1, |wait| wait.as_secs().saturating_add(1));
+        Self { header: Some((RETRY_AFTER, HeaderValue::from(seconds))), ..refusal }
+    }
+
     /// Remit can't tell at the moment.
     pub(super) fn undecided(denial: &Denial) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, denial.reason(), denial.message().clone())

@@ -67,6 +67,13 @@ impl Identity {
     }
 }
 
+/// Whether a request brings nothing at all that could say who asks, good or bad.
+#[must_use]
+pub fn shows_nothing(peer: Option<&Arc<Peer>>, headers: &HeaderMap) -> bool {
+    let is_anonymous = peer.is_none_or(|peer| peer.standing() == Standing::Anonymous);
+    is_anonymous && told(headers).is_ok_and(|told| told.is_nothing())
+}
+
 type Connection<'p> = (&'p Arc<Peer>, Arc<Remembered>);
 
 /// What the connection knows of its client; none if it showed no certificate.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::jwt_type::JwtType;
 use super::signing::{LONGEST_LIFE, Published, Signer, SigningFiles, SigningKeyError, Unsigned};
@@ -23,7 +24,7 @@ pub struct Config {
     /// A PEM file with a private key, Ed25519 or P-256, in PKCS#8; closed to others. None by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<PathBuf>,
-    /// Who Remit is in what it signs, a URL or a name; also the audience of what is meant for Remit itself. Required
+    /// Who Remit is in what it signs, a URL; also the audience of what is meant for Remit itself. Required
     /// beside a signing key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
@@ -109,6 +110,17 @@ impl Forwarding {
         self.0.as_ref().map(|forwarder| forwarder.issuer.as_ref())
     }
 
+    /// A JWT of this type with these claims, and with who signs (`iss`) and when (`iat`). It has no end.
+    ///
+    /// # Errors
+    /// There is no key, or the JWT would be too long.
+    pub fn attest(&self, typ: JwtType, mut claims: Map<String, Value>, now: Timestamp) -> Result<String, Unsigned> {
+        let Forwarder { signer, issuer, .. } = self.0.as_ref().ok_or(Unsigned::NoKey)?;
+        claims.insert("iss".to_owned(), issuer.as_ref().into());
+        claims.insert("iat".to_owned(), now.seconds().into());
+        signer.sign(typ, &claims, now)
+    }
+
     /// The published keys; none without a signing key.
     #[must_use]
     pub fn published(&self, now: Timestamp) -> Option<Published> {
@@ -134,6 +146,15 @@ impl Forwarding {
     pub fn verify(&self, text: &str, now: Timestamp) -> Result<VerifiedIdentity, &'static str> {
         let issuer = self.issuer().ok_or("no signing key is configured")?;
         self.verify_for(issuer, text, now)
+    }
+
+    /// Whether it says no more than who somebody is by its own evidence: no chain, no user, no other's word for it.
+    ///
+    /// # Errors
+    /// What is wrong with it, or what more it says: for the log alone.
+    pub fn verify_own(&self, text: &str, now: Timestamp) -> Result<(), &'static str> {
+        let Forwarder { signer, .. } = self.0.as_ref().ok_or("no signing key is configured")?;
+        claims::check_own(&signer.open(JwtType::ForwardedIdentity, text, now)?)
     }
 
     /// The same for another receiver: an agent's name in policy.

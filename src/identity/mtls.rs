@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, KeyUsage};
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer as _, X509Certificate};
 
 use super::spiffe::is_workload_id;
@@ -50,6 +50,12 @@ impl Certificate {
         }
         if certificate.is_ca() {
             return Err(InvalidCertificate("is an authority's and not a workload's"));
+        }
+        let usage = certificate.key_usage().map_err(|_| InvalidCertificate("has unreadable extensions"))?;
+        // X.509-SVID §4.3: a leaf signs for itself and for no certificate or list.
+        let is_leafs = |usage: &KeyUsage| usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign();
+        if usage.is_some_and(|usage| !is_leafs(usage.value)) {
+            return Err(InvalidCertificate("has a key that is not for a workload's own signatures"));
         }
         let (mut uris, mut dns_names) = (Vec::new(), Vec::new());
         let names = certificate.subject_alternative_name().map_err(|_| InvalidCertificate("has unreadable names"))?;
@@ -139,4 +145,25 @@ fn plain(name: &str) -> Result<Arc<str>, InvalidCertificate> {
         return Err(InvalidCertificate("has a name with characters that no name has"));
     }
     Ok(name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, KeyUsagePurpose as Purpose};
+
+    use super::*;
+
+    #[test]
+    fn a_leaf_signs_for_itself_and_for_no_certificate_or_list() {
+        let read = |usages: &[Purpose]| {
+            let mut params = CertificateParams::new(vec!["agent.example".to_owned()]).unwrap();
+            params.key_usages = usages.to_vec();
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            Certificate::from_der(certificate.der()).is_ok()
+        };
+        assert!(read(&[]) && read(&[Purpose::DigitalSignature, Purpose::KeyEncipherment]));
+        assert!(!read(&[Purpose::KeyEncipherment]));
+        assert!(!read(&[Purpose::DigitalSignature, Purpose::KeyCertSign]));
+        assert!(!read(&[Purpose::DigitalSignature, Purpose::CrlSign]));
+    }
 }

@@ -5,6 +5,7 @@
 //! any more.
 
 mod compact;
+mod kept;
 mod key;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde_json::{Map, Value, json};
 
+pub use kept::{InvalidKeys, KeptKeys};
 pub use key::{SigningKeyError, ed25519_pem};
 
 use super::jwt_type::JwtType;
@@ -131,21 +133,8 @@ impl Signer {
     /// # Errors
     /// What is wrong with it: for the log alone.
     pub fn open(&self, typ: JwtType, text: &str, now: Timestamp) -> Result<Map<String, Value>, &'static str> {
-        let jwt = Compact::parse(text)?;
-        let header = jwt.header()?;
-        if header.typ != typ.as_str() {
-            return Err("the JWT is of another type");
-        }
         let keys = self.keys.load();
-        let mut published = keys.published(now, self.retirement());
-        let key = published.find(|key| key.id().as_ref() == header.key).ok_or("no published key has the JWT's kid")?;
-        if header.algorithm != key.algorithm() {
-            return Err("the JWT's alg is not the key's");
-        }
-        if !key.has_signed(jwt.message, jwt.signature) {
-            return Err("the JWT's signature is not of its key");
-        }
-        jwt.claims()
+        open(typ, text, keys.published(now, self.retirement()))
     }
 
     /// The keys under which JWTs are good.
@@ -168,6 +157,27 @@ impl Signer {
     fn retirement(&self) -> Duration {
         LONGEST_LIFE.saturating_add(self.files.cache).saturating_add(SKEW)
     }
+}
+
+/// What a JWT says that is of this type and that one of these keys signed.
+fn open<'k>(
+    typ: JwtType,
+    text: &str,
+    mut keys: impl Iterator<Item = &'k PublicKey>,
+) -> Result<Map<String, Value>, &'static str> {
+    let jwt = Compact::parse(text)?;
+    let header = jwt.header()?;
+    if header.typ != typ.as_str() {
+        return Err("the JWT is of another type");
+    }
+    let key = keys.find(|key| key.id().as_ref() == header.key).ok_or("no published key has the JWT's kid")?;
+    if header.algorithm != key.algorithm() {
+        return Err("the JWT's alg is not the key's");
+    }
+    if !key.has_signed(jwt.message, jwt.signature) {
+        return Err("the JWT's signature is not of its key");
+    }
+    jwt.claims()
 }
 
 impl SigningFiles {

@@ -85,6 +85,12 @@ impl Template {
         AgentName::parse(part).ok()
     }
 
+    /// What stands before and after the agent's name.
+    #[must_use]
+    pub fn around(&self) -> (&str, &str) {
+        (&self.before, &self.after)
+    }
+
     /// The name of this agent; none if it can't stand in such a name.
     #[must_use]
     pub fn name_of(&self, agent: &AgentName) -> Option<String> {

@@ -5,9 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
-use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::headers::unclear;
@@ -24,7 +22,6 @@ use crate::engine::{Action, AgentCall, AuthorizeRequest, Decision, Verb};
 use crate::identity::Unidentified;
 use crate::identity::forwarded::Introduction;
 use crate::identity::signing::Unsigned;
-use crate::transport::Peer;
 
 /// Answers proxies.
 #[derive(Clone)]
@@ -54,18 +51,16 @@ impl Gatekeeper {
         &self.door
     }
 
-    /// The verdict on a request that the proxy on the other end of this connection holds. `credentials`: the proxy's
-    /// own headers, never the held request's. `held` reads the request, once it is known that the proxy may ask; it gets
-    /// the header in which this proxy tells its client's certificate, if it has one. Whatever happens, it is a verdict: a
-    /// proxy may take an error for leave to let the request pass.
+    /// The verdict on a request that a proxy holds. `enter`: how the proxy comes in, by its own connection and headers,
+    /// never the held request's. `held` reads the request, once it is known that the proxy may ask; it gets the header in
+    /// which this proxy tells its client's certificate, if it has one. Whatever happens, it is a verdict: a proxy may take
+    /// an error for leave to let the request pass.
     pub async fn check<'a>(
         &self,
-        peer: Option<&Arc<Peer>>,
-        credentials: &HeaderMap,
-        patience: Duration,
-        held: impl FnOnce(Option<&str>) -> Result<Held<'a>, &'static str> + Send,
+        enter: impl FnOnce(&Door) -> Result<Arc<Visit>, TurnedAway>,
+        held: impl FnOnce(Option<&str>) -> Result<Held<'a>, &'static str>,
     ) -> Verdict {
-        let mut judging = pin!(self.enter(peer, credentials, patience, held));
+        let mut judging = pin!(self.enter(enter, held));
         let judged = poll_fn(|context| {
             // What is left half done is not looked at again.
             match catch_unwind(AssertUnwindSafe(|| judging.as_mut().poll(context))) {
@@ -87,12 +82,10 @@ impl Gatekeeper {
 
     async fn enter<'a>(
         &self,
-        peer: Option<&Arc<Peer>>,
-        credentials: &HeaderMap,
-        patience: Duration,
-        held: impl FnOnce(Option<&str>) -> Result<Held<'a>, &'static str> + Send,
+        enter: impl FnOnce(&Door) -> Result<Arc<Visit>, TurnedAway>,
+        held: impl FnOnce(Option<&str>) -> Result<Held<'a>, &'static str>,
     ) -> Verdict {
-        match self.door.enter(peer, credentials, patience) {
+        match enter(&self.door) {
             Ok(visit) => match may_ask(&visit) {
                 Ok(()) => match held(self.rules.certificate_header_of(visit.caller.agent().as_str())) {
                     Ok(held) => self.judge(&visit, &held).await,
@@ -100,10 +93,18 @@ impl Gatekeeper {
                 },
                 Err(denial) => self.refused(&denial),
             },
-            Err(TurnedAway::Overloaded) => {
+            Err(turned_away) => self.turned_away(&turned_away),
+        }
+    }
+
+    /// A refusal of a request whose proxy was not let in.
+    #[must_use]
+    pub fn turned_away(&self, turned_away: &TurnedAway) -> Verdict {
+        match turned_away {
+            TurnedAway::Overloaded => {
                 self.refused(&Denial::new(Reason::RateLimited, "too many requests at once: come back in a moment"))
             }
-            Err(TurnedAway::Nobody(_)) => {
+            TurnedAway::Nobody(_) => {
                 let message = "the proxy has no verified identity that is an agent's: let it connect with its own client certificate";
                 self.refused(&Denial::new(Reason::CallerNotEnforcementPoint, message))
             }

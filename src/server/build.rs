@@ -15,10 +15,11 @@ use crate::domain::time::Timestamp;
 use crate::engine::chance::Chance;
 use crate::engine::clock::Clock;
 use crate::engine::{Engine, InForce, Parts, Tally};
-use crate::events::{Events, OnFailure};
+use crate::events::{Events, OnFailure, Sign};
 use crate::identity::api_key::ApiKeys;
 use crate::identity::forwarded::Forwarding;
 use crate::identity::jwt::{Clients, Issuers};
+use crate::identity::jwt_type::JwtType;
 use crate::identity::{Identity, Sources};
 use crate::keyring::KeyFiles;
 use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
@@ -54,7 +55,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     let http_tls = http_tls(config, &clock)?;
     let identity =
         Identity::new(config.identity.clone(), is_dev).map_err(|error| ServerError::new("[identity]", error))?;
-    let identity = identity.with_sources(sources(config, clock.now())?);
+    let identity = Arc::new(identity.with_sources(sources(config, clock.now())?));
 
     let file = PolicyFile::new(config.policy.file.clone(), config.policy.roles(), sha256_hex);
     let first =
@@ -68,7 +69,8 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
 
     let time = clock.clone();
     let process = u64::from_be_bytes(chance.bytes());
-    let events = Events::start(&config.audit, &config.events, process, move || time.now())
+    let sign = checkpoints(config, &identity);
+    let events = Events::start_signing(&config.audit, &config.events, process, move || time.now(), sign)
         .map_err(|error| ServerError::new("[audit]", error))?;
     let registry = Registry::new();
     let tally = Tally::new(&registry).map_err(|error| ServerError::new("the metrics can't be registered", error))?;
@@ -88,7 +90,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     };
     Ok(Built {
         engine: Arc::new(Engine::new(parts)),
-        identity: Arc::new(identity),
+        identity,
         registry,
         tls: Arc::new(tls),
         http_tls: http_tls.map(Arc::new),
@@ -99,6 +101,23 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
         policy_reloader,
         policy_watch: Mutex::new(Some(watch)),
     })
+}
+
+/// What signs the audit log's checkpoints: the key of forwarded identities, whichever it is at that moment.
+fn checkpoints(config: &Config, identity: &Arc<Identity>) -> Option<Sign> {
+    config.audit.file.as_ref()?;
+    if identity.sources().forwarding.signer().is_none() {
+        tracing::info!(
+            target: "audit",
+            "the audit log gets no signed checkpoints: no signing key is configured in [identity.forward]"
+        );
+        return None;
+    }
+    let identity = Arc::clone(identity);
+    Some(Box::new(move |checkpoint, now| {
+        let signed = identity.sources().forwarding.attest(JwtType::Checkpoint, checkpoint.claims(), now);
+        signed.map_err(|unsigned| unsigned.to_string())
+    }))
 }
 
 fn unusable_state(error: StateError) -> ServerError {
@@ -142,7 +161,7 @@ fn sources(config: &Config, now: Timestamp) -> Result<Sources, ServerError> {
 
 fn tls(config: &Config, is_dev: bool, clock: &Clock) -> Result<TlsStore, ServerError> {
     let mut files = config.tls.files(config.identity.takes_other_evidence());
-    if is_dev {
+    if is_dev && config.tls.client_auth.is_none() {
         // A caller may be a name and nothing else, so it need not have a certificate.
         files.client_auth = ClientAuth::Optional;
     }
@@ -152,7 +171,7 @@ fn tls(config: &Config, is_dev: bool, clock: &Clock) -> Result<TlsStore, ServerE
 }
 
 fn http_tls(config: &Config, clock: &Clock) -> Result<Option<TlsStore>, ServerError> {
-    let Some(files) = config.http.files() else { return Ok(None) };
+    let Some(files) = config.http.files(&config.tls) else { return Ok(None) };
     let time = clock.clone();
     let store = TlsStore::load(files, Protocol::Auto, Arc::new(move || time.now()));
     store.map(Some).map_err(|error| ServerError::new("[http]", error))

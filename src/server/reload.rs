@@ -90,7 +90,7 @@ async fn pass_on_freshness(engine: Arc<Engine>, status: Arc<Status>, drain: Canc
 /// Keys and certificates, read again when their content may have changed.
 struct Files {
     engine: Arc<Engine>,
-    stores: Vec<Arc<TlsStore>>,
+    stores: Vec<(&'static str, Arc<TlsStore>)>,
     keys: Arc<KeyFiles>,
     identity: Arc<Identity>,
     troubles: Troubles,
@@ -98,18 +98,18 @@ struct Files {
 
 impl Files {
     async fn read_again(&self) {
-        for store in &self.stores {
-            let store = Arc::clone(store);
+        for (listener, store) in &self.stores {
+            let (listener, store) = (*listener, Arc::clone(store));
             let reloaded = tokio::task::spawn_blocking(move || store.reload().map_err(|error| error.to_string())).await;
             match reloaded {
                 Ok(Ok(changed)) => {
-                    self.troubles.note("tls", None);
+                    self.troubles.note(listener, None);
                     if changed {
-                        tracing::info!(target: "reload", "new certificates are in force");
+                        tracing::info!(target: "reload", listener, "new certificates are in force");
                     }
                 }
-                Ok(Err(error)) => self.troubles.note("tls", Some(error)),
-                Err(stopped) => self.troubles.note("tls", Some(stopped.to_string())),
+                Ok(Err(error)) => self.troubles.note(listener, Some(error)),
+                Err(stopped) => self.troubles.note(listener, Some(stopped.to_string())),
             }
         }
         let keys = Arc::clone(&self.keys);

@@ -6,10 +6,10 @@ use std::thread::JoinHandle;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
 use super::ServerError;
 use crate::config::Config;
+use crate::grpc::Entrance;
 use crate::transport::{Gate, Security, listen, serve};
 
 /// The threads that answer gRPC.
@@ -34,7 +34,7 @@ impl Workers {
         config: &Config,
         cores: usize,
         security: &Security,
-        routes: &Routes,
+        routes: &Entrance,
         gate: &Arc<Gate>,
         drain: &CancellationToken,
     ) -> Result<(SocketAddr, Self), ServerError> {

@@ -202,6 +202,7 @@ impl<'c> Play<'c> {
             parent: step.from.as_deref().map(|name| self.names.text(name)).transpose()?,
             request_id: &step.request_id,
             deadline: self.deadline(step.deadline.as_deref())?,
+            expires_by: None,
             exchange: None,
         };
         let delegation = self.world.delegate(caller, &request);

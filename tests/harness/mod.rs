@@ -36,7 +36,7 @@ use remit::engine::chance::Chance;
 use remit::engine::clock::Clock;
 use remit::engine::{
     Action, AuthorizeRequest, Decision, DelegateRequest, Delegation, Engine, InForce, Introspection, NotReinstated,
-    Parts, Revocation, Revoked, Tally, TokenTarget,
+    Parts, Revocation, Revoked, SearchRequest, Searched, Tally, TokenTarget,
 };
 use remit::events::{AuditConfig, Events, EventsConfig};
 use remit::keyring::{Key, Keyring};
@@ -66,6 +66,9 @@ pub(crate) struct Setup {
     pub(crate) max_policy_age: Option<Duration>,
     /// Where events go.
     pub(crate) audit: AuditLog,
+    /// How long the engine takes from one look at the clock to the next. Unless it takes no time, the recorder has a
+    /// clock of its own, so that how often it looks changes nothing.
+    pub(crate) tick: Duration,
 }
 
 impl Setup {
@@ -77,6 +80,7 @@ impl Setup {
             capacity: Capacity { entries: 100_000, per_agent: 100_000 },
             max_policy_age: None,
             audit: AuditLog::file(),
+            tick: Duration::ZERO,
         }
     }
 }
@@ -98,13 +102,14 @@ impl World {
     /// # Panics
     /// The policy can't be compiled.
     pub(crate) fn of(setup: Setup) -> Self {
-        let Setup { policy, keys, capacity, max_policy_age, audit } = setup;
+        let Setup { policy, keys, capacity, max_policy_age, audit, tick } = setup;
         let clock = Clock::simulated(Timestamp::from_seconds(FENCE));
         let state = State::in_memory(capacity, clock.now());
         let settings = AuditConfig { file: audit.path(), ..AuditConfig::default() };
         let turns = Arc::new(AtomicU64::new(0));
         let ring = EventsConfig { ring: 1024, ..EventsConfig::default() };
         let events = Events::start(&settings, &ring, PROCESS, recorders_clock(&clock, &turns));
+        let clock = if tick.is_zero() { clock } else { Clock::ticking(clock.now(), tick) };
         let registry = Registry::new();
         clock.advance(Duration::from_secs(NOW - FENCE));
         let engine = Engine::new(Parts {
@@ -208,7 +213,14 @@ impl World {
 
     /// A wish for the root of a new chain.
     pub(crate) fn root<'a>(&self, wish: Wish<'a>) -> DelegateRequest<'a> {
-        DelegateRequest { wish, parent: None, request_id: "", deadline: self.now().after(PATIENCE), exchange: None }
+        DelegateRequest {
+            wish,
+            parent: None,
+            request_id: "",
+            deadline: self.now().after(PATIENCE),
+            expires_by: None,
+            exchange: None,
+        }
     }
 
     /// A wish for a child of this token.
@@ -219,6 +231,11 @@ impl World {
     /// Asks, and waits for the answer.
     pub(crate) fn authorize(&self, caller: &Caller, request: &AuthorizeRequest<'_>) -> Decision {
         self.runtime.block_on(self.engine.authorize(caller, request))
+    }
+
+    /// Searches, and waits for the answer.
+    pub(crate) fn search(&self, caller: &Caller, request: &SearchRequest<'_>) -> Searched {
+        self.runtime.block_on(self.engine.search(&self.engine.begin(), caller, request))
     }
 
     /// Asks for a token, and waits for the answer.

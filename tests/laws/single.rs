@@ -92,6 +92,7 @@ async fn delegate(
         parent,
         request_id: "",
         deadline: world.clock.now().after(Duration::from_secs(1)),
+        expires_by: None,
         exchange: None,
     };
     world.engine.delegate(&caller(from), &request).await.outcome

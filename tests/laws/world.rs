@@ -99,6 +99,7 @@ impl World {
             parent,
             request_id: "",
             deadline: self.deadline(wish.late),
+            expires_by: None,
             exchange: None,
         };
         self.engine.delegate(&caller(&wish.caller), &request).await

@@ -363,16 +363,18 @@ def test_a_forwarded_identity_is_exact(strict, what):
 
 def test_as_a_callers_evidence_it_has_to_be_meant_for_remit(strict):
     token = deployer_token(strict).token
-    with by(strict, ("x-remit-identity", sign(strict, aud=ISSUER))) as deployer:
+    alone = {"aud": ISSUER, "act": None}
+    with by(strict, ("x-remit-identity", sign(strict, **alone))) as deployer:
         answer = deployer.authorize("kubectl_get", "prod/web", token)
     assert reason(answer) == "ALLOWED" and identity_method(answer.agent) == "FORWARDED"
-    for told in (sign(strict), sign(strict, aud=DEPLOYER), "nonsense"):
+    of_more = ({"aud": ISSUER}, alone | {"obo": "jwt:https://idp#ada"}, alone | {"method": "ENFORCEMENT_POINT"})
+    for told in (sign(strict), sign(strict, aud=DEPLOYER), "nonsense", *(sign(strict, **more) for more in of_more)):
         with by(strict, ("x-remit-identity", told)) as nobody, fails_with(UNAUTHENTICATED):
             nobody.authorize("kubectl_get", "prod/web", token)
 
 
 def test_a_forwarded_identity_holds_no_role(strict):
-    told = sign(strict, aud=ISSUER, agent="svc-demo", sub=spiffe_id("svc-demo"))
+    told = sign(strict, aud=ISSUER, act=None, agent="svc-demo", sub=spiffe_id("svc-demo"))
     with by(strict, ("x-remit-identity", told)) as gate:
         answer = gate.authorize("kubectl_get", "prod/web", agent=DEPLOYER)
     assert reason(answer) == "CALLER_NOT_ENFORCEMENT_POINT"

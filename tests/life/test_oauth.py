@@ -15,7 +15,8 @@ import urllib.request
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
-from remit_client import reason
+from remit.v1 import decision_service_pb2 as pb
+from remit_client import malformed, reason
 from seed_policy import COORDINATOR, DEPLOYER, VALIDATOR
 from waiting import wait_until
 
@@ -74,7 +75,7 @@ class Idp(Signer):
     def jwt(self, subject, agent=None, **more):
         now = int(time.time())
         claims = {"iss": self.issuer, "sub": subject, "aud": "remit", "iat": now - 1, "exp": now + 120}
-        return self.sign(**claims, **({"agent": agent} if agent else {}), **more)
+        return self.sign(**claims | ({"agent": agent} if agent else {}) | more)
 
 
 class Face:
@@ -267,6 +268,27 @@ def test_an_offline_jwt_is_verified_with_the_published_keys_and_never_taken_back
     assert (claims["sub"], claims["aud"]) == (f"jwt:{idp.issuer}#alice", "https://shop.example")
     assert face.exchange(token, TYPE + "jwt", actor, coordinator)[2]["error"] == "invalid_request"
     assert face.ask("/oauth2/revoke", {"token": token}, agent=DEPLOYER)[2]["error"] == "unsupported_token_type"
+
+
+def test_the_same_jwt_launders_nothing_over_grpc(oauth, idp):
+    """What the exchange compares and keeps is refused where nobody would."""
+    world, face, _, _ = oauth
+    coordinator = world[COORDINATOR]
+    wish = (DEPLOYER, ["kubectl_get"], ["prod/*"])
+    for more in ({"may_act": {"sub": "somebody-else"}}, {"act": {"sub": "mallory"}}):
+        with malformed("obo_credential"):
+            user = pb.UserCredential(bearer=idp.jwt("alice", **more))
+            coordinator.delegate(*wish, obo_credential=user)
+    brief = idp.jwt("alice", exp=int(time.time()) + 30)
+    minted = coordinator.delegate(*wish, obo_credential=pb.UserCredential(bearer=brief))
+    assert minted.expires_at.seconds <= time.time() + 30, "no longer than the user's evidence"
+    seen = world["ops-admin"].introspect(token=minted.token)
+    assert seen.on_behalf_of == f"jwt:{idp.issuer}#alice"
+
+    acted = idp.jwt("d", DEPLOYER, act={"sub": "mallory"})
+    ask = {"agent": DEPLOYER, "agent_credential": pb.AgentCredential(bearer=acted)}
+    with malformed("agent_credential"):
+        world["svc-demo"].authorize("kubectl_get", "prod/web", **ask)
 
 
 def test_no_token_stands_in_the_log(oauth, idp):

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use proptest::prelude::*;
 use remit::domain::chain::Wish;
+use remit::domain::reason::Reason;
 use remit::domain::resource::Pattern;
+use remit::events::{Filter, Item, MessageType, Since};
 use serde_json::json;
 
 use crate::face::{ACCESS_TOKEN, CAPABILITY, Face, ID_TOKEN, JWT};
@@ -300,4 +302,36 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[test]
+fn an_exchange_that_is_refused_stands_in_the_audit_log() {
+    let face = Face::new(false);
+    let mut watch = face.engine.events().subscribe(Since::Now, Filter::default()).unwrap();
+    let alice = face.jwt("alice", None, &json!({"may_act": {"sub": "tool"}}));
+    let canary = format!("{}canary", face.workers_token(1));
+    for _ in 0..20 {
+        let not_a_jwt = face.exchange("clerk", &[("subject_token", &canary), ("subject_token_type", JWT)]);
+        assert_eq!(not_a_jwt.error().0, "invalid_request");
+        let not_named = face.exchange("gateway", &[("subject_token", &alice), ("subject_token_type", JWT)]);
+        assert_eq!(not_named.error().1, "DELEGATION_NOT_ALLOWED");
+        let fields = [("subject_token", canary.as_str()), ("subject_token_type", CAPABILITY), ("scope", "get get")];
+        assert_eq!(face.exchange("worker", &fields).error().0, "invalid_scope");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut told = Vec::new();
+    while told.len() < 4 {
+        let Some(Item::Event(event)) = runtime.block_on(watch.next()) else { continue };
+        assert_eq!(event.message_type, MessageType::Delegate);
+        assert!(!format!("{event:?}").contains("canary"), "{event:?}");
+        told.push((event.caller.to_string(), event.from_agent.to_string(), event.reason, event.chain.len()));
+    }
+    let refused = |who: &str, reason| (who.to_owned(), who.to_owned(), reason, 1);
+    assert_eq!(told[0].2, Reason::Allowed, "the token that is shown");
+    let wanted = [
+        refused("clerk", Reason::RequestMalformed),
+        refused("gateway", Reason::DelegationNotAllowed),
+        refused("worker", Reason::RequestMalformed),
+    ];
+    assert_eq!(told[1..], wanted, "one each, and not twenty");
 }

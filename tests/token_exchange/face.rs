@@ -106,7 +106,17 @@ impl Answer {
 
 impl Face {
     pub(crate) fn new(offline_jwt: bool) -> Self {
-        let world = World::of(Setup { audit: AuditLog::none(), ..Setup::policy(POLICY) });
+        Self::under(POLICY, offline_jwt)
+    }
+
+    /// With offline JWTs, and these members in the policy beside.
+    pub(crate) fn with_policy(members: &str) -> Self {
+        let (open, rest) = POLICY.split_at(1);
+        Self::under(&format!("{open}{members},{rest}"), true)
+    }
+
+    fn under(policy: &str, offline_jwt: bool) -> Self {
+        let world = World::of(Setup { audit: AuditLog::none(), ..Setup::policy(policy) });
         let now = world.now();
         let engine = Arc::new(world.engine);
         let folder = tempfile::tempdir().unwrap();
@@ -188,7 +198,7 @@ impl Face {
         let now = self.engine.clock().now();
         let caller = Caller::new(Arc::new(self.by_certificate(agent)), true);
         let deadline = now.after(PATIENCE);
-        let request = DelegateRequest { wish, parent, request_id: "", deadline, exchange: None };
+        let request = DelegateRequest { wish, parent, request_id: "", deadline, expires_by: None, exchange: None };
         self.runtime.block_on(self.engine.delegate(&caller, &request))
     }
 

@@ -74,6 +74,42 @@ fn an_offline_jwt_is_for_one_place_and_one_use() {
 }
 
 #[test]
+fn an_offline_jwt_is_for_nothing_that_conditions_are_about() {
+    let grant = |when: &str| {
+        format!(r#""grants": [{{"agent": "gateway", "capabilities": ["get", "put"], "resources": ["*"]{when}}}]"#)
+    };
+    for (members, place) in [
+        (r#""conditions": [{"require": "true"}]"#.to_owned(), Some("conditions[0].require")),
+        (
+            r#""conditions": [{"capabilities": ["put"], "require": "true"}, {"resources": ["prod/web"], "require": "1 == 1"}]"#
+                .to_owned(),
+            Some("conditions[1].require"),
+        ),
+        (r#""conditions": [{"capabilities": ["put"], "require": "false"}]"#.to_owned(), None),
+        (r#""conditions": [{"capabilities": ["get"], "resources": ["dev/*"], "require": "false"}]"#.to_owned(), None),
+        (grant(r#", "when": "context.approved""#), Some("grants[0].when")),
+        (grant(""), None),
+    ] {
+        let face = Face::with_policy(&members);
+        let (parent, actor) = (face.workers_token(3), face.agent_jwt("tool"));
+        let answer = offline(&face, &parent, &actor, &[("audience", "shop")]);
+        let left = &face.introspect("worker", &parent)["remaining_uses"];
+        if let Some(place) = place {
+            assert_eq!(answer.error(), ("unauthorized_client", "CONDITION_NOT_MET"), "{members}");
+            assert!(answer.body["error_description"].as_str().unwrap().contains(place), "{}", answer.body);
+            assert_eq!(left, 3, "nothing was spent");
+            // A token is asked for at each use, and can be had.
+            let fields = [("subject_token", parent.as_str()), ("subject_token_type", CAPABILITY)];
+            let actor = [("actor_token", actor.as_str()), ("actor_token_type", JWT)];
+            face.exchange("worker", &[fields, actor].concat()).token();
+        } else {
+            answer.token();
+            assert_eq!(left, 2, "{members}");
+        }
+    }
+}
+
+#[test]
 fn remit_takes_no_offline_jwt_back() {
     let face = Face::new(true);
     let (parent, actor) = (face.workers_token(3), face.agent_jwt("tool"));

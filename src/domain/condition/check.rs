@@ -63,7 +63,7 @@ pub(super) fn check(root: &mut Expression) -> Result<Checked, Problem> {
 struct Found {
     shape: Shape,
     cost: Cost,
-    /// A string that stands in the text: comparing with it costs no more than its length.
+    /// A string that stands in the text, or a list of such: comparing with it costs no more than its length.
     is_text: bool,
 }
 
@@ -186,10 +186,7 @@ impl Checker {
             }
             _ => return Err(Problem::new(id, "this operator is not available in conditions")),
         };
-        let is_equality = matches!(call.func_name.as_str(), op::EQUALS | op::NOT_EQUALS | op::IN);
-        let spared = is_equality && operands.iter().any(|operand| operand.is_text || operand.shape.is_small());
-        let logical = matches!(call.func_name.as_str(), op::LOGICAL_AND | op::LOGICAL_OR | op::CONDITIONAL);
-        let is_bulky = !logical && !spared && operands.iter().any(|operand| operand.is_bulky());
+        let is_bulky = looks_at_all(&call.func_name, &operands);
         Ok(found(shape, if is_bulky { cost.and(Cost::BULK) } else { cost }))
     }
 
@@ -269,6 +266,19 @@ fn wanted(id: u64, part: Found, what: &str) -> Result<()> {
 fn is_name(function: &str) -> bool {
     function.starts_with(|first: char| first.is_ascii_alphabetic())
         || (function.starts_with('_') && !function.ends_with('_') && !function.ends_with(']'))
+}
+
+/// Whether the call may look at all that the request says.
+fn looks_at_all(function: &str, operands: &[Found]) -> bool {
+    let is_spared = match (function, operands) {
+        (op::LOGICAL_AND | op::LOGICAL_OR | op::CONDITIONAL, _) => true,
+        // Two values are compared no further than the smaller one goes.
+        (op::EQUALS | op::NOT_EQUALS, _) => operands.iter().any(|operand| !operand.is_bulky()),
+        // A list is gone through, however little is looked for in it. A map looks a key up.
+        (op::IN, [sought, place]) => place.is_text || (place.shape == Shape::Map && !sought.is_bulky()),
+        _ => false,
+    };
+    !is_spared && operands.iter().any(|operand| operand.is_bulky())
 }
 
 fn unary(id: u64, operator: &str, operand: Found) -> Result<Shape> {

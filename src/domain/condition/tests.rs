@@ -274,6 +274,78 @@ fn no_context_makes_a_condition_cost_more_than_its_steps() {
     assert_eq!(Scene::of(numbers).holds("context.l.all(x, context.m.all(y, x == y)) || true"), Err(Unmet::TooCostly));
 }
 
+/// The steps of one evaluation, those for making its variables apart.
+fn steps_beside_making(scene: &Scene, text: &str) -> u64 {
+    let (holds, steps) = scene.evaluate(text);
+    assert_ne!(holds, Err(Unmet::TooCostly), "{text}");
+    let (_, making) = scene.evaluate("has(context.nothing)");
+    steps.saturating_sub(making)
+}
+
+#[test]
+fn what_goes_through_a_value_is_charged_for_its_size() {
+    let items = 4000;
+    let scene = Scene::of(json!({"items": vec![0; items], "text": "x".repeat(items * 16), "key": "k"}));
+    // The first that `in` and `==` are asked for is small, and what they go through isn't.
+    for text in [
+        "'a' in context.items",
+        "!('a' in context.items)",
+        "1 in context.items",
+        "null in context.items",
+        "true in context['items']",
+        "now in context.items",
+        "['a'] in context.items",
+        "{} in context.items",
+        "'a' in (true ? context.items : context.items)",
+        "'a' in [context.items, context.items]",
+        "'a' in context.items + ['b']",
+        "context.key in context.items",
+        "context.key in context",
+        "context.items == context.items",
+        "context.items != [context.key]",
+        "context.items + [1] == ['b']",
+        "('a' + context.text) == 'b'",
+        "size(context.items) == 1",
+        "context.text.size() == 1",
+        "context.text.contains('y')",
+        "'y'.contains(context.text)",
+        "context.text.startsWith('y')",
+        "context.text.endsWith('y')",
+        "context.text < 'a'",
+        "[context.items] == []",
+        "{'a': context.items} == {}",
+    ] {
+        let steps = steps_beside_making(&scene, text);
+        assert!(steps >= u64::try_from(items).unwrap(), "{text}: {steps}");
+    }
+    for text in [
+        "context.items == 'a'",
+        "context.items != 1",
+        "context.text == 'a'",
+        "context.items == ['a', 'b']",
+        "context.items in ['a', 'b']",
+        "'items' in context",
+        "!('a' in context)",
+        "'a' in subject.properties",
+        "has(context.items)",
+    ] {
+        let steps = steps_beside_making(&scene, text);
+        assert!(steps < 20, "{text}: {steps}");
+    }
+}
+
+#[test]
+fn a_list_gone_through_in_each_round_takes_its_length_each_time() {
+    for sought in ["'a'", "1", "null", "['a']", "context.key"] {
+        let text = format!("context.items.all(i, !({sought} in context.items))");
+        let asked = |items: usize| Scene::of(json!({"items": vec![0; items], "key": "k"})).evaluate(&text);
+        let (holds, steps) = asked(100);
+        assert!(holds.is_ok() && steps >= 100 * 100, "{text}: {steps}");
+        assert_eq!(asked(1000).0, Err(Unmet::TooCostly), "{text}");
+        assert_eq!(asked(4000).0, Err(Unmet::TooCostly), "{text}");
+    }
+}
+
 #[test]
 fn what_conditions_mostly_ask_costs_a_small_part_of_the_steps() {
     let scene = Scene::of(json!({"amount": 5, "tags": ["a", "b"], "note": "n".repeat(1000)}));

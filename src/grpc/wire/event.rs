@@ -96,6 +96,7 @@ pub(in crate::grpc) fn decision_event(event: &Event, stream_id: &str) -> pb::Wat
         dry_run: event.dry_run,
         repeated: event.repeated(),
         prev_hash: event.links().map(|links| links.previous.to_string()).unwrap_or_default(),
+        checkpoint: event.checkpoint().unwrap_or_default().to_owned(),
         hash: event.links().map(|links| links.own.to_string()).unwrap_or_default(),
     })))
 }

@@ -4,12 +4,25 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 use serde_json::{Map, Number};
 
-use crate::domain::facts::Facts;
+use crate::domain::facts::{Fact, Facts, Part};
 
 /// A message's facts are turned into JSON only where a condition looks at them.
 impl Facts for Struct {
     fn to_map(&self) -> Map<String, serde_json::Value> {
         self.fields.iter().map(|(name, value)| (name.clone(), json(value))).collect()
+    }
+}
+
+impl Fact for Value {
+    fn part(&self) -> Part<'_, Self> {
+        match &self.kind {
+            None | Some(Kind::NullValue(_) | Kind::NumberValue(_) | Kind::BoolValue(_)) => Part::Plain,
+            Some(Kind::StringValue(text)) => Part::Text(text),
+            Some(Kind::ListValue(list)) => Part::List(&list.values),
+            Some(Kind::StructValue(object)) => {
+                Part::Members(Box::new(object.fields.iter().map(|(name, value)| (name.as_str(), value))))
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::question::{Malformed, Question, Stated, object};
 use super::{Received, answer, decide, said};
 use crate::domain::limits;
-use crate::engine::Verb;
+use crate::engine::{Decision, Verb};
 use crate::http::Pages;
 use crate::http::refusal::Refusal;
 
@@ -66,7 +66,7 @@ async fn evaluate_one(pages: &Pages, received: &Received, item: &Value) -> (bool
     let stated = object("evaluation", item).map(|item| Stated::in_batch(item, &received.body));
     match stated.and_then(|stated| Question::parse(&stated)) {
         Ok(question) => {
-            let decision = decide(pages, received, &question).await;
+            let decision = decide_in_batch(pages, received, &question).await;
             (decision.outcome.is_ok(), answer::decision(&decision))
         }
         Err(malformed) => {
@@ -76,6 +76,17 @@ async fn evaluate_one(pages: &Pages, received: &Received, item: &Value) -> (bool
             (false, answer)
         }
     }
+}
+
+/// What comes after the deadline is denied in its place: the batch has no answer until the last of them has one.
+async fn decide_in_batch(pages: &Pages, received: &Received, question: &Question<'_>) -> Decision {
+    let Received { visit, id, body: _ } = received;
+    let engine = pages.door.engine();
+    if let Err(late) = engine.in_time(visit.deadline) {
+        let request = question.asked(id.as_str(), visit.deadline);
+        return engine.refuse_under(&visit.beginning, &visit.caller, &request, late);
+    }
+    decide(pages, received, question).await
 }
 
 /// What concerns all of them.

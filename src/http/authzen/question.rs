@@ -1,15 +1,13 @@
 //! One evaluation, taken apart.
 
 use std::borrow::Cow;
-use std::io;
 
 use serde_json::{Map, Value};
 
 use crate::domain::agent::AgentName;
 use crate::domain::capability::Capability;
 use crate::domain::entities::Kind;
-use crate::domain::facts::{Facts, Given};
-use crate::domain::limits;
+use crate::domain::facts::{Facts, Given, Oversized, within_bounds};
 use crate::domain::time::Timestamp;
 use crate::engine::{Action, AuthorizeRequest};
 
@@ -151,7 +149,7 @@ impl<'a> Entity<'a> {
         let Some(value) = self.object.get("properties") else { return Ok(None) };
         let member = || format!("{}.properties", self.member);
         let Value::Object(properties) = value else { return Err(Malformed::new(member(), "it is no object")) };
-        within_bounds(properties.iter()).map_err(|why| Malformed::new(member(), why))?;
+        bounded(properties.iter()).map_err(|oversized| Malformed::new(member(), oversized.to_string()))?;
         Ok(Some(properties))
     }
 }
@@ -165,7 +163,7 @@ impl<'a> Context<'a> {
             Some(_) => return Err(Malformed::new("context.remit_token", "it is no string")),
         };
         let context = Self { object, token };
-        within_bounds(context.facts()).map_err(|why| Malformed::new("context", why))?;
+        bounded(context.facts()).map_err(|oversized| Malformed::new("context", oversized.to_string()))?;
         Ok(context)
     }
 
@@ -214,41 +212,8 @@ pub(super) fn object<'a>(member: &'static str, value: &'a Value) -> Result<&'a M
     }
 }
 
-/// Facts have the bounds that they have over gRPC.
-fn within_bounds<'a>(facts: impl Iterator<Item = (&'a String, &'a Value)>) -> Result<(), String> {
-    let mut room = Room(limits::CONTEXT_BYTES);
-    for (name, value) in facts {
-        let fits = serde_json::to_writer(&mut room, name).and_then(|()| serde_json::to_writer(&mut room, value));
-        fits.map_err(|_| format!("at most {} bytes", limits::CONTEXT_BYTES))?;
-        if is_deeper(value, limits::CONTEXT_DEPTH) {
-            return Err(format!("at most {} levels", limits::CONTEXT_DEPTH));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the value has more than `levels` levels. What was read has few, which bounds the recursion.
-fn is_deeper(value: &Value, levels: usize) -> bool {
-    let Some(below) = levels.checked_sub(1) else { return true };
-    match value {
-        Value::Object(object) => object.values().any(|value| is_deeper(value, below)),
-        Value::Array(list) => list.iter().any(|value| is_deeper(value, below)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
-}
-
-/// Counts bytes, up to what there is room for.
-struct Room(usize);
-
-impl io::Write for Room {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn bounded<'a>(facts: impl Iterator<Item = (&'a String, &'a Value)>) -> Result<(), Oversized> {
+    within_bounds(facts.map(|(name, value)| (name.as_str(), value)))
 }
 
 #[cfg(test)]

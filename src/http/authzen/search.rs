@@ -9,7 +9,9 @@ use super::question::{Malformed, Question, Stated};
 use super::{Received, receive, said};
 use crate::domain::entities::Kind;
 use crate::domain::limits;
-use crate::engine::{AuthorizeRequest, SearchRequest, Sought, Verb};
+use crate::domain::reason::{Denial, Reason};
+use crate::engine::{AuthorizeRequest, SearchRequest, Searched, Sought, Verb, is_undecided};
+use crate::events::DecisionId;
 use crate::http::Pages;
 use crate::http::refusal::Refusal;
 
@@ -97,13 +99,35 @@ async fn answer(pages: &Pages, received: &Received, parsed: Parsed<'_>) -> Resul
     // An agent that is looked for is not named.
     let asked = AuthorizeRequest { agent: asked.agent.filter(|name| !name.is_empty()), dry_run: true, ..asked };
     let request = SearchRequest { sought, question: asked, from: page.from, most: page.most };
-    let found = engine.search(&visit.beginning, &visit.caller, &request).await;
-    let found = found.map_err(|denial| Refusal::undecided(&denial))?;
+    let Searched { outcome, id } = engine.search(&visit.beginning, &visit.caller, &request).await;
+    let found = match outcome {
+        Ok(found) => found,
+        Err(denial) => return refused(&denial, id),
+    };
     let results = found.names.iter().filter_map(|name| result(sought, name)).collect::<Vec<_>>();
     Ok(said(json!({
         "page": { "next_token": page.token(found.next), "count": results.len() },
-        "context": { "decision_id": found.id.to_string() },
+        "context": { "decision_id": id.to_string() },
         "results": results,
+    })))
+}
+
+/// Who may not ask finds nothing, and is told why. That there is nothing is not said where nobody looked.
+fn refused(denial: &Denial, id: DecisionId) -> Result<Response, Refusal> {
+    if denial.reason() == Reason::RateLimited {
+        return Err(Refusal::rate_limited(denial));
+    }
+    if is_undecided(denial) {
+        return Err(Refusal::undecided(denial));
+    }
+    Ok(said(json!({
+        "page": { "next_token": "", "count": 0 },
+        "context": {
+            "reason": denial.reason().as_str(),
+            "message": denial.message(),
+            "decision_id": id.to_string(),
+        },
+        "results": [],
     })))
 }
 

@@ -1,7 +1,6 @@
 //! Who the client is (RFC 6749 §2.3): by certificate (RFC 8705), API key, a JWT of its own, or an assertion that it
 //! signed (RFC 7523), and by exactly one of them.
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
 use super::OAuth;
@@ -28,7 +27,6 @@ pub(super) fn enter(oauth: &OAuth, asked: &Asked) -> Result<Visit, Refusal> {
     } else {
         oauth.door.enter(peer.as_ref(), headers, limits::REQUEST_DEADLINE)?
     };
-    acts_for_itself(oauth, headers)?;
     match form.one("client_id") {
         Some(id) if id != visit.caller.agent().as_str() => {
             Err(Refusal::new(Error::InvalidClient, "client_id is not the agent that the client is"))
@@ -87,16 +85,4 @@ fn by_assertion(oauth: &OAuth, form: &Form) -> Result<Visit, Refusal> {
         })
     });
     visit.map_err(Refusal::from)
-}
-
-/// A client's own JWT with `act` is somebody who acts as the client; what it is given would not say so.
-fn acts_for_itself(oauth: &OAuth, headers: &HeaderMap) -> Result<(), Refusal> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
-    let Some((_, token)) = bearer else { return Ok(()) };
-    let now = oauth.door.engine().clock().now();
-    let jwt = oauth.door.identity().sources().issuers.verify(token.trim_start_matches(' '), now);
-    if jwt.is_ok_and(|jwt| jwt.actor.is_none()) {
-        return Ok(());
-    }
-    Err(Refusal::new(Error::InvalidClient, "the client's JWT has act: a client acts for itself"))
 }

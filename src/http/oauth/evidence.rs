@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::OAuth;
-use super::exchange::{Actor, Subject, SubjectJwt};
+use super::exchange::{Actor, Subject, SubjectJwt, acted_for};
 use super::form::Form;
 use super::refusal::{Error, Refusal};
 use super::token_type::{ACCESS_TOKEN, CAPABILITY, ID_TOKEN, IDENTITY, JWT};
@@ -32,7 +32,10 @@ pub(super) fn subject<'f>(
         CAPABILITY => Ok(Subject::Capability(token)),
         JWT | ACCESS_TOKEN => {
             let jwt = issuers.verify(token, now).map_err(|why| not_good("subject_token", why))?;
-            let agent = bearer(oauth, token, visit, now).map_err(|why| not_good("subject_token", why))?;
+            // With `act` it is no agent's own evidence: who acts for it is what counts.
+            let is_own = jwt.actor.is_none();
+            let agent = is_own.then(|| bearer(oauth, token, visit, now)).transpose();
+            let agent = agent.map_err(|why| not_good("subject_token", why))?.flatten();
             Ok(Subject::Jwt(said(&jwt, agent)))
         }
         ID_TOKEN => {
@@ -68,11 +71,14 @@ pub(super) fn actor(oauth: &OAuth, form: &Form, visit: &Visit, now: Timestamp) -
 fn by_jwt(oauth: &OAuth, token: &str, visit: &Visit, now: Timestamp) -> Result<Actor, Refusal> {
     let issuers = &oauth.door.identity().sources().issuers;
     let jwt = issuers.verify(token, now).map_err(|why| not_good("actor_token", why))?;
+    if jwt.actor.is_some() {
+        return Err(acted_for());
+    }
     let agent = bearer(oauth, token, visit, now).map_err(|why| not_good("actor_token", why))?;
     let agent =
         agent.ok_or_else(|| Refusal::new(Error::InvalidRequest, "actor_token is of nobody that is an agent"))?;
     let identity = Arc::clone(agent.identity());
-    Ok(Actor { identity, has_act: jwt.actor.is_some(), expires_at: jwt.expires_at })
+    Ok(Actor { identity, has_act: false, expires_at: jwt.expires_at })
 }
 
 /// What Remit signed for the client, who was asked by this agent, or for Remit itself.
@@ -109,6 +115,7 @@ fn said(jwt: &VerifiedJwt, agent: Option<Caller>) -> SubjectJwt {
         act: jwt.actor.clone(),
         may_act: jwt.may_act.clone(),
         expires_at: jwt.expires_at,
+        names_user: ![&jwt.agent, &jwt.client].into_iter().flatten().any(|name| **name == *jwt.subject),
     }
 }
 

@@ -6,12 +6,15 @@
 //! | subject | actor | delegates | to | on behalf of |
 //! |---|---|---|---|---|
 //! | a Remit token | any | the client, from that token: the engine refuses it where another is its holder | the actor | as the token says |
-//! | a JWT of the client's own | any | the client, starting a chain | the actor | nobody |
-//! | a JWT of another agent | the client | that agent, starting a chain | the client | nobody |
+//! | a JWT of the client's own | any | the client, starting a chain | the actor | the subject, where it is a user |
+//! | a JWT of another agent | the client | that agent, starting a chain | the client | the subject, where it is a user |
 //! | a JWT of another agent | somebody else | refused: the client is no party to it | | |
 //! | a JWT of nobody that is an agent | any | the client, starting a chain | the actor | the subject |
 //! | an ID token that was issued to the client | any | the client, starting a chain | the actor | the subject |
 //! | a JWT with `act` | any | the client, if it is the current actor; else refused | the actor | the subject |
+//!
+//! The subject of an agent's JWT is a user where it is neither the agent nor the client (`client_id`, `azp`) that the JWT
+//! names.
 //!
 //! An agent that would delegate to itself is refused by the engine (`DELEGATION_CYCLE`): where the client delegates,
 //! an exchange without an actor token makes nothing.
@@ -66,6 +69,8 @@ pub(super) struct SubjectJwt {
     pub(super) may_act: Option<Value>,
     /// In seconds.
     pub(super) expires_at: u64,
+    /// Its subject is neither the agent nor the client that it names: a user on whose behalf the agent has it.
+    pub(super) names_user: bool,
 }
 
 /// The actor token.
@@ -111,7 +116,7 @@ pub(super) struct Party {
 pub(super) fn plan<'a>(shown: Shown<'a>, names: Names<'_>) -> Result<Plan<'a>, Refusal> {
     let Shown { client, subject, actor, is_offline } = shown;
     if actor.as_ref().is_some_and(|actor| actor.has_act) {
-        return Err(refused("actor_token has act: somebody acts as the actor, and what is minted would not say so"));
+        return Err(acted_for());
     }
     let actor_expires_at = actor.as_ref().map(|actor| actor.expires_at);
     let actor = actor.map_or_else(|| Arc::clone(client.identity()), |actor| actor.identity);
@@ -139,7 +144,7 @@ type Start = (Caller, Option<String>, Vec<Party>);
 
 /// Who starts the chain, on whose behalf, and who acted before.
 fn start(jwt: SubjectJwt, client: &Caller, actor: &VerifiedIdentity, names: Names<'_>) -> Result<Start, Refusal> {
-    let SubjectJwt { issuer, subject, agent, act, .. } = jwt;
+    let SubjectJwt { issuer, subject, agent, act, names_user, .. } = jwt;
     if let Some(act) = act {
         let mut actors = actors(&act, &issuer)?.into_iter();
         if !actors.next().is_some_and(|current| names.is(&current, client.identity())) {
@@ -149,8 +154,11 @@ fn start(jwt: SubjectJwt, client: &Caller, actor: &VerifiedIdentity, names: Name
     }
     match agent {
         None => Ok((client.clone(), Some(behalf(&issuer, &subject)?), Vec::new())),
-        Some(agent) if agent.agent() == client.agent() => Ok((client.clone(), None, Vec::new())),
-        Some(agent) if actor.agent == *client.agent() => Ok((agent, None, Vec::new())),
+        Some(agent) if agent.agent() == client.agent() || actor.agent == *client.agent() => {
+            let user = names_user.then(|| behalf(&issuer, &subject)).transpose()?;
+            let from = if agent.agent() == client.agent() { client.clone() } else { agent };
+            Ok((from, user, Vec::new()))
+        }
         Some(_) => {
             let why = "the client is neither the subject nor the actor: one of them has to ask for the exchange";
             Err(Refusal::new(Error::UnauthorizedClient, why).because(Reason::DelegationNotAllowed))
@@ -232,6 +240,11 @@ impl Party {
     pub(super) fn to_act(&self) -> Value {
         json!({ "iss": self.issuer.as_ref(), "sub": self.subject.as_ref() })
     }
+}
+
+/// Somebody acts as the actor.
+pub(super) fn acted_for() -> Refusal {
+    refused("actor_token has act: somebody acts as the actor, and what is minted would not say so")
 }
 
 fn refused(why: &'static str) -> Refusal {

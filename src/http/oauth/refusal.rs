@@ -130,6 +130,11 @@ impl Refusal {
         &self.description
     }
 
+    /// The same as the audit log tells it. Where Remit has no reason of its own, the request was not of its form.
+    pub(super) fn denial(&self) -> Denial {
+        Denial::new(self.reason.unwrap_or(Reason::RequestMalformed), self.description.clone())
+    }
+
     /// The same, with the reason that Remit has for it.
     pub(super) fn because(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);

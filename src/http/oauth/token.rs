@@ -12,6 +12,7 @@ use super::refusal::{Error, Refusal};
 use super::request::Asked;
 use super::token_type::{ACCESS_TOKEN, CAPABILITY, JWT};
 use super::{OAuth, client, evidence, offline, wishes};
+use crate::domain::chain::Wish;
 use crate::domain::time::Timestamp;
 use crate::door::Visit;
 use crate::engine::{DelegateRequest, Delegated, Exchange};
@@ -37,7 +38,37 @@ pub(super) async fn exchange(State(oauth): State<OAuth>, request: Request) -> Re
 async fn answer(oauth: &OAuth, request: Request) -> Result<Response, Refusal> {
     let asked = Asked::read(request).await?;
     let visit = client::enter(oauth, &asked)?;
-    let form = &asked.form;
+    let (plan, wanted) = understand(oauth, &asked.form, &visit).inspect_err(|why| record(oauth, &visit, why))?;
+    carry_out(oauth, &asked.form, &visit, &plan, wanted).await
+}
+
+/// Records a refusal that the engine was not asked about, by its reason; what was shown stands nowhere.
+fn record(oauth: &OAuth, visit: &Visit, refusal: &Refusal) {
+    let wish = Wish {
+        to: "",
+        capabilities: Vec::new(),
+        resources: Vec::new(),
+        max_uses: None,
+        ttl_seconds: None,
+        max_depth: None,
+        delegatable: false,
+        audience: Vec::new(),
+        task: None,
+        on_behalf_of: None,
+    };
+    let request = DelegateRequest {
+        wish,
+        parent: None,
+        request_id: "",
+        deadline: visit.deadline,
+        expires_by: None,
+        exchange: None,
+    };
+    oauth.door.engine().refuse_delegation_under(&visit.beginning, &visit.caller, &request, refusal.denial());
+}
+
+/// Which delegation it is, and what is to be made of it.
+fn understand<'f>(oauth: &OAuth, form: &'f Form, visit: &'f Visit) -> Result<(Plan<'f>, Wanted), Refusal> {
     match form.required("grant_type")? {
         GRANT_TYPE => {}
         _ => return Err(Refusal::new(Error::UnsupportedGrantType, "only token exchange is offered (RFC 8693)")),
@@ -46,8 +77,8 @@ async fn answer(oauth: &OAuth, request: Request) -> Result<Response, Refusal> {
     let now = oauth.door.engine().clock().now();
     let shown = Shown {
         client: &visit.caller,
-        subject: evidence::subject(oauth, form, &visit, now)?,
-        actor: evidence::actor(oauth, form, &visit, now)?,
+        subject: evidence::subject(oauth, form, visit, now)?,
+        actor: evidence::actor(oauth, form, visit, now)?,
         is_offline: wanted != Wanted::Capability,
     };
     let names = Names { policy: visit.policy(), issuer: oauth.issuer() };
@@ -55,7 +86,7 @@ async fn answer(oauth: &OAuth, request: Request) -> Result<Response, Refusal> {
         let client = visit.caller.agent().as_str();
         tracing::info!(target: "oauth", client, why = refusal.description(), "an exchange was refused");
     })?;
-    carry_out(oauth, form, &visit, &plan, wanted).await
+    Ok((plan, wanted))
 }
 
 async fn carry_out(
@@ -66,25 +97,17 @@ async fn carry_out(
     wanted: Wanted,
 ) -> Result<Response, Refusal> {
     let engine = oauth.door.engine();
-    let mut wish = wishes::read(form, plan.to.as_str())?;
-    wish.on_behalf_of = plan.on_behalf_of.as_deref().map(Into::into);
     let is_offline = wanted != Wanted::Capability;
+    let wish = wish(oauth, form, plan, is_offline).inspect_err(|why| record(oauth, visit, why))?;
     let now = engine.clock().now();
-    if is_offline {
-        offline::restrict(oauth, &mut wish)?;
-    }
     let offline_end = is_offline.then(|| now.after(offline::LIFE).seconds());
-    let exchange = Exchange {
-        client: &visit.caller,
-        expires_by: plan.expires_by.into_iter().chain(offline_end).min(),
-        is_offline,
-    };
     let request = DelegateRequest {
         wish,
         parent: plan.parent,
         request_id: "",
         deadline: visit.deadline,
-        exchange: Some(exchange),
+        expires_by: plan.expires_by.into_iter().chain(offline_end).min(),
+        exchange: Some(Exchange { client: &visit.caller, is_offline }),
     };
     let delegation = engine.delegate_under(&visit.beginning, &plan.from, &request).await;
     let delegated = delegation.outcome.map_err(|denial| Refusal::from(&denial))?;
@@ -98,6 +121,15 @@ async fn carry_out(
             Ok(granted(&delegated, &token, kind, now))
         }
     }
+}
+
+fn wish<'a>(oauth: &OAuth, form: &'a Form, plan: &'a Plan<'_>, is_offline: bool) -> Result<Wish<'a>, Refusal> {
+    let mut wish = wishes::read(form, plan.to.as_str())?;
+    wish.on_behalf_of = plan.on_behalf_of.as_deref().map(Into::into);
+    if is_offline {
+        offline::restrict(oauth, &mut wish)?;
+    }
+    Ok(wish)
 }
 
 /// RFC 8693 §2.2.1. A capability token is no bearer token: only its holder may use it.

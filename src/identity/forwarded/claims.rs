@@ -113,6 +113,17 @@ pub(super) fn read(
     }
 }
 
+/// Whether nothing is told but who it is, by its own evidence.
+pub(super) fn check_own(told: &Map<String, Value>) -> Result<(), &'static str> {
+    if told.contains_key("act") || told.contains_key("obo") {
+        return Err("the forwarded identity tells of a chain or a user, and is no evidence of a caller");
+    }
+    if told.get("method").and_then(Value::as_str) == Some(IdentityMethod::EnforcementPoint.as_str()) {
+        return Err("the forwarded identity rests on an enforcement point's word, and is no evidence of a caller");
+    }
+    Ok(())
+}
+
 fn check_times(told: &Map<String, Value>, now: Timestamp) -> Result<(), &'static str> {
     let (Some(issued), Some(expires)) = (seconds(told, "iat"), seconds(told, "exp")) else {
         return Err("the forwarded identity has no iat or exp in whole seconds");

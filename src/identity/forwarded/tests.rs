@@ -79,6 +79,23 @@ fn the_receiver_learns_who_it_is_and_that_it_was_forwarded() {
 }
 
 #[test]
+fn as_a_callers_own_evidence_it_tells_of_nobody_else() {
+    let forwarding = forwarding(60);
+    let of = |method, chain: &[&str], user| {
+        let (identity, chain) = (identity(method), chain.iter().map(|name| Arc::from(*name)).collect::<Vec<_>>());
+        let told = Introduction { audience: ISSUER, on_behalf_of: user, ..introduction(&identity, &chain) };
+        let jwt = forwarding.sign(&told, NOW).unwrap();
+        assert!(forwarding.verify(&jwt, NOW).is_ok());
+        forwarding.verify_own(&jwt, NOW)
+    };
+    let (alone, chain) = (&["agent-deployer"][..], &["agent-coordinator", "agent-deployer"][..]);
+    assert_eq!(of(IdentityMethod::Jwt, alone, None), Ok(()));
+    assert!(of(IdentityMethod::Jwt, chain, None).is_err(), "the chain would be forgotten");
+    assert!(of(IdentityMethod::Jwt, alone, Some("jwt:https://idp.example#u")).is_err(), "so would the user");
+    assert!(of(IdentityMethod::EnforcementPoint, alone, None).is_err(), "and whose word it was");
+}
+
+#[test]
 fn what_nobody_verified_is_never_signed() {
     let forwarding = forwarding(60);
     let name = identity(IdentityMethod::SelfAsserted);

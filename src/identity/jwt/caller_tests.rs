@@ -71,3 +71,10 @@ fn a_bad_token_is_not_passed_over_for_a_name() {
     let other = Evidence { self_asserted: Some("agent-analyst"), ..bearer(&token) };
     assert!(identity(config()).identify(other, &policy(), now()).is_err());
 }
+
+#[test]
+fn a_jwt_with_act_is_nobodys_own_evidence() {
+    let token = SIGNER.sign(&with(&json!({"act": {"sub": "agent-analyst"}})));
+    let nobody = identity(Config { privileged: true, ..config() }).identify(bearer(&token), &policy(), now());
+    assert!(matches!(nobody, Err(Unidentified::Unauthenticated(why)) if why.contains("act")));
+}

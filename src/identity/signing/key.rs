@@ -126,6 +126,12 @@ impl PublicKey {
         Self::new(Jwk::from_decoding_key(&key, Some(algorithm)).ok()?, algorithm)
     }
 
+    /// The key of a published JWK; none if it is of another kind. Its id is its thumbprint, whatever the JWK says.
+    pub(super) fn from_document(document: &Value) -> Option<Self> {
+        let jwk: Jwk = serde_json::from_value(document.clone()).ok()?;
+        Self::new(jwk.clone(), Algorithm::EdDSA).or_else(|| Self::new(jwk, Algorithm::ES256))
+    }
+
     fn new(mut jwk: Jwk, algorithm: Algorithm) -> Option<Self> {
         use jsonwebtoken::jwk::AlgorithmParameters as Parameters;
         let is_suitable = if algorithm == Algorithm::EdDSA {

@@ -338,3 +338,38 @@ fn the_tag_of_the_list_changes_with_the_list() {
 }
 
 use crate::keyring::ClosedFileError;
+
+#[test]
+fn kept_keys_open_what_they_signed_and_nothing_else() {
+    let files = Files::new();
+    let signer = files.signer(&[]).unwrap();
+    let mut kept = KeptKeys::default();
+    kept.add(signer.published(NOW).body.as_bytes()).unwrap();
+    let jwt = signer.sign(JwtType::Checkpoint, &claims(), NOW).unwrap();
+    assert_eq!(kept.open(JwtType::Checkpoint, &jwt), Ok(claims()));
+    assert!(kept.open(JwtType::ForwardedIdentity, &jwt).is_err(), "of another type");
+
+    files.write("forward.key", &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem());
+    let other = files.signer(&[]).unwrap();
+    let by_other = other.sign(JwtType::Checkpoint, &claims(), NOW).unwrap();
+    assert!(kept.open(JwtType::Checkpoint, &by_other).is_err(), "by another key");
+    kept.add(other.published(NOW).body.as_bytes()).unwrap();
+    assert_eq!(kept.open(JwtType::Checkpoint, &by_other), Ok(claims()));
+    assert_eq!(kept.open(JwtType::Checkpoint, &jwt), Ok(claims()), "sets add up");
+}
+
+#[test]
+fn what_is_no_set_of_remits_keys_is_refused() {
+    let mut kept = KeptKeys::default();
+    for (text, why) in [
+        ("", InvalidKeys::NotASet),
+        ("[]", InvalidKeys::NotASet),
+        (r#"{"keys":{}}"#, InvalidKeys::NotASet),
+        (r#"{"keys":[]}"#, InvalidKeys::Unsuitable),
+        (r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#, InvalidKeys::Unsuitable),
+    ] {
+        assert_eq!(kept.add(text.as_bytes()), Err(why), "{text}");
+    }
+    let many = json!({ "keys": vec![json!({}); 65] }).to_string();
+    assert_eq!(kept.add(many.as_bytes()), Err(InvalidKeys::TooMany));
+}

@@ -41,6 +41,7 @@ fn client() -> Caller {
 
 fn subject(agent: Option<&str>, act: Option<Value>, may_act: Option<Value>) -> Subject<'static> {
     Subject::Jwt(SubjectJwt {
+        names_user: false,
         issuer: IDP.into(),
         subject: agent.unwrap_or("alice").into(),
         agent: agent.map(|agent| Caller::new(identity(agent, IdentityMethod::Jwt), false)),
@@ -97,6 +98,16 @@ fn who_delegates_to_whom() {
         Ok(told("gateway", "worker", ALICE))
     );
     assert_eq!(planned(subject(None, None, None), None, false), Ok(told("gateway", "gateway", ALICE)));
+}
+
+#[test]
+fn a_user_behind_an_agents_jwt_is_carried_on() {
+    let with_user = |agent: &str| match subject(Some(agent), None, None) {
+        Subject::Jwt(jwt) => Subject::Jwt(SubjectJwt { subject: "alice".into(), names_user: true, ..jwt }),
+        capability @ Subject::Capability(_) => capability,
+    };
+    assert_eq!(planned(with_user("gateway"), Some(an_actor("worker")), false), Ok(told("gateway", "worker", ALICE)));
+    assert_eq!(planned(with_user("other"), None, false), Ok(told("other", "gateway", ALICE)));
 }
 
 #[test]
