@@ -240,7 +240,7 @@ mod tests {
             let routes = remit::grpc::decision_routes(decisions, gate.again(), health, false).unwrap();
             let answer = routes.oneshot(request).await.unwrap();
             assert_eq!(answer.headers().get("grpc-status"), None);
-            axum::body::to_bytes(answer.into_body(), 65536).await.unwrap()
+            axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 65536).await.unwrap()
         });
         let answer = CheckResponse::decode(body.get(5..).unwrap()).unwrap();
         agrees(&answer);
