@@ -30,6 +30,9 @@ pub use ext_authz::ExtAuthz;
 
 /// The largest message: a batch of 100, or a request with its body. Each field has a smaller bound of its own.
 const MESSAGE_BYTES: usize = 1024 * 1024;
+/// The largest message of Envoy's that gets an answer, if only a refusal: beyond 1 MiB none is read. Beyond this it is an
+/// error, which may be leave to pass, so it is more than the headers and bodies that Envoy holds.
+const CHECK_BYTES: usize = 16 * 1024 * 1024;
 /// The largest answer: a batch of 100 tokens with what they are good for.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -93,7 +96,7 @@ pub fn decision_routes(
     let service = PolicyDecisionServiceServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
-    let ext_authz = AuthorizationServer::new(ext_authz).max_decoding_message_size(MESSAGE_BYTES);
+    let ext_authz = AuthorizationServer::new(ext_authz).max_decoding_message_size(CHECK_BYTES);
     let health = health.max_decoding_message_size(HEALTH_BYTES);
     let routes = Routes::new(service).add_service(ext_authz).add_service(health);
     let routes = if reflects { reflecting(routes)? } else { routes };

@@ -47,6 +47,7 @@ pub fn routes(pages: Pages) -> Router {
         .route("/readyz", get(health::ready))
         .route("/.well-known/jwks.json", get(well_known::keys))
         .route("/v1/check", any(check::check))
+        .route("/v1/check/{*words}", any(check::check))
         .merge(authzen::routes())
         .with_state(pages)
         .merge(oauth)

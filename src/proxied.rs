@@ -21,7 +21,7 @@ pub use config::{Config, InvalidRule, RuleConfig};
 pub use headers::{Headers, TOKEN_HEADER};
 pub use judge::Gatekeeper;
 pub use rules::Rules;
-pub use verdict::{Passed, Refused, Status, Verdict};
+pub use verdict::{OUR_HEADERS, Passed, Refused, Status, Verdict};
 
 /// A request, as the proxy tells of it. It has no `Debug`: headers hold tokens.
 pub struct Held<'a> {

@@ -21,11 +21,13 @@ mod tests {
     use remit::domain::caller::Caller;
     use remit::door::Door;
     use remit::engine::{Action, AgentCall, AuthorizeRequest, Engine};
-    use remit::grpc::ExtAuthz;
+    use remit::grpc::{DecisionService, ExtAuthz};
     use remit::identity::api_key::{ApiKeys, line_for, new_key};
     use remit::identity::{Config, Identity, Sources};
     use remit::proxied::{Config as RulesConfig, Gatekeeper, RuleConfig, Rules};
+    use tokio_util::sync::CancellationToken;
     use tonic::Request;
+    use tower::ServiceExt as _;
 
     use crate::harness::audit::AuditLog;
     use crate::harness::{PATIENCE, Setup, World, wish};
@@ -56,6 +58,7 @@ mod tests {
     /// The door, the engine behind it, and keys of its callers.
     struct Gate {
         engine: Arc<Engine>,
+        door: Door,
         service: ExtAuthz,
         tokens: Vec<String>,
         runtime: tokio::runtime::Runtime,
@@ -93,12 +96,24 @@ mod tests {
             let identity = Arc::new(identity.with_sources(Sources { api_keys, ..Sources::default() }));
             let rule =
                 RuleConfig { path: "/rpc".to_owned(), rpc: Some(vec!["ping".to_owned()]), ..RuleConfig::default() };
-            let rules = Rules::new(&RulesConfig { rules: vec![rule], ..RulesConfig::default() }).unwrap();
+            let guard = RuleConfig {
+                path: "/guarded".to_owned(),
+                methods: Some(vec!["GET".to_owned()]),
+                capability: Some("get".to_owned()),
+                resource: Some("prod/web".to_owned()),
+                ..RuleConfig::default()
+            };
+            let rules = Rules::new(&RulesConfig { rules: vec![rule, guard], ..RulesConfig::default() }).unwrap();
             let engine = Arc::new(world.engine);
             let door = Door::new(Arc::clone(&engine), identity, 1);
-            let service = ExtAuthz::new(Gatekeeper::new(door, Arc::new(rules)));
+            let service = ExtAuthz::new(Gatekeeper::new(door.clone(), Arc::new(rules)));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            Self { engine, service, tokens, runtime, _keys: keys }
+            Self { engine, door, service, tokens, runtime, _keys: keys }
+        }
+
+        /// The same service once more, for a listener.
+        fn again(&self) -> ExtAuthz {
+            ExtAuthz::new(Gatekeeper::new(self.door.clone(), Arc::default()))
         }
 
         /// Asks as this agent; the answer is checked to agree with itself, as every answer must.
@@ -198,7 +213,66 @@ mod tests {
             },
         ];
         for request in empty {
+            let counted = gate.ask("analyst", request.clone());
+            assert_eq!(refusal(&counted), (403, "CALLER_NOT_ENFORCEMENT_POINT".to_owned()));
             assert_eq!(refusal(&gate.ask("gate", request)), (403, "REQUEST_MALFORMED".to_owned()));
+        }
+    }
+
+    #[test]
+    fn c1_a_message_larger_than_any_is_refused_in_an_answer() {
+        let gate = Gate::open();
+        let mut huge = about("analyst", "/a", &[]);
+        http(&mut huge).raw_body = vec![b'x'; 2 * 1024 * 1024];
+        let message = huge.encode_to_vec();
+        let mut frame = vec![0];
+        frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+        frame.extend(message);
+        let request = axum::http::Request::post("/envoy.service.auth.v3.Authorization/Check")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("x-api-key", key_of("gate"))
+            .body(axum::body::Body::from(frame))
+            .unwrap();
+        let body = gate.runtime.block_on(async {
+            let (_, health) = remit::grpc::health().await;
+            let decisions = DecisionService::new(gate.door.clone(), CancellationToken::new());
+            let routes = remit::grpc::decision_routes(decisions, gate.again(), health, false).unwrap();
+            let answer = routes.oneshot(request).await.unwrap();
+            assert_eq!(answer.headers().get("grpc-status"), None);
+            axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 65536).await.unwrap()
+        });
+        let answer = CheckResponse::decode(body.get(5..).unwrap()).unwrap();
+        agrees(&answer);
+        assert_eq!(refusal(&answer), (403, "REQUEST_MALFORMED".to_owned()));
+    }
+
+    #[test]
+    fn c8_the_client_is_told_the_reason_and_nothing_of_the_policy() {
+        let gate = Gate::open();
+        let refused = gate.ask("gate", about("deployer", "/a", &[]));
+        assert_eq!(body(&refused)["message"], "No rule lets the one agent call the other.");
+        let detail = metadata(&refused, "message");
+        assert!(detail.contains("deployer") && !denied(&refused).body.contains("deployer"), "{detail}");
+    }
+
+    #[test]
+    fn a_token_with_a_call_that_spends_none_is_refused() {
+        let gate = Gate::open();
+        let token = gate.tokens[1].as_str();
+        let refused = gate.ask("gate", about("analyst", "/a", &[("x-remit-token", token)]));
+        assert_eq!(refusal(&refused), (403, "REQUEST_MALFORMED".to_owned()));
+        assert!(metadata(&refused, "message").contains("leave it out"));
+        assert_eq!(gate.ask("gate", about("analyst", "/a", &[])).status.unwrap().code, 0);
+    }
+
+    #[test]
+    fn a_guarded_path_is_no_call_by_another_method() {
+        let gate = Gate::open();
+        for method in ["HEAD", "DELETE", "PUT"] {
+            let mut request = about("analyst", "/guarded", &[]);
+            http(&mut request).method = method.to_owned();
+            assert_eq!(refusal(&gate.ask("gate", request)), (403, "CAPABILITY_NOT_GRANTED".to_owned()), "{method}");
         }
     }
 
@@ -238,13 +312,7 @@ mod tests {
     #[test]
     fn c5_what_is_ours_and_not_set_is_removed() {
         let gate = Gate::open();
-        let clients = [
-            ("x-remit-token", "t"),
-            ("x-remit-identity", "i"),
-            ("x-remit-agent", "a"),
-            ("x-remit-new", "n"),
-            ("x-mine", "m"),
-        ];
+        let clients = [("x-remit-identity", "i"), ("x-remit-agent", "a"), ("x-remit-new", "n"), ("x-mine", "m")];
         let answer = gate.ask("gate", about("analyst", "/a", &clients));
         let HttpResponse::OkResponse(ok) = answer.http_response.clone().unwrap() else { panic!("it was refused") };
         assert_eq!(ok.headers_to_remove, ["x-remit-identity", "x-remit-new", "x-remit-token"]);
@@ -332,14 +400,9 @@ mod tests {
     #[test]
     fn c15_what_a_client_can_forge_changes_nothing() {
         let gate = Gate::open();
-        for name in [
-            "x-envoy-original-path",
-            "x-forwarded-proto",
-            "x-forwarded-for",
-            "x-request-id",
-            "x-forwarded-host",
-            "x-original-url",
-        ] {
+        for name in
+            ["x-envoy-original-path", "x-forwarded-proto", "x-forwarded-for", "x-request-id", "x-forwarded-host"]
+        {
             let answer = gate.ask("gate", about("deployer", "/a", &[(name, "/v1/x")]));
             assert_eq!(refusal(&answer), (403, "COMMUNICATION_NOT_ALLOWED".to_owned()), "{name}");
         }
@@ -466,7 +529,8 @@ mod tests {
 
     fn at_the_door(gate: &Gate, question: &Question) -> Result<(), String> {
         let token = gate.tokens[question.token].as_str();
-        let mut request = about(question.agent, question.path, &[("x-remit-token", token)]);
+        let token = question.wanted.map(|_| ("x-remit-token", token));
+        let mut request = about(question.agent, question.path, token.as_slice());
         http(&mut request).method = question.method.to_owned();
         let mut extensions = HashMap::new();
         if let Some((capability, resource)) = question.wanted {
@@ -478,8 +542,7 @@ mod tests {
         if answer.status.as_ref().unwrap().code == 0 {
             return Ok(());
         }
-        let body = body(&answer);
-        Err(format!("{}: {}", body["reason"].as_str().unwrap(), body["message"].as_str().unwrap()))
+        Err(format!("{}: {}", metadata(&answer, "reason"), metadata(&answer, "message")))
     }
 
     #[test]

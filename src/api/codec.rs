@@ -126,7 +126,10 @@ where
     }
 }
 
-/// A decoder to which bytes that are no message are an empty one.
+/// The largest message that is read, in bytes: a request with its headers and body.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// A decoder to which bytes that are no message, or more than any, are an empty one.
 pub struct LenientDecoder<D>(D);
 
 impl<D> Decoder for LenientDecoder<D>
@@ -138,10 +141,11 @@ where
     type Error = Status;
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        self.0.decode(bytes).or_else(|_| {
+        let read = if bytes.remaining() > READ_BYTES { None } else { self.0.decode(bytes).ok() };
+        Ok(read.unwrap_or_else(|| {
             bytes.advance(bytes.remaining());
-            Ok(Some(D::Item::default()))
-        })
+            Some(D::Item::default())
+        }))
     }
 
     fn buffer_settings(&self) -> tonic::codec::BufferSettings {

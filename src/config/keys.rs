@@ -82,6 +82,7 @@ pub(super) const KEYS: &[Key] = &[
     key("identity.forward", "also_published", Kind::Paths),
     key("identity.forward", "jwks_cache_seconds", Kind::Integer),
     key("ext_authz", "xfcc_from", Kind::List),
+    key("ext_authz", "client_certificate_header", Kind::Tables),
     key("ext_authz", "rules", Kind::Tables),
     key("telemetry", "log", Kind::Text),
     key("telemetry", "format", Kind::Text),

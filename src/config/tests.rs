@@ -85,6 +85,7 @@ agent = "agent-deployer"
 jwks_file = "deployer.json"
 [ext_authz]
 xfcc_from = ["edge"]
+client_certificate_header = { gate = "x-remit-client-certificate" }
 rules = [{ hosts = ["api"], methods = ["POST"], path = "/mcp/{db}", rpc = ["tools/call"], tools = ["query"], capability = "{tool}", resource = "db:{db}" }]
 [telemetry]
 log = "debug"

@@ -21,6 +21,12 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $name,)* }
             }
 
+            /// One sentence about it that is the same for everybody, and tells nothing of the policy.
+            #[must_use]
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$variant => $doc,)* }
+            }
+
             /// The reason of this name.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {

@@ -1,6 +1,6 @@
 //! `/v1/check`: for proxies that ask over HTTP (nginx `auth_request`, Caddy `forward_auth`). They pass the client's headers on
-//! as they came, so what the operator says stands in the URL, and the headers that the proxy must set are such that nothing
-//! passes without them.
+//! as they came, and Caddy their query too: so what the operator says stands in the path, the headers that the proxy must set
+//! are such that nothing passes without them, and the client's certificate is believed of proxies that the settings name.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use axum::response::{IntoResponse as _, Response};
 use super::Pages;
 use crate::domain::limits;
 use crate::door::Door;
-use crate::proxied::{Body, Headers, Held, Passed, Refused, Route, Verdict};
+use crate::proxied::{Body, Headers, Held, OUR_HEADERS, Passed, Refused, Route, Verdict};
 use crate::transport::Peer;
 
-/// The certificate of the proxy's client: URL-encoded PEM, or DER in base64.
-const CERTIFICATE: &str = "x-remit-client-certificate";
 /// The client's request, in the proxy's words.
-const SAID: [&str; 4] = ["x-forwarded-method", "x-forwarded-uri", "x-forwarded-host", CERTIFICATE];
+const SAID: [&str; 3] = ["x-forwarded-method", "x-forwarded-uri", "x-forwarded-host"];
 const MISSING: &str = "the proxy has to set x-forwarded-method, x-forwarded-uri and x-forwarded-host, each once";
 /// Headers of the question itself, and not of the client's request.
-const NOT_ITS_OWN: [&str; 4] = ["host", "content-length", "connection", CERTIFICATE];
+const NOT_ITS_OWN: [&str; 3] = ["host", "content-length", "connection"];
+/// What stands before the operator's words.
+const PATH: &str = "/v1/check/";
 
 /// 200 with headers for the request to go on with, or a refusal.
 pub(super) async fn check(
@@ -30,52 +30,72 @@ pub(super) async fn check(
     headers: HeaderMap,
 ) -> Response {
     let peer = peer.as_ref().map(|Extension(peer)| peer);
-    let query = uri.query().unwrap_or_default();
-    let operator = form_urlencoded::parse(query.as_bytes()).into_owned().collect::<Vec<_>>();
-    let verdict = match held(&headers, &operator) {
-        // Only the proxy's own certificate says who it is: credentials among the headers are its client's.
-        Ok(held) => {
-            let enter = |door: &Door| door.enter(peer, &HeaderMap::new(), limits::REQUEST_DEADLINE).map(Arc::new);
-            pages.gatekeeper.check(enter, &held).await
-        }
-        Err(unreadable) => pages.gatekeeper.unreadable(unreadable),
-    };
+    let operator = operator(&uri);
+    let held = |certificate: Option<&str>| held(&headers, uri.query().unwrap_or_default(), &operator, certificate);
+    // Only the proxy's own certificate says who it is: credentials among the headers are its client's.
+    let enter = |door: &Door| door.enter(peer, &HeaderMap::new(), limits::REQUEST_DEADLINE).map(Arc::new);
+    let verdict = pages.gatekeeper.check(enter, held).await;
     match &verdict {
         Verdict::Passed(passed) => self::passed(passed),
         Verdict::Refused(refused) => self::refused(refused),
     }
 }
 
-/// The request that is held.
+/// What the operator says. It stands in the path: the query is the client's where the proxy keeps it.
+fn operator(uri: &Uri) -> Vec<(String, String)> {
+    let words = uri.path().strip_prefix(PATH).unwrap_or_default();
+    form_urlencoded::parse(words.as_bytes()).into_owned().collect()
+}
+
+/// The request that is held. `certificate`: the header that tells its client's certificate, URL-encoded PEM or DER in
+/// base64, if this proxy is believed to set one.
 ///
 /// # Errors
-/// The proxy does not say what it must, or says it twice.
-fn held<'a>(headers: &'a HeaderMap, operator: &'a [(String, String)]) -> Result<Held<'a>, &'static str> {
-    let [method, target, host, certificate] = SAID.map(|name| said(headers, name));
+/// The proxy does not say what it must, says it twice, or would let through what only Remit says.
+fn held<'a>(
+    headers: &'a HeaderMap,
+    query: &str,
+    operator: &'a [(String, String)],
+    certificate: Option<&str>,
+) -> Result<Held<'a>, &'static str> {
+    let [method, target, host] = SAID.map(|name| said(headers, name));
+    let (method, target, host) = (method?.ok_or(MISSING)?, target?.ok_or(MISSING)?, host?.ok_or(MISSING)?);
+    if !query.is_empty() && target.split_once('?').is_none_or(|(_, clients)| clients != query) {
+        return Err("the URL has a query that is not the request's: what the operator says stands in the path");
+    }
+    let is_own = |name: &str| !NOT_ITS_OWN.contains(&name) && certificate != Some(name);
+    let own = headers.iter().filter(|(name, _)| is_own(name.as_str()));
+    let own = Headers::new(own.map(|(name, value)| (name.as_str(), value.as_bytes())));
+    if own.ours().any(|name| !OUR_HEADERS.contains(&name)) {
+        return Err("it has a header under x-remit- that the proxy would let through");
+    }
+    Ok(Held {
+        method,
+        target,
+        host,
+        headers: own,
+        body: Body::Unknown("the proxy sends no bodies"),
+        source_principal: "",
+        source_certificate: certificate.map(|name| said(headers, name)).transpose()?.flatten().unwrap_or_default(),
+        destination_principal: "",
+        route: route(operator)?,
+    })
+}
+
+fn route(operator: &[(String, String)]) -> Result<Route<'_>, &'static str> {
     let mut route = Route::default();
     for (name, value) in operator {
         let place = match name.as_str() {
             "capability" => &mut route.capability,
             "resource" => &mut route.resource,
             "destination" => &mut route.destination,
-            _ => return Err("the URL has a parameter other than capability, resource and destination"),
+            _ => return Err("the URL says something other than capability, resource and destination"),
         };
         if place.replace(value).is_some() {
-            return Err("the URL has a parameter twice");
+            return Err("the URL says something twice");
         }
     }
-    let own = headers.iter().filter(|(name, _)| !NOT_ITS_OWN.contains(&name.as_str()));
-    Ok(Held {
-        method: method?.ok_or(MISSING)?,
-        target: target?.ok_or(MISSING)?,
-        host: host?.ok_or(MISSING)?,
-        headers: Headers::new(own.map(|(name, value)| (name.as_str(), value.as_bytes()))),
-        body: Body::Unknown("the proxy sends no bodies"),
-        source_principal: "",
-        source_certificate: certificate?.unwrap_or_default(),
-        destination_principal: "",
-        route,
-    })
+    Ok(route)
 }
 
 fn said<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, &'static str> {
@@ -111,37 +131,75 @@ fn refused(refused: &Refused) -> Response {
 mod tests {
     use super::*;
 
-    fn of(headers: &[(&'static str, &'static str)], operator: &[(&str, &str)]) -> Result<(), &'static str> {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect::<Vec<_>>();
+    const CERTIFICATE: &str = "x-remit-client-certificate";
+
+    fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.append(name, value);
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let operator =
-            operator.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>();
-        held(&map, &operator).map(|_| ())
+        map
+    }
+
+    fn of(headers: &[(&'static str, &'static str)], uri: &'static str) -> Result<(), &'static str> {
+        let uri = Uri::from_static(uri);
+        held(&map(headers), uri.query().unwrap_or_default(), &operator(&uri), None).map(|_| ())
     }
 
     const WHOLE: [(&str, &str); 3] =
-        [("x-forwarded-method", "GET"), ("x-forwarded-uri", "/a"), ("x-forwarded-host", "h")];
+        [("x-forwarded-method", "GET"), ("x-forwarded-uri", "/a?b=1"), ("x-forwarded-host", "h")];
 
     #[test]
     fn c20_nothing_is_read_without_what_the_proxy_has_to_say() {
-        assert!(of(&WHOLE, &[]).is_ok());
+        assert!(of(&WHOLE, "/v1/check").is_ok());
         for missing in WHOLE {
             let others = WHOLE.into_iter().filter(|known| *known != missing).collect::<Vec<_>>();
-            assert!(of(&others, &[]).is_err(), "{missing:?}");
-            assert!(of(&[WHOLE.as_slice(), &[missing]].concat(), &[]).is_err(), "twice {missing:?}");
+            assert!(of(&others, "/v1/check").is_err(), "{missing:?}");
+            assert!(of(&[WHOLE.as_slice(), &[missing]].concat(), "/v1/check").is_err(), "twice {missing:?}");
         }
     }
 
     #[test]
-    fn c20_what_the_operator_says_is_said_once_and_in_the_url() {
-        assert!(of(&WHOLE, &[("capability", "a"), ("resource", "b"), ("destination", "c")]).is_ok());
-        assert!(of(&WHOLE, &[("capability", "a"), ("capability", "b")]).is_err());
-        assert!(of(&WHOLE, &[("capabilty", "a")]).is_err());
+    fn c20_what_the_operator_says_is_said_once_and_in_the_path() {
+        assert!(of(&WHOLE, "/v1/check/capability=a&resource=/b&destination=c").is_ok());
+        for bad in ["capability=a&capability=b", "capabilty=a", "/capability=a"] {
+            let uri = Uri::try_from(format!("/v1/check/{bad}")).unwrap();
+            assert!(held(&map(&WHOLE), "", &operator(&uri), None).is_err(), "{bad}");
+        }
+        let said = operator(&Uri::from_static("/v1/check/capability=a&resource=/b%20c"));
+        let route = route(&said).unwrap();
+        assert_eq!((route.capability, route.resource, route.destination), (Some("a"), Some("/b c"), None));
+    }
+
+    #[test]
+    fn c20_the_clients_query_says_nothing_for_the_operator() {
+        let asked = [WHOLE[0], ("x-forwarded-uri", "/a?capability=c&resource=r"), WHOLE[2]];
+        let uri = Uri::from_static("/v1/check?capability=c&resource=r");
+        assert!(operator(&uri).is_empty());
+        assert!(of(&asked, "/v1/check?capability=c&resource=r").is_ok());
+        assert!(of(&WHOLE, "/v1/check?b=1").is_ok());
+        for other in ["/v1/check?capability=c&resource=r", "/v1/check?b=2", "/v1/check/capability=a?resource=r"] {
+            assert!(of(&WHOLE, other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn c20_a_certificate_counts_only_in_the_header_that_the_proxy_is_known_to_set() {
+        let told = map(&[WHOLE.as_slice(), &[("x-client", "c")]].concat());
+        let certificate =
+            |header: Option<&str>| held(&told, "", &[], header).map(|held| held.source_certificate.to_owned());
+        assert_eq!(certificate(None).as_deref(), Ok(""));
+        assert_eq!(certificate(Some(CERTIFICATE)).as_deref(), Ok(""));
+        assert_eq!(certificate(Some("x-client")).as_deref(), Ok("c"));
+    }
+
+    #[test]
+    fn c20_names_of_ours_that_the_proxy_would_let_through_deny() {
+        for known in OUR_HEADERS {
+            assert!(of(&[WHOLE.as_slice(), &[(known, "a")]].concat(), "/v1/check").is_ok(), "{known}");
+        }
+        for other in ["x-remit-new", "x_remit_agent", "x-remit_agent", CERTIFICATE] {
+            assert!(of(&[WHOLE.as_slice(), &[(other, "a")]].concat(), "/v1/check").is_err(), "{other}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! `[ext_authz]`: what requests mean.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// `[ext_authz]`.
@@ -8,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Agents in front of the proxy whose `x-forwarded-client-cert` is believed. None by default.
     pub xfcc_from: Vec<String>,
+    /// Proxies that tell their client's certificate over HTTP, by their agents: the header that each always sets itself,
+    /// whatever its client sent. None by default: what a proxy does not set is the client's own word.
+    pub client_certificate_header: BTreeMap<String, String>,
     /// What requests mean; the first that fits.
     pub rules: Vec<RuleConfig>,
 }

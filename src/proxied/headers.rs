@@ -20,23 +20,36 @@ const ONCE: [&str; 8] = [
     "x-forwarded-client-cert",
 ];
 
+/// Where several values merged into one can't be told from one, so that a comma is taken for a second value.
+const NO_COMMA: [&str; 2] = ["authorization", "x-forwarded-client-cert"];
+/// By these some frameworks serve another method or path than the one that is decided about.
+const REWRITES: [&str; 5] =
+    ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
+
 /// Headers by lower-case name. It has no `Debug`: it holds tokens.
 pub struct Headers<'a> {
     entries: Vec<(String, &'a [u8])>,
+    is_merged: bool,
 }
 
 impl<'a> Headers<'a> {
-    /// Headers as they came, or merged by name with commas: both forms are taken, in any case of letters.
+    /// Headers as they came, in any case of letters.
     pub fn new(entries: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
         // One more than is allowed is enough to refuse them.
         let entries = entries.into_iter().take(MOST.saturating_add(1));
-        Self { entries: entries.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect() }
+        Self { entries: entries.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect(), is_merged: false }
+    }
+
+    /// The same, where what came more than once was merged with commas.
+    pub fn merged(entries: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        Self { is_merged: true, ..Self::new(entries) }
     }
 
     /// Whether every header can be read in one way.
     ///
     /// # Errors
-    /// There are too many; one has bytes that are no text, or is there twice and may be there once.
+    /// There are too many; one has bytes that are no text, is there twice and may be there once, or asks for another
+    /// method or path.
     pub(super) fn check(&self) -> Result<(), Denial> {
         if self.entries.len() > MOST {
             return Err(unclear(format!("it has more than {MOST} headers")));
@@ -49,6 +62,9 @@ impl<'a> Headers<'a> {
             if !is_text {
                 return Err(unclear(format!("the header {name} is not text")));
             }
+            if REWRITES.iter().any(|rewrite| is_alike(name, rewrite)) {
+                return Err(unclear(format!("the header {name} asks for another method or path")));
+            }
         }
         ONCE.iter().try_for_each(|name| self.single(name).map(|_| ()))
     }
@@ -56,12 +72,17 @@ impl<'a> Headers<'a> {
     /// The value of a header that may be there once.
     ///
     /// # Errors
-    /// It is there twice, or is not UTF-8.
+    /// It is there twice or may have been, has a `_` for a `-`, as which some readers take it for this one, or is not
+    /// UTF-8.
     pub(super) fn single(&self, name: &str) -> Result<Option<&'a str>, Denial> {
-        let mut values = self.entries.iter().filter(|(known, _)| known == name).map(|(_, value)| *value);
-        let Some(value) = values.next() else { return Ok(None) };
-        if values.next().is_some() {
+        let mut values = self.entries.iter().filter(|(known, _)| is_alike(known, name));
+        let Some((known, value)) = values.next() else { return Ok(None) };
+        let may_be_several = self.is_merged && NO_COMMA.contains(&name) && value.contains(&b',');
+        if values.next().is_some() || may_be_several {
             return Err(unclear(format!("the header {name} is there more than once")));
+        }
+        if known != name {
+            return Err(unclear(format!("the header {name} is there with a _")));
         }
         std::str::from_utf8(value).map(Some).map_err(|_| unclear(format!("the header {name} is not text")))
     }
@@ -79,10 +100,21 @@ impl<'a> Headers<'a> {
     }
 
     /// What the client sent under names that are ours, also with `_` for `-`: programs behind CGI see no difference.
-    pub(super) fn ours(&self) -> impl Iterator<Item = &str> {
+    pub fn ours(&self) -> impl Iterator<Item = &str> {
         let is_ours = |name: &&str| name.replace('_', "-").starts_with(OURS);
         self.entries.iter().map(|(name, _)| name.as_str()).filter(is_ours)
     }
+}
+
+/// Whether a header of this name may be there once, since it decides who or what a request is.
+pub(super) fn is_once(name: &str) -> bool {
+    ONCE.contains(&name)
+}
+
+/// Whether a lower-case name is this one to a reader that sees no difference between `_` and `-`.
+fn is_alike(name: &str, known: &str) -> bool {
+    let same = |(byte, other): (u8, u8)| byte == other || byte == b'_' && other == b'-';
+    name.len() == known.len() && name.bytes().zip(known.bytes()).all(same)
 }
 
 /// The request can be read in two ways, or in none.
@@ -119,6 +151,35 @@ mod tests {
         assert!(of(&[("x-remit-token", b"a"), ("X-Remit-Token", b"a")]).check().is_err());
         assert!(of(&[("x-remit-token", b"a.b,c.d")]).token().is_err());
         assert!(of(&[("accept", b"a"), ("accept", b"b"), ("x-remit-token", b"t")]).check().is_ok());
+    }
+
+    #[test]
+    fn c12_a_security_header_with_a_line_below_is_not_another_header() {
+        for name in ONCE.into_iter().filter(|name| name.contains('-')) {
+            let twin = name.replace('-', "_");
+            assert!(of(&[(&twin, b"a")]).check().is_err() && of(&[(&twin, b"a")]).single(name).is_err(), "{twin}");
+            assert!(of(&[(name, b"a"), (&twin, b"a")]).single(name).is_err(), "{twin}");
+        }
+        assert!(of(&[("x_mine", b"a")]).check().is_ok());
+    }
+
+    #[test]
+    fn c12_a_comma_is_a_second_value_where_values_were_merged() {
+        for name in NO_COMMA {
+            let entry = (name, &b"a,b"[..]);
+            assert!(Headers::merged([entry]).check().is_err() && Headers::merged([entry]).single(name).is_err());
+            assert!(of(&[entry]).check().is_ok());
+        }
+        assert!(Headers::merged([("accept", &b"a,b"[..])]).check().is_ok());
+    }
+
+    #[test]
+    fn c15_what_asks_for_another_method_or_path_denies() {
+        for name in REWRITES {
+            for spelt in [name.to_owned(), name.to_ascii_uppercase(), name.replace('-', "_")] {
+                assert!(of(&[(&spelt, b"DELETE")]).check().is_err(), "{spelt}");
+            }
+        }
     }
 
     #[test]

@@ -52,9 +52,14 @@ impl Gatekeeper {
     }
 
     /// The verdict on a request that a proxy holds. `enter`: how the proxy comes in, by its own connection and headers,
-    /// never the held request's. Whatever happens, it is a verdict: a proxy may take an error for leave to let the
-    /// request pass.
-    pub async fn check(&self, enter: impl FnOnce(&Door) -> Result<Arc<Visit>, TurnedAway>, held: &Held<'_>) -> Verdict {
+    /// never the held request's. `held` reads the request, once it is known that the proxy may ask; it gets the header in
+    /// which this proxy tells its client's certificate, if it has one. Whatever happens, it is a verdict: a proxy may take
+    /// an error for leave to let the request pass.
+    pub async fn check<'a>(
+        &self,
+        enter: impl FnOnce(&Door) -> Result<Arc<Visit>, TurnedAway>,
+        held: impl FnOnce(Option<&str>) -> Result<Held<'a>, &'static str>,
+    ) -> Verdict {
         let mut judging = pin!(self.enter(enter, held));
         let judged = poll_fn(|context| {
             // What is left half done is not looked at again.
@@ -70,16 +75,22 @@ impl Gatekeeper {
     }
 
     /// A refusal of a request that can't be read at all.
-    #[must_use]
-    pub fn unreadable(&self, why: &'static str) -> Verdict {
+    fn unreadable(&self, why: &'static str) -> Verdict {
         self.door.engine().tally().malformed(Verb::Authorize);
         self.refused(&unclear(why.to_owned()))
     }
 
-    async fn enter(&self, enter: impl FnOnce(&Door) -> Result<Arc<Visit>, TurnedAway>, held: &Held<'_>) -> Verdict {
+    async fn enter<'a>(
+        &self,
+        enter: impl FnOnce(&Door) -> Result<Arc<Visit>, TurnedAway>,
+        held: impl FnOnce(Option<&str>) -> Result<Held<'a>, &'static str>,
+    ) -> Verdict {
         match enter(&self.door) {
             Ok(visit) => match may_ask(&visit) {
-                Ok(()) => self.judge(&visit, held).await,
+                Ok(()) => match held(self.rules.certificate_header_of(visit.caller.agent().as_str())) {
+                    Ok(held) => self.judge(&visit, &held).await,
+                    Err(why) => self.unreadable(why),
+                },
                 Err(denial) => self.refused(&denial),
             },
             Err(turned_away) => self.turned_away(&turned_away),
@@ -162,6 +173,10 @@ impl Gatekeeper {
         let token = held.headers.token()?;
         let mut rpc = None;
         let meaning = self.meaning(held, &target, &mut rpc)?;
+        if meaning == Meaning::Call && token.is_some() && target.is_canonical() {
+            let why = "a call without capability and resource is decided without a token: leave it out";
+            return Err(unclear(why.to_owned()));
+        }
         Ok(Understood { target, meaning, token, rpc })
     }
 
@@ -191,6 +206,8 @@ impl Gatekeeper {
     }
 
     fn refused(&self, denial: &Denial) -> Verdict {
+        // The proxy's client is told the reason alone.
+        tracing::debug!(target: "ext_authz", reason = denial.reason().as_str(), detail = %denial.message(), "refused");
         Verdict::refused(denial, self.door.engine().events().decision_id())
     }
 }
@@ -214,7 +231,7 @@ impl<'a> Understood<'a> {
         }
     }
 
-    /// The token that is spent. A call that needs no capability spends none.
+    /// The token that is spent. A call that needs no capability has none.
     fn token(&self) -> Option<&'a str> {
         match self.meaning {
             Meaning::Use(..) => self.token,

@@ -1,14 +1,15 @@
 //! What a request means: the capability that it uses and the resource that it uses it on.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::body::Body;
 use super::config::{Config, InvalidRule, RuleConfig};
-use super::headers::unclear;
+use super::headers::{is_once, unclear};
 use super::rpc::{CALL_TOOL, RpcRequest};
 use super::target::Target;
 use super::template::{Found, PathTemplate, TextTemplate};
+use super::verdict::OUR_HEADERS;
 use crate::domain::agent::AgentName;
 use crate::domain::capability::Capability;
 use crate::domain::limits;
@@ -27,6 +28,7 @@ const ARGUMENT: &str = "arguments.";
 pub struct Rules {
     rules: Vec<Rule>,
     xfcc_from: HashSet<AgentName>,
+    certificate_headers: HashMap<AgentName, String>,
 }
 
 /// What a request means.
@@ -54,9 +56,9 @@ impl Rules {
     /// # Errors
     /// The first that can't be acted on, and what to write.
     pub fn new(config: &Config) -> Result<Self, InvalidRule> {
-        let agent = |name: &String| {
-            AgentName::parse(name)
-                .map_err(|why| InvalidRule(format!("xfcc_from: {name:?} is not an agent's name: {why}")))
+        let agent = |name: &String| self::agent("xfcc_from", name);
+        let certificate = |(name, header): (&String, &String)| {
+            Ok((self::agent("client_certificate_header", name)?, certificate_header(header)?))
         };
         if config.rules.len() > MOST {
             return Err(InvalidRule(format!("rules: there are {}, at most {MOST}", config.rules.len())));
@@ -68,6 +70,7 @@ impl Rules {
         Ok(Self {
             rules: config.rules.iter().enumerate().map(numbered).collect::<Result<_, _>>()?,
             xfcc_from: config.xfcc_from.iter().map(agent).collect::<Result<_, _>>()?,
+            certificate_headers: config.client_certificate_header.iter().map(certificate).collect::<Result<_, _>>()?,
         })
     }
 
@@ -76,11 +79,16 @@ impl Rules {
         self.xfcc_from.contains(agent)
     }
 
-    /// What the request means by the first rule that fits; where none fits, it is a call between agents. Its JSON-RPC
-    /// request is left in `rpc` if a rule looked at the body.
+    /// The header in which this agent's proxy tells its client's certificate; none if it is not believed to set one.
+    pub(super) fn certificate_header_of(&self, agent: &str) -> Option<&str> {
+        self.certificate_headers.get(agent).map(String::as_str)
+    }
+
+    /// What the request means by the first rule that fits; where none fits and no rule guards its path, it is a call
+    /// between agents. Its JSON-RPC request is left in `rpc` if a rule looked at the body.
     ///
     /// # Errors
-    /// A rule needs the body and can't know it, or knows it and no rule is for what it asks.
+    /// A rule needs the body and can't know it, or no rule is for what is asked on a path that some rule guards.
     pub(super) fn meaning(
         &self,
         target: &Target<'_>,
@@ -100,8 +108,10 @@ impl Rules {
             }
         }
         match rpc {
-            None => Ok(Meaning::Call),
             Some(request) => Err(uncovered(request)),
+            // Another method or host must not make a call of what needs a capability or a look at the body.
+            None if self.rules.iter().any(|rule| rule.guards(target.path)) => Err(unguarded(target)),
+            None => Ok(Meaning::Call),
         }
     }
 }
@@ -142,12 +152,17 @@ impl Rule {
         if is_host && is_method { self.path.find(target.path) } else { None }
     }
 
+    /// Whether more than a rule between agents is asked of some request on this path.
+    fn guards(&self, path: &str) -> bool {
+        (self.means.is_some() || self.rpc.is_some()) && self.path.find(path).is_some()
+    }
+
     fn meaning(&self, found: &Found<'_>, request: Option<&RpcRequest>) -> Result<Meaning, Denial> {
         let Some((capability, resource)) = &self.means else { return Ok(Meaning::Call) };
         let value = |name: &str| match (name.strip_prefix(ARGUMENT), request) {
             (Some(argument), Some(request)) => segment(request.argument(argument).map_err(illegible)?),
             (None, Some(request)) if name == TOOL => {
-                request.tool.as_deref().ok_or_else(|| illegible("it names no tool"))
+                segment(request.tool.as_deref().ok_or_else(|| illegible("it names no tool"))?)
             }
             _ => found.get(name).copied().ok_or_else(|| illegible("a place of the rule has no value")),
         };
@@ -197,6 +212,21 @@ fn meaning(
     Ok(Some((means, on)))
 }
 
+fn agent(key: &str, name: &str) -> Result<AgentName, InvalidRule> {
+    AgentName::parse(name).map_err(|why| InvalidRule(format!("{key}: {name:?} is not an agent's name: {why}")))
+}
+
+/// A header's name that means nothing else.
+fn certificate_header(name: &str) -> Result<String, InvalidRule> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let is_other = name.starts_with("x-forwarded-") || is_once(name) || OUR_HEADERS.contains(&name);
+    if is_plain && !name.is_empty() && !is_other {
+        return Ok(name.to_owned());
+    }
+    let why = "is not a header's name in small letters that means nothing else: use x-remit-client-certificate";
+    Err(InvalidRule(format!("client_certificate_header: {name:?} {why}")))
+}
+
 fn host(text: &str) -> Result<String, String> {
     let is_host =
         text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) && !text.ends_with('.');
@@ -213,13 +243,19 @@ fn read(body: Body<'_>) -> Result<RpcRequest, Denial> {
     }
 }
 
-/// An argument is one segment of a resource: it can't reach over it.
+/// What a client names is one segment of a resource: it can't reach over it.
 fn segment(text: &str) -> Result<&str, Denial> {
-    if text.contains('/') { Err(illegible("an argument that names a resource has a /")) } else { Ok(text) }
+    if text.contains('/') { Err(illegible("a tool or an argument that names a resource has a /")) } else { Ok(text) }
 }
 
 fn illegible(why: impl Into<Cow<'static, str>>) -> Denial {
     unclear(format!("its meaning is in the JSON-RPC request, and {}", why.into()))
+}
+
+fn unguarded(target: &Target<'_>) -> Denial {
+    let Target { method, host, .. } = target;
+    let message = format!("a rule of [ext_authz] guards this path, and none is for {method} of {host}");
+    Denial::new(Reason::CapabilityNotGranted, message)
 }
 
 fn uncovered(request: &RpcRequest) -> Denial {

@@ -40,6 +40,9 @@ impl<'a> Target<'a> {
             let message = "the path is not in its canonical form: it does not begin with /";
             return Err(Denial::new(Reason::ResourceNotCanonical, message));
         }
+        if query.chars().any(char::is_control) {
+            return Err(unclear("its query has control characters".to_owned()));
+        }
         Ok(Self { method, host: self::host(host)?, path, query })
     }
 
@@ -131,6 +134,14 @@ mod tests {
     fn c13_the_query_is_no_part_of_the_path() {
         let target = of("GET", "/a?b=/c?d", "h").unwrap();
         assert_eq!((target.path, target.query), ("/a", "b=/c?d"));
+    }
+
+    #[test]
+    fn c13_control_characters_in_the_query_deny() {
+        for bad in ["/a?\0", "/a?b=\r\nc", "/a?\t", "/a?\x7f", "/a?\u{85}"] {
+            assert_eq!(of("GET", bad, "h").unwrap_err().reason(), Reason::RequestMalformed, "{bad:?}");
+        }
+        assert!(of("GET", "/a?b=%00", "h").is_ok());
     }
 
     #[test]

@@ -16,7 +16,8 @@ const DECISION_HEADER: &str = "x-remit-decision-id";
 /// The agents from whom the authority comes to the one that acts, with a space between.
 const CHAIN_HEADER: &str = "x-remit-chain";
 /// What a client can't set, whatever it sends: removed if it is not set here.
-const ALWAYS_OURS: [&str; 5] = [TOKEN_HEADER, FORWARDED_HEADER, SELF_ASSERTED_HEADER, DECISION_HEADER, CHAIN_HEADER];
+pub const OUR_HEADERS: [&str; 5] =
+    [TOKEN_HEADER, FORWARDED_HEADER, SELF_ASSERTED_HEADER, DECISION_HEADER, CHAIN_HEADER];
 
 /// The answer. It has no `Debug`: it may hold a signed identity.
 pub enum Verdict {
@@ -77,7 +78,7 @@ impl Verdict {
                 Self::refused(&denial, decision.id)
             }
             Ok(()) => Self::Passed(Passed::of(decision, headers, forwarded)),
-            Err(denial) => Self::Refused(Refused::of(denial, decision.id, told(decision, denial.reason()))),
+            Err(denial) => Self::Refused(Refused::of(denial, decision.id, told(decision, Some(denial)))),
         }
     }
 
@@ -86,6 +87,7 @@ impl Verdict {
         let told = [
             ("decision", json!("DENY")),
             ("reason", json!(denial.reason().as_str())),
+            ("message", json!(denial.message())),
             ("decision_id", json!(id.to_string())),
         ];
         Self::Refused(Refused::of(denial, id, told.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
@@ -104,7 +106,7 @@ impl Passed {
         ];
         let set = set.into_iter().flatten().collect::<Vec<_>>();
         let is_set = |name: &str| set.iter().any(|(known, _)| *known == name);
-        let mut remove = ALWAYS_OURS
+        let mut remove = OUR_HEADERS
             .into_iter()
             .chain(headers.ours())
             .filter(|name| !is_set(name))
@@ -112,7 +114,7 @@ impl Passed {
             .collect::<Vec<_>>();
         remove.sort_unstable();
         remove.dedup();
-        Self { set, remove, told: told(decision, Reason::Allowed) }
+        Self { set, remove, told: told(decision, None) }
     }
 
     /// Headers that the request goes on with, in place of the client's.
@@ -135,10 +137,12 @@ impl Passed {
 }
 
 impl Refused {
+    /// The body goes to the proxy's client, so it has the reason's own sentence: the denial's may show what policy says,
+    /// and stands in what the proxy itself is told.
     fn of(denial: &Denial, id: DecisionId, told: Map<String, Value>) -> Self {
         let body = json!({
             "reason": denial.reason().as_str(),
-            "message": denial.message(),
+            "message": denial.reason().sentence(),
             "decision_id": id.to_string(),
         });
         Self { status: status(denial.reason()), body: body.to_string(), retry_after: denial.wait(), told }
@@ -169,12 +173,13 @@ impl Refused {
     }
 }
 
-fn told(decision: &Decision, reason: Reason) -> Map<String, Value> {
-    let verdict = if reason == Reason::Allowed { "ALLOW" } else { "DENY" };
+fn told(decision: &Decision, denial: Option<&Denial>) -> Map<String, Value> {
+    let (verdict, reason) = denial.map_or(("ALLOW", Reason::Allowed), |denial| ("DENY", denial.reason()));
     let chain = decision.chain.iter().map(|agent| Value::from(agent.as_ref())).collect::<Vec<_>>();
     let told = json!({
         "decision": verdict,
         "reason": reason.as_str(),
+        "message": denial.map(|denial| denial.message().as_ref()).unwrap_or_default(),
         "decision_id": decision.id.to_string(),
         "agent": decision.agent.as_ref().map(|agent| agent.agent.as_str()).unwrap_or_default(),
         "chain": chain,

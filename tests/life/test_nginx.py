@@ -16,6 +16,7 @@ from test_envoy import POLICY_MORE
 from waiting import wait_until
 
 CONFIG = REPOSITORY / "deploy/nginx/nginx.conf"
+SETTINGS = REPOSITORY / "deploy/nginx/remit.toml"
 TLS = {
     "REMIT_HTTP_TLS_CERTIFICATE": "server.pem",
     "REMIT_HTTP_TLS_KEY": "server.key",
@@ -55,7 +56,7 @@ class Guarded:
         policy = json.loads((folder / "policy.json").read_text())
         (folder / "policy.json").write_text(json.dumps(policy | POLICY_MORE))
         with (folder / "remit.toml").open("a") as config:
-            config.write(RULES.read_text())
+            config.write(RULES.read_text() + SETTINGS.read_text())
         self.remit = Remit(folder, is_dev=False, **TLS)
         self.remit.start()
         self.world = World(self.remit)
@@ -163,9 +164,14 @@ def test_nothing_passes_without_what_the_proxy_has_to_say(guarded):
     assert ask(guarded, "svc-demo", **(SAID | {"x_remit_client_certificate": ""})) == (401, "IDENTITY_SELF_ASSERTED")
 
 
-def test_the_url_says_what_a_route_means(guarded):
+def test_the_path_says_what_a_route_means_and_the_clients_query_does_not(guarded):
     about = SAID | {"x_remit_client_certificate": certificate(guarded, ANALYST)}
-    means = "?capability=read_file&resource=/data/q3"
+    means = "/capability=read_file&resource=/data/q3"
     assert ask(guarded, "svc-demo", query=means, **about) == (403, "TOKEN_REQUIRED")
     assert ask(guarded, "svc-demo", query=means, **(about | {"x_remit_token": guarded.token()})) == (200, "")
-    assert ask(guarded, "svc-demo", query="?destination=other", **about) == (403, "CALLER_NOT_ENFORCEMENT_POINT")
+    assert ask(guarded, "svc-demo", query="/destination=other", **about) == (403, "CALLER_NOT_ENFORCEMENT_POINT")
+    said = "capability=read_file&resource=/data/q3"
+    assert ask(guarded, "svc-demo", query="?" + said, **about) == (403, "REQUEST_MALFORMED")
+    kept = about | {"x_forwarded_uri": "/open?" + said}
+    assert ask(guarded, "svc-demo", query="?" + said, **kept) == (200, "")
+    assert ask(guarded, "svc-demo", **(about | {"x_remit_new": "a"})) == (403, "REQUEST_MALFORMED")

@@ -81,10 +81,47 @@ fn c16_a_body_that_is_unknown_denies_where_a_rule_needs_it_and_only_there() {
     let (reason, message) = asked(&rules, "POST", "/mcp", Body::Unknown("it was cut")).unwrap_err();
     assert_eq!(reason, Reason::RequestMalformed);
     assert!(message.ends_with("it was cut"), "{message}");
-    assert_eq!(asked(&rules, "GET", "/mcp", NO_BODY), Ok(Meaning::Call));
+    assert_eq!(asked(&rules, "GET", "/elsewhere", NO_BODY), Ok(Meaning::Call));
     for bad in ["", "{", "[]", r#"{"jsonrpc":"2.0","method":"a","method":"tools/list"}"#] {
         assert_eq!(asked(&rules, "POST", "/mcp", Body::Json(bad.as_bytes())).unwrap_err().0, Reason::RequestMalformed);
     }
+}
+
+#[test]
+fn no_method_or_host_makes_a_call_of_what_a_path_guards() {
+    let rules = rules(
+        r#"
+        rules = [
+          { methods = ["GET"], path = "/files/{name*}", capability = "read", resource = "/data/{name}" },
+          { hosts = ["other"], path = "/reports", capability = "read", resource = "/reports" },
+          { methods = ["POST"], path = "/mcp", rpc = ["tools/list"] },
+          { methods = ["DELETE"], path = "/files/scratch" },
+          { methods = ["GET"], path = "/open" },
+        ]"#,
+    )
+    .unwrap();
+    let list = body("tools/list", "{}");
+    for (method, path) in [("HEAD", "/files/a"), ("DELETE", "/files/a/b"), ("GET", "/reports"), ("PUT", "/mcp")] {
+        let (reason, message) = asked(&rules, method, path, Body::Json(list.as_bytes())).unwrap_err();
+        assert_eq!(reason, Reason::CapabilityNotGranted, "{method} {path}");
+        assert!(message.contains(method) && message.contains("api"), "{message}");
+    }
+    for (method, path) in [("DELETE", "/files/scratch"), ("PUT", "/open"), ("GET", "/files")] {
+        assert_eq!(asked(&rules, method, path, NO_BODY), Ok(Meaning::Call), "{method} {path}");
+    }
+}
+
+#[test]
+fn a_tool_is_one_segment_of_a_resource() {
+    let rules =
+        rules(r#"rules = [{ path = "/mcp", rpc = ["tools/call"], capability = "use", resource = "tools/{tool}" }]"#)
+            .unwrap();
+    let ask = |tool: &str| {
+        let params = format!(r#"{{"name":"{tool}"}}"#);
+        asked(&rules, "POST", "/mcp", Body::Json(body("tools/call", &params).as_bytes()))
+    };
+    assert_eq!(ask("a"), Ok(uses("use", "tools/a")));
+    assert_eq!(ask("a/b").unwrap_err().0, Reason::RequestMalformed);
 }
 
 #[test]
