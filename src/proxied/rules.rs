@@ -26,7 +26,7 @@ const ARGUMENT: &str = "arguments.";
 /// The rules of `[ext_authz]`, ready to be used.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    rules: Vec<Rule>,
+    in_order: Vec<Rule>,
     xfcc_from: HashSet<AgentName>,
     certificate_headers: HashMap<AgentName, String>,
 }
@@ -68,7 +68,7 @@ impl Rules {
             Rule::new(rule).map_err(|why| InvalidRule(format!("rules, number {number}: {why}")))
         };
         Ok(Self {
-            rules: config.rules.iter().enumerate().map(numbered).collect::<Result<_, _>>()?,
+            in_order: config.rules.iter().enumerate().map(numbered).collect::<Result<_, _>>()?,
             xfcc_from: config.xfcc_from.iter().map(agent).collect::<Result<_, _>>()?,
             certificate_headers: config.client_certificate_header.iter().map(certificate).collect::<Result<_, _>>()?,
         })
@@ -95,7 +95,7 @@ impl Rules {
         body: Body<'_>,
         rpc: &mut Option<RpcRequest>,
     ) -> Result<Meaning, Denial> {
-        for rule in &self.rules {
+        for rule in &self.in_order {
             let Some(found) = rule.find(target) else { continue };
             let Some(methods) = &rule.rpc else { return rule.meaning(&found, None) };
             let request = match rpc {
@@ -110,7 +110,7 @@ impl Rules {
         match rpc {
             Some(request) => Err(uncovered(request)),
             // Another method or host must not make a call of what needs a capability or a look at the body.
-            None if self.rules.iter().any(|rule| rule.guards(target.path)) => Err(unguarded(target)),
+            None if self.in_order.iter().any(|rule| rule.guards(target.path)) => Err(unguarded(target)),
             None => Ok(Meaning::Call),
         }
     }
