@@ -1,8 +1,8 @@
 //! Communication rules as Istio's `AuthorizationPolicy` objects, and back.
 //!
 //! [`export`] writes objects of which Istio lets pass what `communication_rules` let pass, [`import`] reads such objects.
-//! What the other side can't say is left out, so that the result is never wider where rules allow, and named. Shapes and
-//! meaning: [AuthorizationPolicy](https://istio.io/latest/docs/reference/config/security/authorization-policy/).
+//! What the other side can't say is left out and named. An allow that is left out makes the result narrower; a DENY of
+//! another's that is left out makes it wider than the objects were, so that what is named has to be read. Shapes and meaning: [AuthorizationPolicy](https://istio.io/latest/docs/reference/config/security/authorization-policy/).
 
 mod export;
 mod import;
