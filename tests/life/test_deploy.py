@@ -286,4 +286,6 @@ def test_what_istio_cannot_say_ends_with_1(tmp_path):
 
 def test_the_mesh_configuration_has_no_hole():
     ran = remit("doctor", "--envoy", DEPLOY / "istio/mesh.yaml")
-    assert (ran.returncode, ran.stdout) == (0, "nothing found\n"), ran.stdout
+    # What stands in other files of the mesh it can't judge from this one, and says so.
+    found = [line for line in ran.stdout.splitlines() if line.startswith(("fatal", "warning"))]
+    assert ran.returncode == 0 and all("can't judge" in line for line in found), ran.stdout
