@@ -8,11 +8,13 @@ pub mod chance;
 pub mod clock;
 mod delegate;
 mod introspect;
+mod record_message;
 mod recording;
 mod revoke;
 mod search;
 mod speaker;
 mod tally;
+mod traces;
 mod verify_identity;
 
 use std::borrow::Cow;
@@ -28,11 +30,13 @@ use chance::Chance;
 use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation, Exchange};
 pub use introspect::{Introspected, Introspection, TokenTarget};
+pub use record_message::AgentMessage;
 pub use recording::is_undecided;
 pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
 pub use search::{Found, SearchRequest, Searched, Sought};
 pub use speaker::Speaker;
 pub use tally::{Tally, Verb};
+pub use traces::NewTraces;
 
 use crate::domain::agent::AgentName;
 use crate::domain::caller::Caller;
@@ -40,6 +44,7 @@ use crate::domain::policy::{AgentPolicy, Policy};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
+use crate::domain::trace::TraceContext;
 use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
 use crate::state::rate::RateLimiter;
@@ -66,6 +71,22 @@ pub struct Beginning {
     pub in_force: Arc<InForce>,
     /// The number of the last revocation, read before the policy: what it mints is dead if one came since.
     born: u64,
+    /// The trace that it belongs to, if its caller named one.
+    trace: Option<TraceContext>,
+}
+
+impl Beginning {
+    /// The same, in this trace.
+    #[must_use]
+    pub fn traced(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// The trace that the caller named.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace
+    }
 }
 
 /// A request that has begun: all that it is answered from, and the moment.
@@ -124,6 +145,7 @@ pub struct Engine {
     /// When the policy file was last read and found valid, in nanoseconds.
     policy_valid_at: AtomicU64,
     max_policy_age: Option<Duration>,
+    new_traces: NewTraces,
     state: State,
     events: Events,
     tally: Tally,
@@ -146,6 +168,7 @@ impl Engine {
             clock,
             chance,
             max_policy_age,
+            new_traces: NewTraces::default(),
             state,
             events,
             tally,
@@ -153,6 +176,12 @@ impl Engine {
             delegate_rate: RateLimiter::default(),
             recent: RecentRequests::default(),
         }
+    }
+
+    /// The same, where requests begin traces whose callers named none.
+    #[must_use]
+    pub fn beginning_traces(self, new_traces: NewTraces) -> Self {
+        Self { new_traces, ..self }
     }
 
     /// Ends the tokens of an earlier process whose agents the policy file has under quarantine: they may have been put
@@ -194,13 +223,13 @@ impl Engine {
     #[must_use]
     pub fn begin(&self) -> Beginning {
         let born = self.state.standing(Standing::number);
-        Beginning { born, in_force: self.policy() }
+        Beginning { born, in_force: self.policy(), trace: None }
     }
 
     /// Whether neither policy nor revocations changed since.
     #[must_use]
     pub fn is_current(&self, beginning: &Beginning) -> bool {
-        let Beginning { in_force, born } = beginning;
+        let Beginning { in_force, born, trace: _ } = beginning;
         Arc::ptr_eq(&self.policy.load(), in_force) && self.state.standing(Standing::number) == *born
     }
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::recording::{Allowed, rate_limited};
 use super::speaker::Speaker;
@@ -194,14 +195,17 @@ impl Engine {
             policy: question.policy().id.clone(),
             dry_run: question.request.dry_run,
         };
-        let event = event(&decision, question, found);
+        let took = self.clock.now().since(question.now);
+        let mut event = event(&decision, question, found);
+        event.trace = self.trace(question.beginning.trace());
+        event.took = took;
         match place {
             Some(place) => {
                 place.commit(event);
             }
             None => self.events.deny(event),
         }
-        self.note_answer(question, found, &decision);
+        self.note_answer(question, found, &decision, took);
         decision
     }
 
@@ -348,9 +352,9 @@ impl Engine {
         }
     }
 
-    fn note_answer(&self, question: Question<'_>, found: &Findings<'_>, decision: &Decision) {
+    fn note_answer(&self, question: Question<'_>, found: &Findings<'_>, decision: &Decision, took: Duration) {
         let reason = decision.outcome.as_ref().map_or_else(Denial::reason, |()| Reason::Allowed);
-        self.tally.decided(Verb::Authorize, reason, self.clock.now().since(question.now));
+        self.tally.decided(Verb::Authorize, reason, took);
         if let (Some(speaker), Some(_)) = (&found.speaker, decision.token) {
             let hops = decision.chain.len().saturating_sub(1);
             self.tally.chain_asked(speaker.agent.as_str(), hops, question.now);

@@ -140,7 +140,10 @@ impl Engine {
             Err(denial) => (Err(denial), None),
         };
         let delegation = Delegation { outcome, id: self.events.decision_id(), policy: wished.policy().id.clone() };
-        let event = event(&delegation, wished, parent);
+        let took = self.clock.now().since(wished.now);
+        let mut event = event(&delegation, wished, parent);
+        event.trace = self.trace(wished.beginning.trace());
+        event.took = took;
         let (reason, hops) = (event.reason, event.depth());
         match place {
             Some(place) => {
@@ -148,7 +151,7 @@ impl Engine {
             }
             None => self.events.deny(event),
         }
-        self.tally.decided(Verb::Delegate, reason, self.clock.now().since(wished.now));
+        self.tally.decided(Verb::Delegate, reason, took);
         self.tally.chain_asked(wished.asker(), hops, wished.now);
         delegation
     }
