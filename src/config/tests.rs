@@ -90,6 +90,10 @@ rules = [{ hosts = ["api"], methods = ["POST"], path = "/mcp/{db}", rpc = ["tool
 [telemetry]
 log = "debug"
 format = "text"
+otlp_endpoint = "https://collector.example:4317"
+otlp_ca = "collector-ca.pem"
+otlp_headers_file = "otlp.headers"
+otlp_sample_ratio = 0.5
 "#;
 
 const REQUIRED: &str = r#"

@@ -26,6 +26,22 @@ impl Event {
     }
 }
 
+impl Event {
+    /// The line of the audit log, without its end. Without its place in the chain where it has none.
+    #[must_use]
+    pub fn line(&self, stream_id: &str) -> String {
+        let mut out = Vec::with_capacity(LINE_BYTES);
+        self.write_json(&mut out, stream_id, &stamp(self.at));
+        if let Some(links) = self.links() {
+            links.close(&mut out);
+        }
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
+
+/// Most lines are shorter.
+const LINE_BYTES: usize = 1024;
+
 /// `2026-11-21T21:51:43Z`.
 pub(super) fn stamp(at: Timestamp) -> String {
     let seconds = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
