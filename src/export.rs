@@ -131,31 +131,34 @@ impl Exporter {
     ) -> Result<Self, ExportError> {
         let subscription = events.subscribe(Since::Now, Filter::default()).map_err(ExportError::Subscribers)?;
         let stream_id = Arc::clone(events.stream_id());
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ExportError::Thread)?;
-        let channel = {
-            // The channel wants a runtime at hand, and uses it from its first request on.
-            let _inside = runtime.enter();
-            settings.collector.channel(settings.ca.as_deref())?
-        };
+        let endpoint = settings.collector.endpoint(settings.ca.as_deref())?;
         let headers = settings.headers.clone().map(Headers::read).transpose().map_err(ExportError::Headers)?;
         let (finish, finished) = watch::channel(false);
         let give_up = CancellationToken::new();
         let delivery = Delivery {
-            channel,
+            endpoint,
             headers,
             recorded: Recorded { stream_id },
             counters: counters.clone(),
             give_up: give_up.clone(),
             random: Random::new(random),
         };
+        let (tell, told) = std::sync::mpsc::channel();
         let work = move || {
+            // Made here, since it can't be dropped where others run.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(tell.send(error)),
+            };
+            drop(tell);
             let (sender, queue) = mpsc::channel(QUEUE);
             let reading = read(subscription, sender, counters);
             runtime.block_on(async { tokio::join!(reading, delivery.run(queue)) });
             finish.send_replace(true);
         };
         std::thread::Builder::new().name("remit-export".to_owned()).spawn(work).map_err(ExportError::Thread)?;
+        told.recv().map_or(Ok(()), |error| Err(ExportError::Thread(error)))?;
         Ok(Self { finished, give_up })
     }
 

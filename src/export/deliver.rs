@@ -8,7 +8,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
@@ -50,7 +50,7 @@ impl Random {
 
 /// What takes batches to the collector.
 pub(super) struct Delivery {
-    pub(super) channel: Channel,
+    pub(super) endpoint: Endpoint,
     pub(super) headers: Option<Headers>,
     pub(super) recorded: Recorded,
     pub(super) counters: Counters,
@@ -86,8 +86,10 @@ enum Answer {
 impl Delivery {
     /// Delivers until the queue is over, or it is told to give up.
     pub(super) async fn run(self, mut queue: mpsc::Receiver<Arc<Event>>) {
-        let Self { channel, headers, recorded, counters, give_up, random } = self;
+        let Self { endpoint, headers, recorded, counters, give_up, random } = self;
         let sending = Sending { headers: Mutex::new(headers), give_up, random: Mutex::new(random) };
+        // It connects when it is used, and again whenever it has to.
+        let channel = endpoint.connect_lazy();
         let mut events = Vec::with_capacity(BATCH);
         loop {
             events.clear();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use url::{Host, Url};
 
 use super::ExportError;
@@ -40,6 +40,9 @@ impl Collector {
         let Ok(url) = Url::parse(text) else {
             return invalid("is not a URL such as https://collector.example.com:4317");
         };
+        if !["https", "http"].contains(&url.scheme()) {
+            return invalid("begins with neither https:// nor http://");
+        }
         if !url.username().is_empty() || url.password().is_some() {
             return invalid("has a user or a password: put credentials into otlp_headers_file");
         }
@@ -48,10 +51,10 @@ impl Collector {
         }
         match (url.scheme(), url.host()) {
             (_, None) => invalid("has no host"),
-            ("https", Some(_)) => Ok(Self(url)),
-            ("http", Some(host)) if is_loopback(&host) => Ok(Self(url)),
-            ("http", Some(_)) => invalid("is http:// and off this machine, where others could read along: use https://"),
-            _ => invalid("begins with neither https:// nor http://"),
+            ("http", Some(host)) if !is_loopback(&host) => {
+                invalid("is http:// and off this machine, where others could read along: use https://")
+            }
+            _ => Ok(Self(url)),
         }
     }
 
@@ -61,8 +64,8 @@ impl Collector {
         self.0.scheme() == "https"
     }
 
-    /// A channel that connects when it is used, and again whenever it has to.
-    pub(super) fn channel(&self, ca: Option<&Path>) -> Result<Channel, ExportError> {
+    /// How it is connected to, checked as far as that goes without doing it.
+    pub(super) fn endpoint(&self, ca: Option<&Path>) -> Result<Endpoint, ExportError> {
         let tls = |error: &dyn std::fmt::Display| ExportError::Tls(error.to_string());
         let endpoint = Channel::from_shared(self.0.to_string()).map_err(|error| tls(&error))?;
         let endpoint = endpoint
@@ -71,7 +74,7 @@ impl Collector {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(PATIENCE);
         if !self.is_encrypted() {
-            return Ok(endpoint.connect_lazy());
+            return Ok(endpoint);
         }
         let config = match ca {
             None => ClientTlsConfig::new().with_native_roots(),
@@ -80,7 +83,7 @@ impl Collector {
                 ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
             }
         };
-        Ok(endpoint.tls_config(config).map_err(|error| tls(&error))?.connect_lazy())
+        endpoint.tls_config(config).map_err(|error| tls(&error))
     }
 }
 

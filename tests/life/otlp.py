@@ -5,7 +5,7 @@ import time
 from concurrent import futures
 
 import grpc
-from google.protobuf import duration_pb2
+from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
@@ -137,11 +137,9 @@ class Traces(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 def packed(message):
-    from google.protobuf import any_pb2
-
-    packed = any_pb2.Any()
-    packed.Pack(message)
-    return packed
+    wrapped = any_pb2.Any()
+    wrapped.Pack(message)
+    return wrapped
 
 
 def facts(record):

@@ -24,10 +24,10 @@ def line_at(world, sequence):
     return wait_until(found, f"line {sequence}")
 
 
-def last_denied(world):
+def denied_to(world, caller):
     def found():
-        denied = [line for line in world.remit.audit() if line["message_type"] == "response"]
-        return denied and denied[-1]["result"] == "denied" and denied[-1]
+        denied = (line for line in world.remit.audit() if (line["message_type"], line.get("caller")) == ("response", caller))
+        return next((line for line in denied if line["result"] == "denied"), None)
 
     return wait_until(found, "a denial of a response")
 
@@ -86,8 +86,7 @@ def test_only_enforcement_points_may(shared):
     for client in (shared[DEPLOYER], shared["ops-admin"]):
         with refused("CALLER_NOT_ENFORCEMENT_POINT"):
             record(client, from_agent=client.name, text="words of no worth")
-    line = last_denied(shared)
-    assert line["caller"] == "ops-admin" and line["from_agent"] == "ops-admin"
+    assert denied_to(shared, "ops-admin")["from_agent"] == "ops-admin"
     assert "words of no worth" not in str(shared.remit.audit()), "what may not be recorded is not"
     credentials = grpc.ssl_channel_credentials((shared.remit.folder / "ca.pem").read_bytes())
     with shared.with_credentials(credentials) as nobody, fails_with(grpc.StatusCode.UNAUTHENTICATED):
