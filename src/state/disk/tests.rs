@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::domain::token::{SealTag, TokenId};
-use crate::state::{Backend, Foreign, Refused, State, TokenRecord};
+use crate::state::change::Change;
+use crate::state::{Backend, Foreign, KeptState, Refused, State, TokenRecord};
 
 const ROOM: Capacity = Capacity { entries: 1000, per_agent: 1000 };
 const START: u64 = 10_000;
@@ -15,6 +16,7 @@ struct World {
     folder: tempfile::TempDir,
     now: Arc<AtomicU64>,
     backend: Backend,
+    starts: AtomicU64,
 }
 
 fn id(number: u8) -> TokenId {
@@ -60,7 +62,8 @@ impl Token {
 
 impl World {
     fn new(backend: Backend) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), now: Arc::new(AtomicU64::new(START)), backend }
+        let (folder, now) = (tempfile::tempdir().unwrap(), Arc::new(AtomicU64::new(START)));
+        Self { folder, now, backend, starts: AtomicU64::new(7) }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -72,7 +75,7 @@ impl World {
         self.now.fetch_max(directory.time().seconds(), Ordering::SeqCst);
         let now = Arc::clone(&self.now);
         let clock = move || Timestamp::from_seconds(now.load(Ordering::SeqCst));
-        State::in_directory(directory, self.backend, ROOM, clock, 7)
+        State::in_directory(directory, self.backend, ROOM, clock, self.starts.fetch_add(1, Ordering::SeqCst))
     }
 
     fn now(&self) -> Timestamp {
@@ -197,15 +200,18 @@ fn a_number_that_was_never_durable_is_not_given_twice() {
     assert!(matches!(spend(&state, &Token::root(1, 1)), Err(Refused::Revoked { .. })));
 }
 
-/// A register without anything in it.
+/// A register with nothing in it but the name of the first start's ledger.
 fn fresh_register(sequence: u64) -> Vec<u8> {
-    use crate::state::change::Change;
     let mut framing = frame::Framing::new(1);
     let mut bytes = framing.header(Kind::Register);
     let at = Timestamp::from_seconds(START);
     let mut payload = Vec::new();
     log::encode(
-        &[Change::Snapshot(Snapshot { sequence, register: 0, time: at, fence: at }), Change::Whole],
+        &[
+            Change::Snapshot(Snapshot { sequence, register: 0, time: at, fence: at }),
+            Change::Paired(crate::state::change::Paired { generation: 7, sequence: 0 }),
+            Change::Whole,
+        ],
         &mut payload,
     );
     framing.frame(&payload, &mut bytes);
@@ -219,6 +225,8 @@ fn a_directory_has_one_process() {
     let refusal = message(&world);
     assert!(refusal.contains("one process a state directory"), "{refusal}");
     assert!(refusal.contains(&std::process::id().to_string()), "{refusal}");
+    std::fs::remove_file(world.file("lock")).unwrap();
+    assert!(message(&world).contains("one process a state directory"), "whatever is removed");
     drop(state);
     world.start().unwrap();
 }
@@ -298,6 +306,83 @@ fn a_ledger_without_its_revocations_is_refused() {
     assert!(message(&world).contains("missing or older than the ledger"));
     std::fs::write(world.file("revocations"), "root:x:0:0:root:/root:/bin/bash").unwrap();
     assert!(message(&world).contains("not a file of Remit's"));
+}
+
+#[test]
+fn a_ledger_that_is_put_back_alone_gives_no_use_again() {
+    let world = World::new(Backend::Memory);
+    let state = world.start().unwrap();
+    mint(&state, &Token::root(1, 3));
+    state.save().unwrap();
+    drop(state);
+    let first = std::fs::read(world.file("ledger")).unwrap();
+    let state = world.start().unwrap();
+    assert_eq!(spend(&state, &Token::root(1, 3)), Ok(2));
+    // A crash; the first start used the ledger up.
+    drop(state);
+    std::fs::write(world.file("ledger"), &first).unwrap();
+    let state = world.start().unwrap();
+    assert_eq!(spend(&state, &Token::root(1, 3)), Err(Refused::Fenced));
+    assert!(!world.file("ledger").exists(), "it is removed");
+    state.save().unwrap();
+    drop(state);
+    std::fs::write(world.file("ledger"), &first).unwrap();
+    let refusal = message(&world);
+    assert!(refusal.contains("not the newest ledger") && refusal.contains("remove it"), "{refusal}");
+}
+
+/// A second passes, and each log has said how far it is.
+fn let_a_second_pass(world: &World, state: &State) {
+    world.now.fetch_add(1, Ordering::SeqCst);
+    let State::Journal { kept: KeptState(kept), .. } = state else { panic!("not a journal") };
+    let after = Duration::from_millis(300);
+    let before = (kept.register().durable(), kept.tokens().unwrap().durable());
+    for _ in 0..100 {
+        std::thread::sleep(after);
+        if kept.register().durable() > before.0 && kept.tokens().unwrap().durable() > before.1 {
+            return;
+        }
+    }
+    panic!("nothing was said");
+}
+
+#[test]
+fn one_file_of_a_journal_that_is_put_back_alone_is_refused() {
+    let world = World::new(Backend::Journal);
+    let state = world.start().unwrap();
+    mint(&state, &Token::root(1, 3));
+    settle(&state);
+    let (ledger, register) = ("ledger", "revocations");
+    let before = [ledger, register].map(|name| std::fs::read(world.file(name)).unwrap());
+    spend(&state, &Token::root(1, 3)).unwrap();
+    state.ledger().unwrap().quarantine("stranger", world.now()).unwrap();
+    settle(&state);
+    let_a_second_pass(&world, &state);
+    let_a_second_pass(&world, &state);
+    drop(state);
+    let after = [ledger, register].map(|name| std::fs::read(world.file(name)).unwrap());
+    std::fs::write(world.file(ledger), &before[0]).unwrap();
+    assert!(message(&world).contains("not the newest ledger"), "{}", message(&world));
+    std::fs::write(world.file(ledger), &after[0]).unwrap();
+    std::fs::write(world.file(register), &before[1]).unwrap();
+    assert!(message(&world).contains("missing or older than the ledger"), "{}", message(&world));
+    std::fs::write(world.file(register), &after[1]).unwrap();
+    assert_eq!(spend(&world.start().unwrap(), &Token::root(1, 3)), Ok(1));
+}
+
+#[test]
+fn a_journal_that_crashed_before_its_ledger_was_named_goes_on() {
+    let world = World::new(Backend::Journal);
+    let state = world.start().unwrap();
+    mint(&state, &Token::root(1, 3));
+    settle(&state);
+    drop(state);
+    let before = std::fs::read(world.file("revocations")).unwrap();
+    let state = world.start().unwrap();
+    drop(state);
+    // The register of before names the ledger that the new one follows.
+    std::fs::write(world.file("revocations"), before).unwrap();
+    assert_eq!(spend(&world.start().unwrap(), &Token::root(1, 3)), Ok(2));
 }
 
 #[test]
@@ -422,14 +507,12 @@ fn live_tokens_come_back_whatever_the_bounds_are_now() {
 fn everything(state: &State) -> Vec<String> {
     let at = Timestamp::default();
     let (mut all, snapshot) = (Vec::new(), Snapshot { sequence: 0, register: 0, time: at, fence: at });
-    state
-        .ledger()
-        .unwrap()
-        .tell_tokens(snapshot, false, &mut |changes| all.extend(changes.iter().map(|one| format!("{one:?}"))));
-    state
-        .ledger()
-        .unwrap()
-        .tell_register(snapshot, at, &mut |changes| all.extend(changes.iter().map(|one| format!("{one:?}"))));
+    state.ledger().unwrap().tell_tokens(snapshot, Change::Whole, false, &mut |changes| {
+        all.extend(changes.iter().map(|one| format!("{one:?}")));
+    });
+    state.ledger().unwrap().tell_register(snapshot, Change::Whole, at, &mut |changes| {
+        all.extend(changes.iter().map(|one| format!("{one:?}")));
+    });
     all.sort();
     all
 }
