@@ -66,8 +66,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .skip_debug(ENVOY_WITH_TOKENS)
         .codec_path("crate::api::codec::LenientCodec")
         .compile_fds(protox::compile(ENVOY_FILES, ["proto"])?)?;
-    tonic_prost_build::configure()
-        .build_server(false)
-        .compile_fds(protox::compile(OTLP_FILES, ["proto"])?)?;
+    tonic_prost_build::configure().build_server(false).compile_fds(protox::compile(OTLP_FILES, ["proto"])?)?;
     Ok(())
 }

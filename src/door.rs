@@ -108,7 +108,7 @@ impl Door {
         who: impl FnOnce(&InForce, Timestamp) -> Result<Caller, Unidentified>,
     ) -> Result<Visit, TurnedAway> {
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| TurnedAway::Overloaded)?;
-        let beginning = self.engine.begin().traced(trace(headers));
+        let beginning = self.engine.begin().traced(self.engine.trace(trace(headers)));
         let now = self.engine.clock().now();
         let caller = who(&beginning.in_force, now).map_err(TurnedAway::Nobody)?;
         let deadline = now.after(patience.min(limits::REQUEST_DEADLINE));

@@ -73,7 +73,7 @@ pub struct Beginning {
     pub in_force: Arc<InForce>,
     /// The number of the last revocation, read before the policy: what it mints is dead if one came since.
     born: u64,
-    /// The trace that it belongs to, if its caller named one.
+    /// The trace that it belongs to, if it belongs to one.
     trace: Option<TraceContext>,
 }
 
@@ -84,7 +84,7 @@ impl Beginning {
         Self { trace, ..self }
     }
 
-    /// The trace that the caller named.
+    /// The trace that it belongs to.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
         self.trace

@@ -150,7 +150,17 @@ const HOUSE: &[Room] = &[
         name: "export",
         // Of the keyring it wants the rule which files are closed to others.
         rooms: &["api", "domain", "events", "keyring"],
-        crates: &["parking_lot", "prometheus", "prost", "tokio", "tokio_util", "tonic", "tonic_types", "tracing", "url"],
+        crates: &[
+            "parking_lot",
+            "prometheus",
+            "prost",
+            "tokio",
+            "tokio_util",
+            "tonic",
+            "tonic_types",
+            "tracing",
+            "url",
+        ],
     },
     Room { name: "shutdown", rooms: &[], crates: &["tokio", "tokio_util", "tracing"] },
     Room {

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::recording::{Allowed, rate_limited};
 use super::speaker::Speaker;
@@ -195,17 +194,14 @@ impl Engine {
             policy: question.policy().id.clone(),
             dry_run: question.request.dry_run,
         };
-        let took = self.clock.now().since(question.now);
-        let mut event = event(&decision, question, found);
-        event.trace = self.trace(question.beginning.trace());
-        event.took = took;
+        let event = self.timed(event(&decision, question, found));
         match place {
             Some(place) => {
                 place.commit(event);
             }
             None => self.events.deny(event),
         }
-        self.note_answer(question, found, &decision, took);
+        self.note_answer(question, found, &decision);
         decision
     }
 
@@ -358,9 +354,9 @@ impl Engine {
         }
     }
 
-    fn note_answer(&self, question: Question<'_>, found: &Findings<'_>, decision: &Decision, took: Duration) {
+    fn note_answer(&self, question: Question<'_>, found: &Findings<'_>, decision: &Decision) {
         let reason = decision.outcome.as_ref().map_or_else(Denial::reason, |()| Reason::Allowed);
-        self.tally.decided(Verb::Authorize, reason, took);
+        self.tally.decided(Verb::Authorize, reason, self.clock.now().since(question.now));
         if let (Some(speaker), Some(_)) = (&found.speaker, decision.token) {
             let hops = decision.chain.len().saturating_sub(1);
             self.tally.chain_asked(speaker.agent.as_str(), hops, question.now);
@@ -447,6 +443,7 @@ fn event(decision: &Decision, question: Question<'_>, found: &Findings<'_>) -> E
     event.remaining_uses = decision.token.and_then(|token| token.left);
     event.request_id = Brief::copied(request.request_id);
     event.dry_run = request.dry_run;
+    event.trace = question.beginning.trace();
     if let Some(claims) = found.token.as_ref().map(VerifiedToken::claims) {
         event.task = Brief::copied(claims.task.as_deref().unwrap_or_default());
         event.obo = Brief::copied(claims.on_behalf_of.as_deref().unwrap_or_default());

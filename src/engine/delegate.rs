@@ -140,10 +140,7 @@ impl Engine {
             Err(denial) => (Err(denial), None),
         };
         let delegation = Delegation { outcome, id: self.events.decision_id(), policy: wished.policy().id.clone() };
-        let took = self.clock.now().since(wished.now);
-        let mut event = event(&delegation, wished, parent);
-        event.trace = self.trace(wished.beginning.trace());
-        event.took = took;
+        let event = self.timed(event(&delegation, wished, parent));
         let (reason, hops) = (event.reason, event.depth());
         match place {
             Some(place) => {
@@ -151,7 +148,7 @@ impl Engine {
             }
             None => self.events.deny(event),
         }
-        self.tally.decided(Verb::Delegate, reason, took);
+        self.tally.decided(Verb::Delegate, reason, self.clock.now().since(wished.now));
         self.tally.chain_asked(wished.asker(), hops, wished.now);
         delegation
     }
@@ -332,6 +329,7 @@ fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedTo
         event.note = Brief::copied("offline: counting and revocation end here");
     }
     event.request_id = Brief::copied(request.request_id);
+    event.trace = wished.beginning.trace();
     let claims = parent.map(VerifiedToken::claims);
     let task = wish.task.as_deref().or(claims.and_then(|claims| claims.task.as_deref()));
     event.task = Brief::copied(task.unwrap_or_default());

@@ -3,7 +3,7 @@
 //! It gives nothing to anybody, so it asks little: may the caller speak for that agent, and is there room in the log?
 //! An agent under quarantine may still be recorded: what it goes on saying is evidence.
 
-use super::recording::{event, rate_limited};
+use super::recording::{event, rate_limited, unrecordable};
 use super::tally::Verb;
 use super::{Beginning, Engine, no_such_agent, shared_name};
 use crate::domain::caller::Caller;
@@ -11,7 +11,7 @@ use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
-use crate::events::{Brief, Long, MessageType};
+use crate::events::{Brief, Long, MessageType, Place};
 
 /// An agent's answer to another.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ impl Engine {
         let policy = &beginning.in_force.policy;
         let now = self.clock.now();
         let place = match self.may_record(policy, caller, message, now) {
-            Ok(()) => self.ready_to_record(message.deadline, || Ok(())).await,
+            Ok(()) => self.place_for(message.deadline).await,
             Err(denial) => Err(denial),
         };
         let mut event = event(MessageType::Response, &place, self.events.decision_id(), policy, caller, now);
@@ -53,9 +53,9 @@ impl Engine {
         event.chain = vec![event.from_agent.clone()];
         event.token_id = message.token_id;
         event.task = Brief::copied(message.task);
-        event.trace = self.trace(beginning.trace());
-        event.took = self.clock.now().since(now);
-        self.tally.decided(Verb::RecordMessage, event.reason, event.took);
+        event.trace = beginning.trace();
+        let mut event = self.timed(event);
+        self.tally.decided(Verb::RecordMessage, event.reason, self.clock.now().since(now));
         match place {
             Ok(place) => {
                 // Of a message that is refused no word is kept: the log is not for those who may not write to it.
@@ -67,6 +67,12 @@ impl Engine {
                 Err(denial)
             }
         }
+    }
+
+    /// A place in the log. The state has no part in it: a store that is out of reach keeps no evidence away.
+    async fn place_for(&self, deadline: Timestamp) -> Result<Place<'_>, Denial> {
+        self.in_time(deadline)?;
+        self.events.reserve().await.map_err(|_| unrecordable())
     }
 
     fn may_record(

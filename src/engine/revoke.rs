@@ -87,7 +87,7 @@ impl Engine {
         event.token_id = seen.token;
         event.target = Brief::copied(&target_text(&revocation.target, seen.token));
         event.note = Brief::copied(revocation.note);
-        event.trace = self.trace(trace);
+        event.trace = trace;
         if let RevokeTarget::Agent(agent) | RevokeTarget::Quarantine(agent) = &revocation.target {
             event.to_agent = shared_name(policy, agent.as_str());
         }
@@ -136,7 +136,7 @@ impl Engine {
         event.to_agent = shared_name(policy, agent.as_str());
         event.target = Brief::copied(agent.as_str());
         event.note = Brief::copied(note);
-        event.trace = self.trace(trace);
+        event.trace = trace;
         let answered = self.answer(Verb::Reinstate, Done { outcome, in_force }, event, place.ok(), now);
         answered
             .map_err(|denial| if by_file { NotReinstated::ByFile(denial) } else { NotReinstated::Denied(denial) })?;
@@ -153,8 +153,7 @@ impl Engine {
     ) -> Result<(), Denial> {
         let Done { outcome, in_force } = done;
         let reason = event.reason;
-        event.took = self.clock.now().since(began);
-        let took = event.took;
+        event = self.timed(event);
         match (in_force, place) {
             (true, Some(place)) => {
                 place.commit(event);
@@ -164,7 +163,7 @@ impl Engine {
             }
             (false, _) => self.events.deny(event),
         }
-        self.tally.decided(verb, reason, took);
+        self.tally.decided(verb, reason, self.clock.now().since(began));
         outcome
     }
 

@@ -77,7 +77,7 @@ impl Engine {
         let kind = MessageType::CapabilityRequest;
         let event = recording::event(kind, &outcome, id, policy, caller, self.clock.now());
         let mut event = described(event, policy, request, outcome.as_ref().map_or(0, |found| found.names.len()));
-        event.trace = self.trace(beginning.trace());
+        event.trace = beginning.trace();
         match place {
             Some(place) => {
                 place.commit(event);

@@ -43,7 +43,7 @@ impl Random {
 
     /// Between a half and the whole of it, so that many who were refused together don't come back together.
     fn part_of(&self, wait: Duration) -> Duration {
-        let half = wait / 2;
+        let half = wait.mul_f64(0.5);
         half.saturating_add(half.mul_f64(f64::from((self.0)()) / f64::from(u32::MAX)))
     }
 }

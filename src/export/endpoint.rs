@@ -46,7 +46,7 @@ impl Collector {
         if !url.username().is_empty() || url.password().is_some() {
             return invalid("has a user or a password: put credentials into otlp_headers_file");
         }
-        if url.path().trim_matches('/') != "" || url.query().is_some() || url.fragment().is_some() {
+        if !url.path().trim_matches('/').is_empty() || url.query().is_some() || url.fragment().is_some() {
             return invalid("has more than scheme, host and port: over gRPC there is no path");
         }
         match (url.scheme(), url.host()) {

@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_line_is_a_header() {
-        let headers = of("# for the collector\n\nauthorization: Bearer s3cret:x\r\nx-scope-orgid:  a b \n", 0o600).unwrap();
+        let headers =
+            of("# for the collector\n\nauthorization: Bearer s3cret:x\r\nx-scope-orgid:  a b \n", 0o600).unwrap();
         assert_eq!(headers.get("authorization").unwrap(), "Bearer s3cret:x");
         assert_eq!(headers.get("x-scope-orgid").unwrap(), "a b");
         assert!(!format!("{headers:?}").contains("s3cret"), "sensitive values show nothing");
@@ -121,11 +122,13 @@ mod tests {
 
     #[test]
     fn what_is_no_header_is_refused_without_its_value() {
-        for bad in ["s3cret", "a b: s3cret", "Name: s3cret", "a: s3cret\na: s3cret", "grpc-timeout: 1", "te: x", "a: s3\u{1}"] {
+        for bad in
+            ["s3cret", "a b: s3cret", "Name: s3cret", "a: s3cret\na: s3cret", "grpc-timeout: 1", "te: x", "a: s3\u{1}"]
+        {
             let refused = of(bad, 0o600).unwrap_err().to_string();
             assert!(refused.contains("line ") && !refused.contains("s3"), "{refused}");
         }
-        let many: String = (0..17).map(|number| format!("a{number}: b\n")).collect();
+        let many = (0..17).map(|number| format!("a{number}: b")).collect::<Vec<_>>().join("\n");
         assert!(matches!(of(&many, 0o600), Err(InvalidHeaders::Many)));
         assert!(matches!(of("a: b", 0o644), Err(InvalidHeaders::File(ClosedFileError::Exposed(..)))));
     }

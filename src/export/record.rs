@@ -171,8 +171,7 @@ fn number(key: &str, value: u64) -> KeyValue {
 /// processes in one trace don't meet; the factor is odd, so that two decisions of one process don't.
 fn span_id(event: &Event) -> Option<SpanId> {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let [a, b, c, d, e, f, g, h, count @ ..] = *event.decision_id.bytes();
-    let process = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    let mixed = process ^ u64::from_be_bytes(count).wrapping_mul(ODD);
-    SpanId::new(mixed.to_be_bytes())
+    let (process, count) = event.decision_id.bytes().split_at(8);
+    let [process, count] = [process, count].map(|half| half.try_into().map(u64::from_be_bytes).unwrap_or_default());
+    SpanId::new((process ^ count.wrapping_mul(ODD)).to_be_bytes())
 }

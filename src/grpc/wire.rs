@@ -25,7 +25,9 @@ use crate::domain::limits;
 use crate::domain::resource::{InvalidResource, Pattern};
 use crate::domain::time::Timestamp;
 use crate::domain::token::{TokenId, is_free_text};
-use crate::engine::{Action, AgentCall, AgentMessage, AuthorizeRequest, DelegateRequest, Revocation, RevokeTarget, TokenTarget};
+use crate::engine::{
+    Action, AgentCall, AgentMessage, AuthorizeRequest, DelegateRequest, Revocation, RevokeTarget, TokenTarget,
+};
 
 /// A field that is not of its form.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -132,8 +132,9 @@ impl Gatekeeper {
             deadline: visit.deadline,
         };
         // What the proxy says with its question is nearer than what came with the request that it holds.
-        let trace = visit.beginning.trace().or_else(|| held.headers.trace());
-        let beginning = visit.beginning.clone().traced(trace);
+        let begun = visit.beginning.trace();
+        let named = begun.filter(|trace| trace.parent.is_some()).or_else(|| held.headers.trace());
+        let beginning = visit.beginning.clone().traced(named.or(begun));
         let decision = match self.understand(held) {
             Ok(understood) => {
                 let given = Given { context: Some(&understood), ..Given::default() };

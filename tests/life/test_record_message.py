@@ -4,7 +4,7 @@ import json
 
 import grpc
 import pytest
-from remit_client import fails_with, malformed, reason, refused
+from remit_client import Refused, fails_with, malformed, reason, refused
 from remit.v1 import decision_service_pb2 as pb
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, deployer_token
 from waiting import wait_until
@@ -118,6 +118,20 @@ def test_the_long_form_limits_who_is_spoken_for(folder, serve):
     with refused("RATE_LIMITED", grpc.StatusCode.RESOURCE_EXHAUSTED):
         for _ in range(5):
             record(world[ANALYST], DEPLOYER, COORDINATOR)
+
+
+def test_what_can_not_be_recorded_is_refused(serve):
+    world = serve(REMIT_AUDIT_FILE="/dev/full")
+
+    def refusal():
+        try:
+            record(world[SVC])
+        except Refused as refusal:
+            return refusal
+        return None
+
+    refused = wait_until(refusal, "writing fails")
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE")
 
 
 def test_a_quarantined_agent_is_heard_and_a_quarantined_caller_is_not(serve):
