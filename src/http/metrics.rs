@@ -94,7 +94,7 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
     );
 
     samples.gauge("remit_connections", "Open gRPC connections.", condition.connections.open);
-    samples.counter("remit_connections_total", "gRPC connections accepted.", condition.connections.accepted);
+    samples.counter("remit_connections_accepted_total", "gRPC connections accepted.", condition.connections.accepted);
     let failures = condition.connections.handshake_failures;
     samples.counter("remit_handshake_failures_total", "gRPC connections that failed in the handshake.", failures);
     let ahead = engine.clock().ahead_of_wall().as_secs_f64();

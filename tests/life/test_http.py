@@ -161,7 +161,6 @@ def test_both_formats_say_the_same(shared):
 def test_an_agent_that_leaves_the_policy_takes_its_series_with_it(serve):
     world = serve(REMIT_POLICY_POLL_SECONDS="1")
     policy = json.loads(world.remit.policy_file.read_text())
-    del policy["delegation_rules"][WRITER]
     policy["delegation_rules"][COORDINATOR]["can_delegate_to"].remove(WRITER)
     policy["delegation_rules"]["agent-new"] = {"can_delegate_to": [], "max_capability_set": ["read_file"]}
     assert WRITER in world.remit.http("/metrics")[2]
