@@ -282,3 +282,52 @@ fn retry(status: &Status) -> Answer {
         | Code::Unauthenticated => Answer::Never,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_protocol_allows_is_tried_again() {
+        let codes = (0..=16).map(Code::from);
+        let again: Vec<_> =
+            codes.filter(|code| matches!(retry(&Status::new(*code, "")), Answer::Later(None))).collect();
+        let allowed = [
+            Code::Cancelled,
+            Code::DeadlineExceeded,
+            Code::Aborted,
+            Code::OutOfRange,
+            Code::Unavailable,
+            Code::DataLoss,
+        ];
+        assert_eq!(again.len(), allowed.len());
+        assert!(allowed.iter().all(|code| again.contains(code)), "{again:?}");
+    }
+
+    #[test]
+    fn a_collector_says_when() {
+        let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(7)));
+        for code in [Code::ResourceExhausted, Code::Unavailable] {
+            let status = Status::with_error_details(code, "", details.clone());
+            assert!(matches!(retry(&status), Answer::Later(Some(asked)) if asked == Duration::from_secs(7)), "{code}");
+        }
+        assert!(matches!(retry(&Status::with_error_details(Code::Internal, "", details)), Answer::Never));
+    }
+
+    #[test]
+    fn what_never_reached_a_collector_is_tried_again() {
+        let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        assert!(matches!(retry(&Status::from_error(Box::new(broken))), Answer::Later(None)));
+    }
+
+    #[test]
+    fn waits_are_spread_over_their_second_half() {
+        let wait = Duration::from_secs(2);
+        for (drawn, least) in [(0, 1.0), (u32::MAX / 2, 1.4), (u32::MAX, 2.0)] {
+            let waited = Random::new(move || drawn).part_of(wait);
+            assert!(waited.as_secs_f64() >= least && waited <= wait, "{waited:?}");
+        }
+    }
+}

@@ -175,3 +175,63 @@ fn span_id(event: &Event) -> Option<SpanId> {
     let [process, count] = [process, count].map(|half| half.try_into().map(u64::from_be_bytes).unwrap_or_default());
     SpanId::new((process ^ count.wrapping_mul(ODD)).to_be_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::domain::reason::Reason;
+    use crate::domain::time::Timestamp;
+    use crate::events::{AuditConfig, Events, EventsConfig};
+
+    const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const NOT_SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+
+    fn event(events: &Events, kind: MessageType, outcome: Outcome, traceparent: &str) -> Event {
+        let reason = if outcome == Outcome::Accepted { Reason::Allowed } else { Reason::PolicyStale };
+        let mut event = Event::new(kind, outcome, reason, events.decision_id(), Timestamp::from_seconds(1_795_297_903));
+        event.trace = TraceContext::parse(traceparent);
+        event.took = std::time::Duration::from_micros(7);
+        event
+    }
+
+    fn events(process: u64) -> Events {
+        Events::start(&AuditConfig::default(), &EventsConfig::default(), process, Timestamp::default).unwrap()
+    }
+
+    #[test]
+    fn only_what_somebody_asked_for_and_samples_is_a_span() {
+        let events = events(1);
+        for kind in MessageType::ALL {
+            let asked_for = !matches!(kind, MessageType::Policy | MessageType::Checkpoint);
+            for (traceparent, is_sampled) in [(SAMPLED, true), (NOT_SAMPLED, false), ("", false)] {
+                let event = event(&events, *kind, Outcome::Accepted, traceparent);
+                assert_eq!(span(&event).is_some(), asked_for && is_sampled, "{kind:?} {traceparent}");
+                assert_eq!(is_span(&event), span(&event).is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn a_span_ends_when_the_decision_was_made_and_fails_only_where_there_was_none() {
+        let events = events(1);
+        for (outcome, code) in [(Outcome::Accepted, None), (Outcome::Denied, None), (Outcome::Error, Some(2))] {
+            let span = span(&event(&events, MessageType::Delegate, outcome, SAMPLED)).unwrap();
+            assert_eq!(span.end_time_unix_nano - span.start_time_unix_nano, 7_000);
+            assert_eq!(span.status.map(|status| status.code), code);
+        }
+    }
+
+    #[test]
+    fn no_two_decisions_have_the_same_span() {
+        let mut seen = HashSet::new();
+        for process in [0, 1, 0xfedc_ba98_7654_3210, u64::MAX] {
+            let events = events(process);
+            for _ in 0..1000 {
+                let event = event(&events, MessageType::Delegate, Outcome::Accepted, SAMPLED);
+                assert!(seen.insert(span(&event).unwrap().span_id), "{process}");
+            }
+        }
+    }
+}
