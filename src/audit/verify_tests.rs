@@ -137,7 +137,7 @@ async fn signed(folder: &Path) -> PathBuf {
         AuditConfig { file: Some(file.clone()), checkpoint_events: 3, checkpoint_seconds: 0, ..AuditConfig::default() };
     let at = Timestamp::from_seconds(1_795_297_903);
     let sign: crate::events::Sign = Box::new(|checkpoint, _| Ok(hand(checkpoint)));
-    let events = Events::start_signing(&audit, &EventsConfig::default(), 1, move || at, Some(sign)).unwrap();
+    let events = Events::start_signing(&audit, &EventsConfig::default(), 1, move || at, Some(sign), None).unwrap();
     for number in 1..=11_u64 {
         let event = Event::new(MessageType::Delegate, Outcome::Accepted, Reason::Allowed, events.decision_id(), at);
         events.try_reserve(Share::Answer).unwrap().commit(event);
