@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::chain;
 use super::config::{AuditConfig, Durability};
-use super::rotation::{forget_oldest, free_name, rotated_files};
+use super::rotation::{forget_oldest, free_name, newest_rotated};
 use crate::digest::Digest;
 use crate::domain::time::Timestamp;
 
@@ -306,7 +306,7 @@ fn mend(path: &Path, file: &File, size: u64) -> Result<u64, LogError> {
 fn last_digest(path: &Path, size: u64) -> io::Result<Digest> {
     let tail = if size > 0 {
         tail(path, size)?
-    } else if let Some(newest) = rotated_files(path)?.into_iter().max() {
+    } else if let Some(newest) = newest_rotated(path)? {
         let size = newest.metadata()?.len();
         tail(&newest, size)?
     } else {
@@ -453,5 +453,66 @@ mod tests {
         log.write(b"two\nthree\n", (2, 3), at(1)).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\nthree\n");
         assert_eq!(log.size, 14);
+    }
+
+    fn line(number: u64, head: &mut chain::Chain) -> Vec<u8> {
+        let mut line = format!("{{\"sequence\":{number}}}").into_bytes();
+        head.add(&mut line, 0);
+        line
+    }
+
+    #[test]
+    fn the_chain_goes_on_after_the_file_that_was_written_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        let mut head = chain::Chain::after(Digest::default());
+        // Two processes in the same second: the second counts from 1 again.
+        for first in [50, 1] {
+            let mut log = open(&AuditConfig { rotate_bytes: 5, ..config(&file) });
+            for number in [first, first + 1] {
+                log.write(&line(number, &mut head), (number, number), at(0)).unwrap();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        // A crash between the two steps of a rotation.
+        std::fs::rename(&file, free_name(&file, at(0), Some((2, 2)))).unwrap();
+        assert_eq!(open(&config(&file)).ends_with(), head.head());
+    }
+
+    fn syncing(file: &Path) -> AuditConfig {
+        AuditConfig { sync: Durability::Each, ..config(file) }
+    }
+
+    #[test]
+    fn after_a_failed_sync_the_same_lines_come_in_a_fresh_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        let mut log = open(&syncing(&file));
+        log.write(b"one\n", (1, 1), at(0)).unwrap();
+        // What a failed sync leaves: it is written, and counts for nothing.
+        log.file.write_all(b"two\n").unwrap();
+        (log.written, log.is_broken) = (4, true);
+        log.write(b"two\n", (2, 2), at(1)).unwrap();
+        let rotated = folder.path().join("audit.jsonl.20261121T215144Z.00000000000000000001-00000000000000000001");
+        assert_eq!(std::fs::read_to_string(rotated).unwrap(), "one\n", "what was synced");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
+        (log.written, log.is_broken) = (0, true);
+        std::fs::write(&file, "").unwrap();
+        log.write(b"three\n", (3, 3), at(1)).unwrap();
+        assert_eq!(names(folder.path()).len(), 2, "an empty one is not kept");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "three\n");
+    }
+
+    #[test]
+    fn what_can_not_be_synced_is_refused() {
+        assert!(matches!(Log::open(&syncing(Path::new("/dev/null"))), Err(LogError::NotSyncable(_))));
+        for (wrong, says) in [
+            (AuditConfig { on_failure: super::super::OnFailure::Count, ..syncing(Path::new("a")) }, "\"deny\""),
+            (syncing(Path::new("-")), "standard output"),
+            (AuditConfig { file: None, ..syncing(Path::new("a")) }, "file = \"audit.jsonl\""),
+        ] {
+            let refused = wrong.check().unwrap_err().to_string();
+            assert!(refused.starts_with("[audit] sync is \"each\"") && refused.contains(says), "{refused}");
+        }
     }
 }
