@@ -106,7 +106,9 @@ impl Batch {
         streams.clear();
         let (mut rest, mut begin) = (bytes.as_slice(), 0_usize);
         // Of the ways to a line's end in memory, where reading can't fail, this is the one that looks at many bytes at once.
-        while let Some(line) = rest.skip_until(b'\n').ok().and_then(|length| bytes.get(begin..begin.checked_add(length)?)) {
+        while let Some(line) =
+            rest.skip_until(b'\n').ok().and_then(|length| bytes.get(begin..begin.checked_add(length)?))
+        {
             if line.is_empty() {
                 break;
             }

@@ -58,6 +58,13 @@ impl Engine {
         self.events.try_reserve(Share::Answer).map(|_| ()).ok_or_else(unrecordable)
     }
 
+    /// Whether an answer waits for nothing: not for the state's disk or store, and not for the audit log's disk. What waits
+    /// is better asked together than one after the other.
+    #[must_use]
+    pub fn answers_at_once(&self) -> bool {
+        self.state.answers_at_once() && self.events.durability() == Durability::None
+    }
+
     /// What was committed under this number is on the disk, where `[audit] sync` wants that before the answer. The wait
     /// ends with the request's time. What was spent stays spent.
     pub(super) async fn recorded(&self, sequence: u64, deadline: Timestamp) -> Result<(), Denial> {

@@ -223,7 +223,8 @@ impl Mask {
         }
         // The longest first: one may be the beginning of another.
         echoed.sort_by_key(|part| std::cmp::Reverse(part.len()));
-        let shown = echoed.iter().fold(message.as_str().to_owned(), |text, part| text.replace(part, &self.masked(part)));
+        let shown =
+            echoed.iter().fold(message.as_str().to_owned(), |text, part| text.replace(part, &self.masked(part)));
         Long::from(shown)
     }
 

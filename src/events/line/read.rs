@@ -46,7 +46,8 @@ impl<'a> Place<'a> {
             } else if let Some(value) = key.strip_prefix("\"stream_id\":\"") {
                 place.stream_id = until_quote(value);
             } else if let Some(value) = key.strip_prefix("\"sequence\":") {
-                place.sequence = value.split([',', '}']).next().and_then(|number| number.parse().ok()).unwrap_or_default();
+                place.sequence =
+                    value.split([',', '}']).next().and_then(|number| number.parse().ok()).unwrap_or_default();
                 break;
             }
         }
