@@ -1,7 +1,9 @@
 //! A hundred thousand events in several files, as the recorder writes them, and every way to tamper with them.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::order::in_order;
 use super::*;

@@ -209,12 +209,11 @@ impl Engine {
             dry_run: question.request.dry_run,
         };
         let event = event(&decision, question, found);
-        let committed = match place {
-            Some(place) => Some(place.commit(event)),
-            None => {
-                self.events.deny(event);
-                None
-            }
+        let committed = if let Some(place) = place {
+            Some(place.commit(event))
+        } else {
+            self.events.deny(event);
+            None
         };
         (decision, committed)
     }

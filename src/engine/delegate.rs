@@ -152,12 +152,11 @@ impl Engine {
         };
         let delegation = Delegation { outcome, id: self.events.decision_id(), policy: wished.policy().id.clone() };
         let event = event(&delegation, wished, parent);
-        let committed = match place {
-            Some(place) => Some(place.commit(event)),
-            None => {
-                self.events.deny(event);
-                None
-            }
+        let committed = if let Some(place) = place {
+            Some(place.commit(event))
+        } else {
+            self.events.deny(event);
+            None
         };
         (delegation, committed)
     }

@@ -77,12 +77,11 @@ impl Engine {
         let kind = MessageType::CapabilityRequest;
         let event = recording::event(kind, &outcome, id, policy, caller, self.clock.now());
         let event = described(event, policy, request, outcome.as_ref().map_or(0, |found| found.names.len()));
-        let recorded = match place {
-            Some(place) => self.recorded(place.commit(event), request.question.deadline).await,
-            None => {
-                self.events.deny(event);
-                Ok(())
-            }
+        let recorded = if let Some(place) = place {
+            self.recorded(place.commit(event), request.question.deadline).await
+        } else {
+            self.events.deny(event);
+            Ok(())
         };
         Searched { outcome: recorded.and(outcome), id }
     }

@@ -241,7 +241,7 @@ fn ends_cut(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{START, Trial};
+    use super::super::trial::Trial;
     use super::*;
     use crate::domain::reason::Reason;
 
@@ -251,7 +251,6 @@ mod tests {
 
     fn event() -> Event {
         let trial = Trial::unwritten(64);
-        assert!(START > 0);
         let mut event = trial.event("agent-a", Reason::ResourceNotGranted);
         event.resource = "/patients/ann".into();
         event.http_path = "/visits/ann".into();
