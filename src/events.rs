@@ -274,6 +274,12 @@ impl Events {
         }
     }
 
+    /// What keeps events from being recorded, for an operator.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.queue.trouble()
+    }
+
     /// Takes no more events and writes what is left; subscriptions end when they have seen it.
     ///
     /// # Errors

@@ -209,6 +209,7 @@ impl Built {
                     .last_error()
                     .into_iter()
                     .chain(state.trouble)
+                    .chain(engine.events().trouble())
                     .chain(noted.list())
                     .chain(keys)
                     .chain(warned)

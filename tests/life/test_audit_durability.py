@@ -208,6 +208,7 @@ def test_a_reader_that_stops_reading_is_refused_for_and_waited_for(serve, folder
         wait_until(lambda: all(is_refused() for _ in range(5)), "nothing is allowed any more")
         assert slowest < 0.6, slowest
         assert world.remit.http("/readyz")[0] == 503
+        assert "disk or reader has not answered for" in " ".join(world.administrator().status().details)
         before = len(allowed)
         reader.send_signal(signal.SIGCONT)
         wait_until(lambda: not is_refused(), "it goes on by itself")
@@ -251,6 +252,7 @@ def test_a_full_disk_allows_nothing_and_tears_no_line(serve, small_disk, level):
         text = audit.read_bytes()
         assert text == b"" or text.endswith(b"\n"), "no half line stays"
     assert world.remit.http("/readyz")[0] == 503
+    assert "audit log can't be written" in " ".join(world.administrator().status().details)
     assert verify(*files_of(audit))[0] == 0
     if level == "each":
         assert set(allowed) <= logged(files_of(audit)), "all of them are there already"
