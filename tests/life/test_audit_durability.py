@@ -85,6 +85,7 @@ def test_an_answer_waits_for_its_sync_and_one_sync_serves_many(serve, folder):
     trust_deployer(folder)
     world = serve(**EACH)
     tokens = [deployer_token(world).token for _ in range(17)]
+    batched = [deployer_token(world).token for _ in range(10)]
     took = {}
 
     def one(token, client):
@@ -103,6 +104,10 @@ def test_an_answer_waits_for_its_sync_and_one_sync_serves_many(serve, folder):
         for thread in threads:
             thread.join()
         assert time.monotonic() - begun < len(threads) * 0.15 / 2, "a sync for each would take longer"
+        begun = time.monotonic()
+        batch = world[DEPLOYER].batch_authorize([authorize_request("kubectl_get", "prod/web", one) for one in batched])
+        assert {reason(answer) for answer in batch} == {"ALLOWED"}
+        assert time.monotonic() - begun < len(batch) * 0.15 / 2, "so it would for the items of a batch"
     assert len(took) == 17
     for client in clients:
         client.close()
@@ -242,6 +247,7 @@ def test_a_full_disk_allows_nothing_and_tears_no_line(serve, small_disk, level):
         return True
 
     assert not is_refused()
+    doomed = deployer_token(world)
     filler = fill(small_disk)
     # What is left of the last page of the file is filled first.
     wait_until(is_refused, "the disk is full", 20)
@@ -254,11 +260,16 @@ def test_a_full_disk_allows_nothing_and_tears_no_line(serve, small_disk, level):
     assert world.remit.http("/readyz")[0] == 503
     assert "audit log can't be written" in " ".join(world.administrator().status().details)
     assert verify(*files_of(audit))[0] == 0
+    many = world[DEPLOYER].batch_authorize([authorize_request("kubectl_get", "prod/web", doomed.token)] * 3)
+    assert {reason(answer) for answer in many} == {UNAVAILABLE}
+    with refused(UNAVAILABLE, grpc.StatusCode.UNAVAILABLE) if level == "each" else contextlib.nullcontext():
+        world[COORDINATOR].revoke(token=doomed.token)
     if level == "each":
         assert set(allowed) <= logged(files_of(audit)), "all of them are there already"
     filler.unlink()
     wait_until(lambda: not is_refused(), "it goes on by itself")
     assert len(allowed) > before
+    assert reason(use(world, doomed.token)[0]) == "TOKEN_REVOKED", "in force all the same"
     world.close()
     assert world.remit.stop() == 0
     code, report = verify(*files_of(audit))
