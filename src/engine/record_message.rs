@@ -55,18 +55,21 @@ impl Engine {
         event.task = Brief::copied(message.task);
         event.trace = beginning.trace();
         let mut event = self.timed(event);
-        self.tally.decided(Verb::RecordMessage, event.reason, self.clock.now().since(now));
-        match place {
+        let recorded = match place {
             Ok(place) => {
                 // Of a message that is refused no word is kept: the log is not for those who may not write to it.
                 event.message = Long::copied(message.text);
-                Ok(place.commit(event))
+                let sequence = place.commit(event);
+                self.recorded(sequence, message.deadline).await.map(|()| sequence)
             }
             Err(denial) => {
                 self.events.deny(event);
                 Err(denial)
             }
-        }
+        };
+        let reason = recorded.as_ref().map_or_else(Denial::reason, |_| Reason::Allowed);
+        self.tally.decided(Verb::RecordMessage, reason, self.clock.now().since(now));
+        recorded
     }
 
     /// A place in the log. The state has no part in it: a store that is out of reach keeps no evidence away.

@@ -173,7 +173,10 @@ fn span_id(event: &Event) -> Option<SpanId> {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let (process, count) = event.decision_id.bytes().split_at(8);
     let [process, count] = [process, count].map(|half| half.try_into().map(u64::from_be_bytes).unwrap_or_default());
-    SpanId::new((process ^ count.wrapping_mul(ODD)).to_be_bytes())
+    let mixed = process ^ count.wrapping_mul(ODD);
+    // A decision that was recorded too late has a second event, which says so.
+    let mixed = if event.outcome == Outcome::Error { !mixed } else { mixed };
+    SpanId::new(mixed.to_be_bytes())
 }
 
 #[cfg(test)]
