@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn c5_everything_under_our_names_is_removed_however_it_is_spelt() {
+    fn c05_everything_under_our_names_is_removed_however_it_is_spelt() {
         let headers =
             of(&[("X-Remit-Agent", b"a"), ("x_remit_chain", b"b"), ("x-remit-new", b"c"), ("x-remitted", b"d")]);
         assert_eq!(headers.ours().collect::<Vec<_>>(), ["x-remit-agent", "x_remit_chain", "x-remit-new"]);
