@@ -484,7 +484,7 @@ const POINTS: [&str; 21] = [
     "what other filters wrote is not read",
     "failure_mode_allow and its like are named, however they are spelt",
     "over HTTP nothing passes without what the proxy has to set",
-    "large messages and many at once are answered, and a quiet connection comes back",
+    "large messages and many at once are answered, and one that is too large by Envoy as a failure",
 ];
 
 /// The functions of a file whose name begins so, after `fn ` or `def test_`.

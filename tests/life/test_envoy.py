@@ -7,8 +7,6 @@ our names that Remit did not set.
 import base64
 import contextlib
 import json
-import os
-import signal
 import ssl
 import subprocess
 import time
@@ -99,13 +97,13 @@ class Guarded:
         self.upstream.close()
 
 
-def begin(template, folder):
+def begin(template, folder, **settings):
     folder = copy_folder(template, folder)
     policy = json.loads((folder / "policy.json").read_text())
     (folder / "policy.json").write_text(json.dumps(policy | POLICY_MORE))
     with (folder / "remit.toml").open("a") as config:
         config.write(XFCC_FROM + RULES.read_text())
-    remit = Remit(folder, is_dev=False)
+    remit = Remit(folder, is_dev=False, **settings)
     remit.start()
     return Guarded(remit, World(remit), Upstream())
 
@@ -130,14 +128,6 @@ def newest(guarded_once):
 @pytest.fixture
 def bare(guarded_once):
     return guarded_once.with_envoy(OLDER, BARE)
-
-
-@pytest.fixture
-def own(template, tmp_path):
-    """One of the test's own, to stop and to slow down."""
-    guarded = begin(template, tmp_path / "dev").with_envoy(NEWEST)
-    yield guarded
-    guarded.end()
 
 
 def issued(guarded, tmp_path, name, uris):
@@ -392,28 +382,6 @@ def test_a2a_is_decided_by_the_pair_of_agents(guarded):
     assert guarded.refuses(COORDINATOR, "POST", "/a2a", [JSON], body=cancel) == (403, "CAPABILITY_NOT_GRANTED")
 
 
-# When Remit does not answer.
-
-
-def test_remit_stopped_is_503_and_back_again(own):
-    own.passes(ANALYST, "GET", "/open")
-    own.remit.end()
-    assert own.stops(ANALYST, "GET", "/open") == 503
-    own.remit.settings["REMIT_GRPC_LISTEN"] = f"127.0.0.1:{own.remit.ports['grpc']}"
-    own.remit.start()
-    own.passes(ANALYST, "GET", "/open")
-
-
-def test_remit_slow_is_503(own):
-    own.passes(ANALYST, "GET", "/open")
-    os.kill(own.remit.process.pid, signal.SIGSTOP)
-    try:
-        assert own.stops(ANALYST, "GET", "/open") == 503
-    finally:
-        os.kill(own.remit.process.pid, signal.SIGCONT)
-    own.passes(ANALYST, "GET", "/open")
-
-
 # Remit itself, asked without Envoy.
 
 
@@ -484,7 +452,7 @@ def test_a_field_that_is_not_utf_8_is_refused_in_an_answer(guarded_once):
         assert denied(check(channel, bad)) == (403, "REQUEST_MALFORMED")
 
 
-def test_what_is_larger_than_any_request_is_not_read_and_many_at_once_are_answered(guarded_once):
+def test_c21_what_is_larger_than_any_request_is_not_read_and_many_at_once_are_answered(guarded_once):
     with stub(guarded_once, "svc-demo") as channel:
         huge = about(ANALYST)
         huge.attributes.request.http.body = "x" * (1024 * 1024)
