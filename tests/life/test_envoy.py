@@ -17,9 +17,9 @@ from certificates import Authority, spiffe_id
 from conftest import cannot
 from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2, external_auth_pb2_grpc
 from envoy_process import CONFIG, RULES, Envoy, Upstream, is_there
-from remit_client import World
+from remit_client import World, refused
 from remit_process import Remit, binary, copy_folder
-from seed_policy import ANALYST, COORDINATOR, DEPLOYER, WRITER, deployer_token
+from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, WRITER
 
 NEWEST, OLDER = "1.40.0", "1.36.4"
 RAW = ()
@@ -180,8 +180,32 @@ def test_a_call_between_agents_needs_a_rule_and_spends_no_token(guarded):
     guarded.passes(ANALYST, "GET", "/files/a", [("x-remit-token", token)])
     assert guarded.refuses(ANALYST, "POST", "/open") == (403, "COMMUNICATION_NOT_ALLOWED")
     assert guarded.refuses(DEPLOYER, "GET", "/open") == (403, "COMMUNICATION_NOT_ALLOWED")
-    series = f'agent_unauthorized_communication_total{{destination="svc-demo",source="{DEPLOYER}"}}'
-    assert guarded.remit.metrics()[series] >= 1
+
+
+def unauthorized(guarded, source, destination):
+    series = f'agent_unauthorized_communication_total{{destination="{destination}",source="{source}"}}'
+    return guarded.remit.metrics().get(series, 0)
+
+
+def test_each_call_that_no_rule_lets_pass_is_counted_by_its_pair(guarded):
+    before = unauthorized(guarded, DEPLOYER, "svc-demo")
+    token = guarded.token(DEPLOYER, ["kubectl_apply"], ["prod/*"])
+    proof = [("x-remit-token", token)]
+    assert guarded.refuses(DEPLOYER, "GET", "/open") == (403, "COMMUNICATION_NOT_ALLOWED")
+    # Also with a token that has what the route needs.
+    assert guarded.refuses(DEPLOYER, "PUT", "/deploy", proof) == (403, "COMMUNICATION_NOT_ALLOWED")
+    assert unauthorized(guarded, DEPLOYER, "svc-demo") == before + 2
+    guarded.passes(DEPLOYER, "POST", "/deploy", proof)
+    assert guarded.refuses(DEPLOYER, "POST", "/deploy") == (403, "TOKEN_REQUIRED")
+    assert unauthorized(guarded, DEPLOYER, "svc-demo") == before + 2, "what is refused for something else is not"
+
+
+def test_who_may_not_call_an_agent_can_not_delegate_to_it(guarded_once):
+    root = guarded_once.token(DEPLOYER, ["kubectl_get"], ["prod/*"], delegatable=True)
+    before = unauthorized(guarded_once, DEPLOYER, VALIDATOR)
+    with refused("COMMUNICATION_NOT_ALLOWED"):
+        guarded_once.world[DEPLOYER].delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=root)
+    assert unauthorized(guarded_once, DEPLOYER, VALIDATOR) == before + 1
 
 
 def test_the_decision_is_in_envoys_log(newest):
@@ -274,6 +298,22 @@ def test_a_proxy_that_the_configuration_names_may_tell_of_its_client(guarded_onc
 
 
 # What can be read in two ways.
+
+
+@pytest.mark.parametrize("name", ["authorization", "Authorization", "x-remit-token", "X-Remit-Token"])
+def test_a_credential_that_is_there_twice_also_where_envoy_makes_one_of_it(guarded, name):
+    twice = [(name, "Bearer a"), ("accept", "x"), (name.lower(), "Bearer b")]
+    assert guarded.refuses(WRITER, "GET", "/open", twice) == (403, "REQUEST_MALFORMED")
+
+
+def test_a_form_of_the_body_that_is_there_twice_is_none(guarded):
+    twice = [JSON, ("content-type", "text/plain")]
+    assert guarded.refuses(ANALYST, "POST", "/mcp", twice, body=rpc("tools/list")) == (403, "REQUEST_MALFORMED")
+
+
+def test_two_hosts_or_two_lengths_never_pass(guarded):
+    for twice in ([("host", "other.example")], [("content-length", "0"), ("content-length", "5")]):
+        assert guarded.stops(WRITER, "GET", "/open", twice) in (400, 403)
 
 
 def test_a_header_that_is_there_twice(guarded):
