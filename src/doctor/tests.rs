@@ -348,8 +348,29 @@ fn remits_port_is_reached_with_a_certificate_and_outside_the_sidecars_own_tls() 
     ] {
         is_found(&mesh_with(setting, instead), named);
     }
+    // By a Service of another name.
+    let text = mesh_with("service: remit.remit", "service: authz.remit");
+    let text = text.replace("host: remit.remit", "host: authz.remit").replace("inject: 'false'", "inject: 'true'");
+    assert_eq!(examine(&text), Ok(Vec::new()));
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: authz}\nspec: {selector: {sidecar.istio.io/inject: 'true'}}\n";
+    is_found(&(text.clone() + service), "inside the sidecar's own TLS");
+    assert_eq!(examine(&(text + &service.replace("'true'", "other"))), Ok(Vec::new()));
     let aside = "{traffic.sidecar.istio.io/excludeInboundPorts: '9090, 7443'}";
     assert_eq!(examine(&mesh_with("{sidecar.istio.io/inject: 'false'}", aside)), Ok(Vec::new()));
+}
+
+#[test]
+fn files_are_judged_together_and_named() {
+    let parts = MESH.split("---\n").collect::<Vec<_>>();
+    let (mesh, others) = (parts[0].to_owned(), parts[1..].join("---\n"));
+    assert!(!examine(&mesh).unwrap().is_empty());
+    let files = |mesh: &str| [("mesh.yaml".to_owned(), mesh.to_owned()), ("others.yaml".to_owned(), others.clone())];
+    assert_eq!(examine_all(&files(&mesh)), Ok(Vec::new()));
+    let found = examine_all(&files(&mesh.replace("failOpen: false", "failOpen: true"))).unwrap();
+    assert_eq!(found.len(), 1);
+    assert!(found[0].place.starts_with("mesh.yaml."), "{}", found[0].place);
+    let broken = [("mesh.yaml".to_owned(), mesh), ("b.yaml".to_owned(), "a: [".to_owned())];
+    assert!(examine_all(&broken).unwrap_err().to_string().starts_with("b.yaml: it is no YAML"));
 }
 
 #[test]
