@@ -112,6 +112,7 @@ const HOUSE: &[Room] = &[
         name: "grpc",
         rooms: &["api", "readiness", "domain", "door", "engine", "events", "identity", "proxied", "state", "transport"],
         crates: &[
+            "futures_util",
             "tonic",
             "tonic_health",
             "tonic_reflection",
@@ -496,16 +497,16 @@ fn tests_of(text: &str, mark: &str, number: &str) -> usize {
 fn every_point_of_envoys_contract_has_a_test_by_its_number() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rust = rust_files(&source()).into_iter().chain(rust_files(&root.join("tests")));
-    let mut texts = rust.map(|file| ("fn ", std::fs::read_to_string(file).unwrap())).collect::<Vec<_>>();
+    let mut files = rust.map(|file| ("fn ", std::fs::read_to_string(file).unwrap())).collect::<Vec<_>>();
     for entry in std::fs::read_dir(root.join("tests/life")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "py") {
-            texts.push(("def test_", std::fs::read_to_string(path).unwrap()));
+            files.push(("def test_", std::fs::read_to_string(path).unwrap()));
         }
     }
     for (point, number) in POINTS.iter().zip(1..) {
         let number = format!("c{number:02}");
-        let tests = texts.iter().map(|(mark, text)| tests_of(text, mark, &number)).sum::<usize>();
+        let tests = files.iter().map(|(mark, text)| tests_of(text, mark, &number)).sum::<usize>();
         assert!(tests > 0, "{number} has no test: {point}");
     }
 }
