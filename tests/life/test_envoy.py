@@ -39,7 +39,9 @@ POLICY_MORE = {
         {"from": COORDINATOR, "to": "svc-demo", "methods": ["POST"], "paths": ["/a2a"]},
         {"from": COORDINATOR, "to": "*", "methods": ["POST"], "paths": ["/v1/delegate"]},
         {"from": WRITER, "to": "svc-demo", "methods": ["GET"]},
+        {"from": DEPLOYER, "to": "svc-store", "methods": ["POST"], "paths": ["/deploy"]},
     ],
+    "enforcement_points": [{"agent": "svc-demo", "destinations": ["svc-store"]}],
 }
 XFCC_FROM = "\n[ext_authz]\nxfcc_from = ['agent-edge']\n"
 
@@ -172,6 +174,19 @@ def test_the_operators_route_says_what_a_request_means(guarded):
     guarded.passes(DEPLOYER, "POST", "/deploy", [("x-remit-token", token)])
     other = guarded.token(DEPLOYER, ["kubectl_get"], ["prod/*"])
     assert guarded.refuses(DEPLOYER, "POST", "/deploy", [("x-remit-token", other)]) == (403, "CAPABILITY_NOT_GRANTED")
+
+
+def test_the_signed_identity_is_for_the_destination_that_the_route_names(guarded_once):
+    resource = "                                  remit-resource: prod/web"
+
+    def before(destination):
+        return guarded_once.with_envoy(NEWEST, ((resource, f"{resource}\n{' ' * 34}remit-destination: {destination}"),))
+
+    proof = [("x-remit-token", guarded_once.token(DEPLOYER, ["kubectl_apply"], ["prod/*"]))]
+    # One that the entry does not list; nothing is spent.
+    assert before(VALIDATOR).refuses(DEPLOYER, "POST", "/deploy", proof) == (403, "CALLER_NOT_ENFORCEMENT_POINT")
+    headers = dict(before("svc-store").passes(DEPLOYER, "POST", "/deploy", proof)["headers"])
+    assert claims(headers["x-remit-identity"])["aud"] == "svc-store"
 
 
 def test_a_call_between_agents_needs_a_rule_and_spends_no_token(guarded):
