@@ -7,6 +7,8 @@ our names that Remit did not set.
 import base64
 import contextlib
 import json
+import os
+import shutil
 import ssl
 import subprocess
 import time
@@ -221,6 +223,29 @@ def test_who_may_not_call_an_agent_can_not_delegate_to_it(guarded_once):
     with refused("COMMUNICATION_NOT_ALLOWED"):
         guarded_once.world[DEPLOYER].delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=root)
     assert unauthorized(guarded_once, DEPLOYER, VALIDATOR) == before + 1
+
+
+def test_http_2_is_decided_as_http_1_is(guarded):
+    def status(agent, path, *headers):
+        folder = guarded.remit.folder
+        command = ["curl", "-sS", "--http2", "--noproxy", "*", "--max-time", "10", "--cacert", folder / "ca.pem"]
+        command += ["--cert", folder / f"agents/{agent}.pem", "--key", folder / f"agents/{agent}.key"]
+        command += [part for header in headers for part in ("-H", header)]
+        told = ["-o", os.devnull, "-w", "%{http_version} %{http_code}", f"https://localhost:{guarded.envoy.port}{path}"]
+        done = subprocess.run([*command, *told], capture_output=True, text=True, timeout=30, check=True)
+        version, code = done.stdout.split()
+        assert version == "2"
+        return int(code), guarded.upstream.take()
+
+    if not shutil.which("curl"):
+        cannot("there is no curl")
+    proof, spoofed = f"x-remit-token: {guarded.token()}", f"x-remit-agent: {COORDINATOR}"
+    assert status(ANALYST, "/files/a") == (403, [])
+    assert status(ANALYST, "/files/a", proof, proof) == (403, [])
+    assert status(DEPLOYER, "/files/a", proof, f"x-forwarded-client-cert: URI={spiffe_id(ANALYST)}") == (403, [])
+    code, [seen] = status(ANALYST, "/files/a", proof, spoofed)
+    assert code == 200 and dict(seen["headers"])["x-remit-agent"] == ANALYST
+    assert status(ANALYST, "/files/a", proof) == (403, [])
 
 
 def test_the_decision_is_in_envoys_log(newest):
