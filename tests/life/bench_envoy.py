@@ -95,7 +95,8 @@ def load(bench, envoy, folder, token, rate, seconds):
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=True)
     told = json.loads(done.stdout)
     if told["failed"]:
-        raise SystemExit(f"{told['failed']} of {told['requests']} requests did not pass: nothing was measured")
+        lost = f"{told['failed']} of {told['requests']} requests did not pass"
+        raise SystemExit(f"{lost}: the machine is too busy for this rate, so nothing was measured; try --rate {rate // 2}")
     return told
 
 
