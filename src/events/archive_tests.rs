@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::super::rotation::rotated_files;
 use super::super::trial::{Trial, small};
 use super::super::{AuditConfig, Filter, Item, Since, Subscription};
 use super::*;
@@ -30,7 +31,7 @@ async fn until(watch: &mut Subscription, last: u64) -> Vec<(u64, u64)> {
     while seen.last().is_none_or(|(_, to)| *to < last) {
         match watch.next().await.unwrap() {
             Item::Event(event) => seen.push((event.sequence(), event.sequence())),
-            Item::Gap { from, to } => seen.push((from, to)),
+            Item::Gap { from, to, .. } => seen.push((from, to)),
             Item::Heartbeat { .. } => {}
         }
     }
@@ -85,7 +86,11 @@ async fn an_event_from_a_file_is_the_one_from_memory() {
     let Some(Item::Event(kept)) = from(&trial, 0).next().await else { panic!("it is kept") };
     allow(&mut trial, 100);
     let Some(Item::Event(read)) = from(&trial, 0).next().await else { panic!("it is in a file") };
-    assert_eq!(read, kept);
+    assert_eq!((&*read, read.stream_id()), (&*kept, kept.stream_id()));
+    assert_eq!(read.line(), kept.line());
+    let files = rotated_files(&folder.path().join("audit.jsonl")).unwrap();
+    let first = std::fs::read_to_string(files.into_iter().min().unwrap()).unwrap();
+    assert_eq!(first.lines().next(), Some(&*read.line()), "to the byte");
 }
 
 #[tokio::test]

@@ -32,9 +32,20 @@ pub struct Seen {
 /// Reads the place of a line, given without its line end. None: it doesn't end as a line of the chain does.
 #[must_use]
 pub fn read(line: &[u8]) -> Option<Seen> {
-    let (line, own) = ending(line.strip_suffix(END)?, OWN)?;
-    let (_, previous) = ending(line.strip_suffix(b"\"")?, PREVIOUS)?;
-    Some(Seen { links: Links { previous, own }, is_intact: Digest::of(line) == own })
+    let (hashed, links) = split(line)?;
+    Some(Seen { links, is_intact: Digest::of(hashed) == links.own })
+}
+
+/// What a line says of its place, believed.
+pub(super) fn links(line: &[u8]) -> Option<Links> {
+    Some(split(line)?.1)
+}
+
+/// The bytes that the line's own digest is of, and what the line says of its place.
+fn split(line: &[u8]) -> Option<(&[u8], Links)> {
+    let (hashed, own) = ending(line.strip_suffix(END)?, OWN)?;
+    let (_, previous) = ending(hashed.strip_suffix(b"\"")?, PREVIOUS)?;
+    Some((hashed, Links { previous, own }))
 }
 
 /// Cuts `key` and the digest behind it off the end of `text`.
@@ -62,18 +73,35 @@ impl Chain {
 
     /// Adds the JSON object that stands in `lines` from `start` on: it gets its links and a line end.
     pub(super) fn add(&mut self, lines: &mut Vec<u8>, start: usize) -> Links {
-        let without_end = lines.pop();
-        debug_assert_eq!(without_end, Some(b'}'), "an object ends so");
         let previous = self.head;
-        extend(lines, PREVIOUS, previous);
-        lines.push(b'"');
+        begin_end(lines, previous);
         let own = Digest::of(lines.get(start..).unwrap_or_default());
-        extend(lines, OWN, own);
-        lines.extend_from_slice(END);
+        end(lines, own);
         lines.push(b'\n');
         self.head = own;
         Links { previous, own }
     }
+}
+
+impl Links {
+    /// Ends the JSON object that stands in `line` as [`Chain::add`] ended it, without a line end.
+    pub(super) fn write(&self, line: &mut Vec<u8>) {
+        begin_end(line, self.previous);
+        end(line, self.own);
+    }
+}
+
+/// What the line's own digest is of ends here.
+fn begin_end(lines: &mut Vec<u8>, previous: Digest) {
+    let without_end = lines.pop();
+    debug_assert_eq!(without_end, Some(b'}'), "an object ends so");
+    extend(lines, PREVIOUS, previous);
+    lines.push(b'"');
+}
+
+fn end(lines: &mut Vec<u8>, own: Digest) {
+    extend(lines, OWN, own);
+    lines.extend_from_slice(END);
 }
 
 fn extend(lines: &mut Vec<u8>, key: &[u8], digest: Digest) {
