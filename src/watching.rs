@@ -201,6 +201,7 @@ impl Right {
     /// Waits until the right ends, or the connection, or the service.
     async fn ended(&mut self) -> End {
         let Self { door, peer, headers, drain, look } = self;
+        let peer = peer.as_ref();
         let closing = async {
             match peer {
                 Some(peer) => peer.closing().await,
@@ -210,7 +211,7 @@ impl Right {
         let looking = async {
             loop {
                 look.tick().await;
-                if let Err(refused) = still_may(door, peer.as_ref(), headers) {
+                if let Err(refused) = still_may(door, peer, headers) {
                     return refused;
                 }
             }

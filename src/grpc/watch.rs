@@ -12,7 +12,6 @@ use super::{status, wire};
 use crate::api as pb;
 use crate::domain::reason::{Denial, Reason};
 use crate::door::Door;
-use crate::events::Since;
 use crate::transport::Peer;
 use crate::watching::{End, Refused, WAITING, Watching, may_watch};
 
