@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::closed::closed;
 use super::frame::{self, Damage, End, Kind};
 use super::medium::sync_folder;
+use super::pairing::{Fit, fit};
 use super::{LEDGER, REVOCATIONS};
 use crate::state::recovered::{Register, Tokens};
 
@@ -39,6 +40,8 @@ pub enum StateError {
     Version(PathBuf, u8),
     /// The ledger knows of revocations that the other file doesn't have, or there is none.
     Behind(PathBuf),
+    /// The other file knows of a newer ledger than this one.
+    Older(PathBuf),
     /// What is in the file is not all of it, so that the ledger was not left for the next start.
     NotSaved(PathBuf, Option<String>),
     /// What is in the file of a journal is not all of it: what was answered with success is.
@@ -74,6 +77,12 @@ impl std::fmt::Display for StateError {
             Self::Behind(path) => write!(
                 f,
                 "{} is missing or older than the ledger beside it, so revoked tokens could come back; put the newest one back; or {}",
+                path.display(),
+                way_on(path)
+            ),
+            Self::Older(path) => write!(
+                f,
+                "{} is not the newest ledger that was written here, so spent uses could come back; put the newest one back; or {}",
                 path.display(),
                 way_on(path)
             ),
@@ -123,11 +132,13 @@ pub(super) fn lock(folder: &Path) -> Result<File, StateError> {
     closed(folder, &metadata)?;
     let path = folder.join("lock");
     let failed = |error| StateError::Io(path.clone(), error);
+    // The directory itself is locked: nobody unlocks it by removing a file.
+    let directory = File::open(folder).map_err(|error| StateError::Io(folder.to_owned(), error))?;
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
     closed(&path, &file.metadata().map_err(failed)?)?;
-    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    if let Err(error) = flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
             return Err(failed(error.into()));
         }
@@ -136,9 +147,9 @@ pub(super) fn lock(folder: &Path) -> Result<File, StateError> {
         let owner = owner.trim().parse::<u32>().map(|number| format!(" (number {number})")).unwrap_or_default();
         return Err(StateError::Locked(folder.to_owned(), owner));
     }
-    // For people; the lock alone counts.
+    // For people; the directory's lock alone counts.
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-    Ok(file)
+    Ok(directory)
 }
 
 /// The revocations that were left; none if there is no such file.
@@ -156,13 +167,22 @@ pub(super) fn tokens(path: &Path, register: Option<&Register>) -> Result<Option<
     if !fold(path, Kind::Ledger, |frame| tokens.apply(frame))? {
         return Ok(None);
     }
-    let Some(snapshot) = tokens.snapshot.filter(|_| tokens.is_whole) else {
+    if !tokens.is_whole || tokens.snapshot.is_none() {
         return Err(StateError::Damaged(path.to_owned(), 0));
-    };
-    if register.is_none_or(|register| register.sequence < snapshot.register) {
-        return Err(StateError::Behind(path.with_file_name(REVOCATIONS)));
     }
-    Ok(Some(tokens))
+    match fit(register, &tokens) {
+        Fit::Together => Ok(Some(tokens)),
+        Fit::UsedUp => {
+            tracing::warn!(
+                target: "state",
+                file = %path.display(),
+                "an earlier start used this ledger up: it is left out, and every live token ends"
+            );
+            Ok(None)
+        }
+        Fit::RegisterBehind => Err(StateError::Behind(path.with_file_name(REVOCATIONS))),
+        Fit::LedgerBehind => Err(StateError::Older(path.to_owned())),
+    }
 }
 
 /// Hands over each frame of a file; whether there is such a file.
