@@ -259,6 +259,8 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::super::trial::Trial;
     use super::*;
 

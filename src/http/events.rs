@@ -164,7 +164,7 @@ mod tests {
     fn a_query_says_what_and_from_where() {
         assert_eq!(asked("", None), Ok(Asked::default()));
         let all = asked("agent=a&agent=b&result=denied&reason=TOKEN_EXPIRED&after=00ff:7", None).unwrap();
-        assert_eq!(all.filter.agents, ["a".into(), "b".into()]);
+        assert_eq!(all.filter.agents, ["a", "b"].map(Box::<str>::from));
         assert_eq!((all.filter.results, all.filter.reasons), (vec![Outcome::Denied], vec![Reason::TokenExpired]));
         assert_eq!(all.after, Some(("00ff".to_owned(), 7)));
         assert_eq!(asked("after=0", None).unwrap().after, Some((String::new(), 0)));
