@@ -6,6 +6,7 @@ import sys
 
 from conftest import REPOSITORY, STUBS
 from remit_process import environment
+from seed_policy import deployer_token
 
 EXAMPLE = REPOSITORY / "examples/python"
 
@@ -20,6 +21,41 @@ def test_the_python_client(shared):
     printed = ran.stdout.splitlines()
     assert len(printed) == len(wanted) == 2
     assert all(line.strip().startswith(start) for line, start in zip(printed, wanted)), ran.stdout
+
+
+def follower(world, place):
+    """`follow.py`, and the lines that it prints."""
+    key = world.remit.folder / "api_keys/ops-admin.key"
+    url = f"http://127.0.0.1:{world.remit.ports['http']}"
+    command = [sys.executable, str(REPOSITORY / "examples/events/follow.py"), url, str(key), str(place)]
+    following = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return following, iter(following.stdout.readline, "")
+
+
+def test_the_follower_of_events_goes_on_where_it_was(serve, tmp_path):
+    world, place, printed = serve(), tmp_path / "place.txt", []
+    for _ in range(2):
+        deployer_token(world)
+        status = world.administrator().status()
+        following, lines = follower(world, place)
+        try:
+            last = f"{status.stream_id}:{status.event_sequence}"
+            while not (place.exists() and place.read_text() == last):
+                printed.append(next(lines).split())
+        finally:
+            following.kill()
+            # What it printed while the place was looked at.
+            printed += [line.split() for line in lines]
+            following.wait()
+            following.stdout.close()
+        world.close()
+        assert world.remit.stop() == 0
+        world.remit.start()
+    log = world.remit.audit()[: len(printed)]
+    assert [int(sequence) for sequence, *_ in printed] == [line["sequence"] for line in log]
+    assert len({line["stream_id"] for line in log}) == 2
+    shown = re.search(r"```text\n(.*?)```", (REPOSITORY / "examples/events/README.md").read_text(), re.DOTALL)[1]
+    assert " ".join(printed[0]).startswith(shown.removesuffix(" …\n"))
 
 
 def test_it_is_short():

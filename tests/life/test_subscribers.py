@@ -185,6 +185,8 @@ def test_stalled_leaving_and_resuming_subscribers(serve, log):
     begin = world.administrator().status().event_sequence
     stalled = [Stalled(world, over_http=number % 2 == 0, after=begin) for number in range(STALLED)]
     wait_until(lambda: world.remit.metrics()["remit_subscribers"] == STALLED, "the stalled ones watch")
+    # Until what is on the way to them is full, they are served.
+    load(world, max(SECONDS / 2, 3))
     beside_stalled = load(world, max(SECONDS / 2, 3))
     crowd = Crowd(world, world.administrator().status().event_sequence)
     wait_until(lambda: world.remit.metrics()["remit_subscribers"] >= STALLED + 3, "all watch")
