@@ -7,6 +7,7 @@ import sys
 from conftest import REPOSITORY, STUBS
 from remit_process import environment
 from seed_policy import deployer_token
+from waiting import wait_until
 
 EXAMPLE = REPOSITORY / "examples/python"
 
@@ -32,19 +33,26 @@ def follower(world, place):
     return following, iter(following.stdout.readline, "")
 
 
+def is_at(place, last):
+    """The place is written after the line is printed; of another stream's line with this number it never is."""
+    try:
+        return wait_until(lambda: place.exists() and place.read_text() == last, "", seconds=0.5)
+    except AssertionError:
+        return False
+
+
 def test_the_follower_of_events_goes_on_where_it_was(serve, tmp_path):
     world, place, printed = serve(), tmp_path / "place.txt", []
     for _ in range(2):
         deployer_token(world)
         status = world.administrator().status()
+        last = f"{status.stream_id}:{status.event_sequence}"
         following, lines = follower(world, place)
         try:
-            last = f"{status.stream_id}:{status.event_sequence}"
-            while not (place.exists() and place.read_text() == last):
+            while not printed or printed[-1][0] != str(status.event_sequence) or not is_at(place, last):
                 printed.append(next(lines).split())
         finally:
             following.kill()
-            # What it printed while the place was looked at.
             printed += [line.split() for line in lines]
             following.wait()
             following.stdout.close()
