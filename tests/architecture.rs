@@ -129,6 +129,7 @@ const HOUSE: &[Room] = &[
             "watching",
         ],
         crates: &[
+            "futures_util",
             "tonic",
             "tonic_health",
             "tonic_reflection",

@@ -10,6 +10,7 @@
 
 mod closed;
 mod committer;
+mod error;
 mod frame;
 mod log;
 mod medium;
@@ -24,14 +25,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-pub(super) use committer::Clock;
 use committer::{Beside, Committer, MARK_AHEAD, OnFailure, Plan, STOP_WAIT, Thread};
+pub use error::StateError;
 use frame::Kind;
 use log::{CommitError, Log};
 use medium::{Disk, sync_folder};
-pub use open::StateError;
 use pairing::Pairing;
-pub(super) use waiting::{NotDurable, Waiting};
+pub(super) use waiting::{Clock, NotDurable, Waiting};
 
 use super::change::{Sink, Snapshot};
 use super::ledger::export::Left;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::frame::Kind;
 use super::log::{CommitError, Log, Tell};
 use super::medium::Medium;
-use super::waiting::{Records, Waiting};
+use super::waiting::{Clock, Records, Waiting};
 use crate::domain::time::Timestamp;
 use crate::state::change::{Change, Sink as _};
 
@@ -23,8 +23,6 @@ const IDLE: Duration = Duration::from_millis(250);
 /// How long a stop waits for a disk that doesn't answer: what it holds back then is lost.
 pub(super) const STOP_WAIT: Duration = Duration::from_secs(5);
 
-/// Reads the time.
-pub(in crate::state) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Tells all that is, up to at least the change of this number; the mark is the committer's.
 pub(super) type Source = Arc<dyn Fn(u64, Timestamp, Tell<'_>) + Send + Sync>;
 

@@ -542,3 +542,6 @@ fn what_a_stop_could_not_write_is_told_by_what_is_lost() {
 
 #[path = "put_back_tests.rs"]
 mod put_back;
+
+#[path = "tears_tests.rs"]
+mod tears;
