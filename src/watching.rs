@@ -239,7 +239,9 @@ mod tests {
     fn what_no_event_has_can_not_be_asked_for() {
         let mut filter = Filter::default();
         assert!(want_agent(&mut filter, "a b").is_err() && want_result(&mut filter, "refused").is_err());
-        assert!(want_reason(&mut filter, "token_expired").is_err() && want_message_type(&mut filter, "gossip").is_err());
+        assert!(
+            want_reason(&mut filter, "token_expired").is_err() && want_message_type(&mut filter, "gossip").is_err()
+        );
         assert_eq!(filter, Filter::default());
         for _ in 0..limits::FILTER_ENTRIES {
             assert_eq!(want_reason(&mut filter, "TOKEN_EXPIRED"), Ok(()));

@@ -144,7 +144,7 @@ impl Archive {
             if let Some(read) = cursor.next(at, &self.own)? {
                 return Ok(Some(read));
             }
-            let next = self.opened(|| self.after(cursor, at))?;
+            let next = opened(|| self.after(cursor, at))?;
             // What was written before the file was renamed is there by now.
             if let Some(read) = cursor.next(at, &self.own)? {
                 return Ok(Some(read));
@@ -156,23 +156,10 @@ impl Archive {
 
     /// Opens the first file with something from this position on; false if there is none.
     fn begin(&self, cursor: &mut Cursor, at: &Position) -> io::Result<bool> {
-        let reading = self.opened(|| self.first_with(&self.files.list()?, at))?;
+        let reading = opened(|| self.first_with(&self.files.list()?, at))?;
         let is_there = reading.is_some();
         *cursor = Cursor { reading, ..Cursor::default() };
         Ok(is_there)
-    }
-
-    /// Opens the file that `choose` finds, which may be renamed meanwhile.
-    fn opened(&self, choose: impl Fn() -> io::Result<Option<Arc<LogFile>>>) -> io::Result<Option<Reading>> {
-        for _ in 0..TRIES {
-            let Some(chosen) = choose()? else { return Ok(None) };
-            let Some(file) = present(File::open(&chosen.path))? else { continue };
-            let id = FileId::of(&file.metadata()?);
-            if id == chosen.id {
-                return Ok(Some(Reading { id, file: BufReader::with_capacity(READ_BYTES, file) }));
-            }
-        }
-        Err(io::Error::new(io::ErrorKind::ResourceBusy, "the audit log's files are renamed faster than they are opened"))
     }
 
     /// The file that has the position, else the first one that has something of its stream after it.
@@ -206,6 +193,19 @@ impl Archive {
         }
         Ok(files.into_iter().find(|file| *file.first.timestamp >= *cursor.timestamp))
     }
+}
+
+/// Opens the file that `choose` finds, which may be renamed meanwhile.
+fn opened(choose: impl Fn() -> io::Result<Option<Arc<LogFile>>>) -> io::Result<Option<Reading>> {
+    for _ in 0..TRIES {
+        let Some(chosen) = choose()? else { return Ok(None) };
+        let Some(file) = present(File::open(&chosen.path))? else { continue };
+        let id = FileId::of(&file.metadata()?);
+        if id == chosen.id {
+            return Ok(Some(Reading { id, file: BufReader::with_capacity(READ_BYTES, file) }));
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "the audit log's files are renamed faster than they are opened"))
 }
 
 /// Nothing in the file comes after the position, as far as it is of the position's stream.

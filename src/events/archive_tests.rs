@@ -113,7 +113,8 @@ async fn seen(watch: &mut Subscription, stream_id: &str, last: u64) -> String {
             Item::Heartbeat { .. } => continue,
         };
         let name = stream.trim_start_matches('0').to_owned();
-        match runs.last_mut().filter(|run| (&run.0, run.1, run.3 + 1) == (&name, is_gap, from) && !is_gap) {
+        match runs.last_mut().filter(|run| (&run.0, run.1, run.3.saturating_add(1)) == (&name, is_gap, from) && !is_gap)
+        {
             Some(run) => run.3 = to,
             None => runs.push((name, is_gap, from, to)),
         }
@@ -203,7 +204,8 @@ async fn what_is_deleted_of_earlier_streams_is_told_by_stream() {
     // The file in which the first stream ends and the second begins.
     let both = files.iter().find(|file| file.exists() && has(file, FIRST) && has(file, SECOND)).unwrap();
     let lines = std::fs::read_to_string(both).unwrap();
-    let of_first: u64 = lines.lines().filter(|line| line.contains(&format!(":\"{FIRST}\""))).count().try_into().unwrap();
+    let of_first: u64 =
+        lines.lines().filter(|line| line.contains(&format!(":\"{FIRST}\""))).count().try_into().unwrap();
     let of_second = numbers(both).1;
     std::fs::remove_file(both).unwrap();
     let end = 150 - of_first;

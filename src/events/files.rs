@@ -118,7 +118,10 @@ impl Files {
                 return Ok(in_order(files));
             }
         }
-        Err(io::Error::new(io::ErrorKind::ResourceBusy, "the audit log's files are renamed faster than they are listed"))
+        Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "the audit log's files are renamed faster than they are listed",
+        ))
     }
 
     /// None: the current file was renamed meanwhile, so that it may be missing, or there twice.
@@ -230,7 +233,8 @@ mod tests {
     fn a_long_last_line_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        let long = line("a", 2, 1, 2).replacen("{\"timestamp", &format!("{{\"x\":\"{}\",\"timestamp", "x".repeat(9000)), 1);
+        let long =
+            line("a", 2, 1, 2).replacen("{\"timestamp", &format!("{{\"x\":\"{}\",\"timestamp", "x".repeat(9000)), 1);
         std::fs::write(&path, line("a", 1, 0, 1) + &long).unwrap();
         assert_eq!(found(&Files::new(path)), [("a".to_owned(), 1, 2)]);
     }

@@ -281,7 +281,9 @@ mod tests {
             match watch.next().await {
                 Some(Item::Event(event)) => seen.push(event.sequence().to_string()),
                 Some(Item::Gap { from, to, .. }) => seen.push(format!("{from}-{to}")),
-                Some(Item::Heartbeat { sequence, .. }) => return [seen, vec![format!("♥{sequence}")]].concat().join(" "),
+                Some(Item::Heartbeat { sequence, .. }) => {
+                    return [seen, vec![format!("♥{sequence}")]].concat().join(" ");
+                }
                 None => return seen.join(" "),
             }
         }

@@ -56,7 +56,8 @@ pub(super) async fn stream(State(pages): State<Pages>, request: Request) -> Resu
     // There is room for it.
     let _ = sender.try_send(Ok(BEGINNING.to_owned()));
     tokio::spawn(watching.deliver(sender, |item| Ok(written(item)), |end| ended(end).map(Ok)));
-    let about = [(CONTENT_TYPE, HeaderValue::from_static("text/event-stream")), (CACHE_CONTROL, NOT_KEPT), NO_BUFFERING];
+    let about =
+        [(CONTENT_TYPE, HeaderValue::from_static("text/event-stream")), (CACHE_CONTROL, NOT_KEPT), NO_BUFFERING];
     Ok((about, Body::from_stream(ReceiverStream::new(receiver))).into_response())
 }
 
@@ -84,7 +85,11 @@ impl Asked {
                     }
                     Ok(())
                 }
-                _ => return Err("the query has something other than after, agent, result, reason and message_type".to_owned()),
+                _ => {
+                    return Err(
+                        "the query has something other than after, agent, result, reason and message_type".to_owned()
+                    );
+                }
             };
             taken.map_err(|invalid| format!("{name}: {invalid}"))?;
         }
@@ -174,7 +179,9 @@ mod tests {
 
     #[test]
     fn what_is_not_of_its_form_is_refused_and_not_guessed() {
-        for bad in ["after=", "after=x", "after=-1", "after=+1", "after=a:b:1", "after=a%0Aid:1", "after=1&after=2", "agnt=a"] {
+        for bad in
+            ["after=", "after=x", "after=-1", "after=+1", "after=a:b:1", "after=a%0Aid:1", "after=1&after=2", "agnt=a"]
+        {
             assert!(asked(bad, None).is_err(), "{bad}");
         }
         assert!(asked("after=18446744073709551616", None).is_err());
