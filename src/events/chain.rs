@@ -20,6 +20,18 @@ pub struct Links {
     pub own: Digest,
 }
 
+impl Links {
+    /// Puts them into the JSON object at the end of `line`.
+    pub(super) fn close(&self, line: &mut Vec<u8>) {
+        let without_end = line.pop();
+        debug_assert_eq!(without_end, Some(b'}'), "an object ends so");
+        extend(line, PREVIOUS, self.previous);
+        line.push(b'"');
+        extend(line, OWN, self.own);
+        line.extend_from_slice(END);
+    }
+}
+
 /// What a line of the log says of its place, and whether it is what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -73,35 +85,18 @@ impl Chain {
 
     /// Adds the JSON object that stands in `lines` from `start` on: it gets its links and a line end.
     pub(super) fn add(&mut self, lines: &mut Vec<u8>, start: usize) -> Links {
+        let without_end = lines.pop();
+        debug_assert_eq!(without_end, Some(b'}'), "an object ends so");
         let previous = self.head;
-        begin_end(lines, previous);
+        extend(lines, PREVIOUS, previous);
+        lines.push(b'"');
         let own = Digest::of(lines.get(start..).unwrap_or_default());
-        end(lines, own);
+        extend(lines, OWN, own);
+        lines.extend_from_slice(END);
         lines.push(b'\n');
         self.head = own;
         Links { previous, own }
     }
-}
-
-impl Links {
-    /// Ends the JSON object that stands in `line` as [`Chain::add`] ended it, without a line end.
-    pub(super) fn write(&self, line: &mut Vec<u8>) {
-        begin_end(line, self.previous);
-        end(line, self.own);
-    }
-}
-
-/// What the line's own digest is of ends here.
-fn begin_end(lines: &mut Vec<u8>, previous: Digest) {
-    let without_end = lines.pop();
-    debug_assert_eq!(without_end, Some(b'}'), "an object ends so");
-    extend(lines, PREVIOUS, previous);
-    lines.push(b'"');
-}
-
-fn end(lines: &mut Vec<u8>, own: Digest) {
-    extend(lines, OWN, own);
-    lines.extend_from_slice(END);
 }
 
 fn extend(lines: &mut Vec<u8>, key: &[u8], digest: Digest) {

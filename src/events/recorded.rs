@@ -42,7 +42,7 @@ impl Recorded {
         let mut line = Vec::new();
         self.event.write_json(&mut line, &self.stream_id, &stamp(self.event.at));
         if let Some(links) = self.event.links() {
-            links.write(&mut line);
+            links.close(&mut line);
         }
         Cow::Owned(String::from_utf8_lossy(&line).into_owned())
     }
