@@ -45,7 +45,7 @@ pub(super) struct End {
 
 impl End {
     fn of(line: &[u8]) -> Self {
-        let Place { timestamp, stream_id, sequence } = Place::of(line);
+        let Place { timestamp, stream_id, sequence, message_type: _ } = Place::of(line);
         let links = chain::links(line);
         Self { timestamp: timestamp.into(), stream_id: stream_id.into(), sequence, links }
     }
