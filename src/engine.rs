@@ -7,7 +7,10 @@ mod authorize;
 pub mod chance;
 pub mod clock;
 mod delegate;
+mod detection;
+mod former;
 mod introspect;
+mod owed;
 mod recording;
 mod revoke;
 mod search;
@@ -28,6 +31,8 @@ use chance::Chance;
 use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation, Exchange};
 pub use introspect::{Introspected, Introspection, TokenTarget};
+use former::FormerRules;
+use owed::Owed;
 pub use recording::is_undecided;
 pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
 pub use search::{Found, SearchRequest, Searched, Sought};
@@ -42,10 +47,11 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
 use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
+use crate::state::attempts::Attempts;
 use crate::state::rate::RateLimiter;
 use crate::state::recent::RecentRequests;
 use crate::state::standing::Standing;
-use crate::state::{Foreign, State, TokenRecord};
+use crate::state::{Foreign, Refused, State, TokenRecord};
 
 /// A policy that answers, with what an operator wants to know of it.
 pub struct InForce {
@@ -130,6 +136,9 @@ pub struct Engine {
     authorize_rate: RateLimiter,
     delegate_rate: RateLimiter,
     recent: RecentRequests,
+    owed: Owed,
+    attempts: Attempts,
+    former: FormerRules,
 }
 
 impl Engine {
@@ -152,6 +161,9 @@ impl Engine {
             authorize_rate: RateLimiter::default(),
             delegate_rate: RateLimiter::default(),
             recent: RecentRequests::default(),
+            owed: Owed::default(),
+            attempts: Attempts::default(),
+            former: FormerRules::default(),
         }
     }
 
@@ -164,7 +176,7 @@ impl Engine {
         if !self.state.is_restored() {
             return Ok(());
         }
-        self.enter_quarantines(|_| false);
+        self.enter_quarantines(|_| false).await;
         self.revocations_settled().await
     }
 
@@ -175,13 +187,13 @@ impl Engine {
         self.record_policy(quarantined.map(|(name, _)| name.clone()).collect()).await;
     }
 
-    /// Every agent under the kill switch, and who put it there: `api`, `file`.
+    /// Every agent under the kill switch, and who put it there: `api`, `automatic`, `file`.
     #[must_use]
     pub fn quarantines(&self, policy: &Policy) -> BTreeMap<String, Vec<&'static str>> {
         let mut sources = BTreeMap::<String, Vec<&'static str>>::new();
         self.state.standing(|standing| {
-            for (name, _) in standing.quarantined() {
-                sources.entry(name.to_string()).or_default().push("api");
+            for (name, by) in standing.quarantined() {
+                sources.entry(name.to_string()).or_default().extend(by.names());
             }
         });
         for (name, _) in policy.agents.iter().filter(|(_, entry)| entry.quarantined) {
@@ -214,8 +226,10 @@ impl Engine {
     pub async fn install(&self, policy: InForce) {
         self.tally.know(policy.policy.agents.keys());
         self.tally.max_depth(policy.policy.max_delegation_depth);
+        // Before it is in force: no request may meet it without.
+        self.former.replaced(&self.policy.load().policy, &policy.policy);
         let before = self.policy.swap(Arc::new(policy));
-        let entered = self.enter_quarantines(|name| before.policy.is_quarantined(name));
+        let entered = self.enter_quarantines(|name| before.policy.is_quarantined(name)).await;
         if let Err(denial) = self.revocations_settled().await {
             tracing::error!(target: "state", "the policy file's quarantines: {}", denial.message());
         }
@@ -271,27 +285,46 @@ impl Engine {
 
     /// Forgets what has expired, one shard of the ledger after the other with a pause between, until stopped.
     pub async fn forget_expired(&self, stop: tokio_util::sync::CancellationToken) {
-        let ledger = self.state.ledger();
         let mut shard: usize = 0;
         while stop.run_until_cancelled(tokio::time::sleep(SWEEP_PAUSE)).await.is_some() {
             let now = self.clock.now();
-            let expired = self.state.forgettable(now);
-            for _ in 0..SHARDS_A_SWEEP {
-                shard = shard.checked_add(1).filter(|next| *next < ledger.shards()).unwrap_or(0);
-                ledger.sweep(shard, expired);
-            }
+            shard = self.sweep_from(shard, now);
             if shard < SHARDS_A_SWEEP {
-                ledger.forget_outlived_revocations(now);
                 self.authorize_rate.forget_full(now);
                 self.delegate_rate.forget_full(now);
+                let after = self.policy.load().policy.quarantine_after;
+                self.attempts.forget_outlived(after.map(|after| Duration::from_secs(after.window_seconds)), now);
+                self.pay_what_is_owed().await;
             }
         }
     }
 
-    /// Whether the agent is under the kill switch, by an administrator or by the file.
+    /// Sweeps the next shards of the ledger; the last of them is returned.
+    fn sweep_from(&self, shard: usize, now: Timestamp) -> usize {
+        let ledger = self.state.ledger();
+        let expired = self.state.forgettable(now);
+        let shards = ledger.map_or(SHARDS_WITHOUT_LEDGER, crate::state::ledger::Ledger::shards);
+        let mut last = shard;
+        for _ in 0..SHARDS_A_SWEEP {
+            last = last.checked_add(1).filter(|next| *next < shards).unwrap_or(0);
+            if let Some(ledger) = ledger {
+                ledger.sweep(last, expired);
+            }
+        }
+        if last < SHARDS_A_SWEEP
+            && let Some(ledger) = ledger
+        {
+            ledger.forget_outlived_revocations(now);
+        }
+        last
+    }
+
+    /// Whether the agent is under the kill switch, by an administrator, by Remit itself or by the file.
     #[must_use]
     pub fn is_quarantined(&self, policy: &Policy, name: &str) -> bool {
-        policy.is_quarantined(name) || self.state.standing(|standing| standing.is_quarantined(name))
+        policy.is_quarantined(name)
+            || self.state.standing(|standing| standing.is_quarantined(name))
+            || self.owed.has(name)
     }
 
     /// Whether the caller may watch every decision.
@@ -327,19 +360,36 @@ impl Engine {
     }
 
     /// Ends the tokens of every agent that the file has newly put under quarantine; these are returned.
-    fn enter_quarantines(&self, was_quarantined: impl Fn(&str) -> bool) -> Vec<AgentName> {
-        let now = self.clock.now();
-        let policy = self.policy.load();
+    async fn enter_quarantines(&self, was_quarantined: impl Fn(&str) -> bool) -> Vec<AgentName> {
+        let policy = self.policy();
         let entering =
             |(name, agent): &(&AgentName, &AgentPolicy)| agent.quarantined && !was_quarantined(name.as_str());
         let entered = policy.policy.agents.iter().filter(entering).map(|(name, _)| name.clone()).collect::<Vec<_>>();
         for name in &entered {
-            if self.state.ledger().revoke_agent(name.as_str(), now).is_err() {
-                // No room to remember one agent: ending everything is the safe way to end its tokens.
-                self.state.ledger().revoke_all(now);
+            if let Err(refused) = self.end_tokens_of(name).await {
+                self.owed.add(name.clone());
+                tracing::warn!(target: "state", agent = %name, "its tokens can't be ended yet: {}", refused.denial().message());
             }
         }
         entered
+    }
+
+    async fn end_tokens_of(&self, name: &AgentName) -> Result<(), Refused> {
+        let now = self.clock.now();
+        match self.state.revoke_agent(name.as_str(), now).await {
+            // No room to remember one agent: ending everything is the safe way to end its tokens.
+            Err(Refused::Full { .. }) => self.state.revoke_all(now).await.map(|_| ()),
+            ended => ended.map(|_| ()),
+        }
+    }
+
+    async fn pay_what_is_owed(&self) {
+        for name in self.owed.list() {
+            if self.end_tokens_of(&name).await.is_ok() {
+                self.owed.paid(&name);
+                tracing::info!(target: "state", agent = %name, "its tokens are ended, as the policy file asked");
+            }
+        }
     }
 
     /// One event for the policy, and one for each agent that it put under quarantine.
@@ -405,6 +455,8 @@ impl Engine {
 
 /// All of 1,024 shards are swept every 3.2 seconds.
 const SHARDS_A_SWEEP: usize = 16;
+/// Where another counts, the rest is looked at every second.
+const SHARDS_WITHOUT_LEDGER: usize = 320;
 const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 /// An agent that somebody named, who is known: it may be told a name that is near.

@@ -94,6 +94,24 @@ pub struct Rule {
     pub rate_limit: RateLimit,
 }
 
+/// The most that an agent may hold or pass on, or might once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnSet {
+    /// Its `max_capability_set`.
+    pub capabilities: HashSet<Capability>,
+    /// Its `max_resources`.
+    pub resources: Vec<Pattern<'static>>,
+}
+
+/// What policies before the one in force let an agent have.
+#[derive(Clone, Debug, Default)]
+pub struct Formerly {
+    /// Its own sets, as far as they are remembered.
+    pub own_sets: Arc<[OwnSet]>,
+    /// The most hops that any of them allowed.
+    pub max_depth: u8,
+}
+
 /// Authority that an agent has of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnGrant {

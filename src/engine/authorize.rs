@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::detection::Suspect;
 use super::recording::{Allowed, rate_limited};
 use super::speaker::Speaker;
 use super::tally::Verb;
@@ -25,6 +26,7 @@ use crate::domain::token::TokenId;
 use crate::events::{Brief, DecisionId, Event, Long, MessageType};
 use crate::keyring::VerifiedToken;
 use crate::state::Refused;
+use crate::state::attempts::Attempt;
 
 /// A question. It has no `Debug`: it holds a token.
 #[derive(Clone, Copy)]
@@ -120,10 +122,13 @@ pub struct TokenShown {
 /// A question that has begun.
 type Question<'a> = Begun<'a, AuthorizeRequest<'a>>;
 
-/// What was found out before the ledger is asked.
+/// What was found out on the way.
+#[derive(Default)]
 struct Findings<'b> {
     speaker: Option<Speaker>,
     token: Option<VerifiedToken<'b>>,
+    /// The same was asked a moment ago, and came as far as the ledger.
+    is_retry: bool,
 }
 
 /// What the checks before the ledger say.
@@ -149,12 +154,19 @@ impl Engine {
     ) -> Decision {
         let question = Question { beginning, caller, request, now: self.clock.now() };
         let mut buffer = Vec::new();
-        let mut found = Findings { speaker: None, token: None };
+        let mut found = Findings::default();
         let settled = match self.judge(question, &mut buffer, &mut found) {
             Verdict::Denied(denial) => Err(denial),
-            Verdict::UpToTheLedger { refused_after } => self.settle(question, &found, refused_after).await,
+            Verdict::UpToTheLedger { refused_after } => self.settle(question, &mut found, refused_after).await,
         };
-        self.conclude(question, &found, settled)
+        let attempt = settled.as_ref().err().and_then(|denial| self.note_attempts(question, &found, denial));
+        let decision = self.conclude(question, &found, settled);
+        if let (Some(attempt), Some(speaker)) = (attempt, &found.speaker) {
+            let suspect = Suspect { agent: speaker.agent.as_str(), attempt, seen_by: speaker.seen_by() };
+            // Rare, and it must not make every answer's future larger.
+            Box::pin(self.suspect(question.policy(), suspect, question.now)).await;
+        }
+        decision
     }
 
     /// Records a refusal whose reason stands outside the engine: the agent is known, and what it asks can't be put to
@@ -172,17 +184,16 @@ impl Engine {
             Ok(speaker) => (Some(speaker), denial),
             Err(earlier) => (None, earlier),
         };
-        self.conclude(question, &Findings { speaker, token: None }, Err(denial))
+        let found = Findings { speaker, ..Findings::default() };
+        self.note_attempts(question, &found, &denial);
+        self.conclude(question, &found, Err(denial))
     }
 
     /// Counts, answers and records.
     fn conclude(&self, question: Question<'_>, found: &Findings<'_>, settled: Result<Allowed<'_>, Denial>) -> Decision {
         let (outcome, left, place) = match settled {
             Ok(Allowed { place, left }) => (Ok(()), left, Some(place)),
-            Err(denial) => {
-                self.note_attempts(question, found, &denial);
-                (Err(denial), None, None)
-            }
+            Err(denial) => (Err(denial), None, None),
         };
         let decision = Decision {
             outcome,
@@ -215,11 +226,11 @@ impl Engine {
         let request = &AuthorizeRequest { dry_run: true, ..*request };
         let question = Question { beginning, caller, request, now: self.clock.now() };
         let mut buffer = Vec::new();
-        let mut found = Findings { speaker: None, token: None };
+        let mut found = Findings::default();
         match self.judge(question, &mut buffer, &mut found) {
             Verdict::Denied(denial) => Err(denial),
             Verdict::UpToTheLedger { refused_after } => {
-                self.settle(question, &found, refused_after).await.map(|_unused_place| ())
+                self.settle(question, &mut found, refused_after).await.map(|_unused_place| ())
             }
         }
     }
@@ -281,12 +292,13 @@ impl Engine {
     async fn settle(
         &self,
         question: Question<'_>,
-        found: &Findings<'_>,
+        found: &mut Findings<'_>,
         refused_after: Option<Denial>,
     ) -> Result<Allowed<'_>, Denial> {
         let Question { beginning, request, now, .. } = question;
-        let token = found.token.as_ref();
-        let agent = found.speaker.as_ref().map_or(question.asker(), |speaker| speaker.agent.as_str());
+        let Findings { speaker, token, is_retry } = found;
+        let token = token.as_ref();
+        let agent = speaker.as_ref().map_or(question.asker(), |speaker| speaker.agent.as_str());
         let ready = if let Some(denial) = refused_after {
             Err(denial)
         } else {
@@ -297,26 +309,27 @@ impl Engine {
             return ready.map(|place| Allowed { place, left: None });
         };
         let ready = ready.and_then(|place| self.may_be_foreign(token, now).map(|()| place));
-        let ledger = self.state.ledger();
         let record = record(token);
-        if request.dry_run || ready.is_err() {
-            let left = ledger.check(&record).map_err(|refused| refused.denial())?;
-            let place = ready?;
+        let place = match ready {
+            Ok(place) => place,
+            // Whether the token is held is not worth a round trip for what is refused anyway.
+            Err(denial) if !self.state.is_local() => return Err(denial),
+            Err(denial) => {
+                self.state.check(&record).await.map_err(|refused| refused.denial())?;
+                return Err(denial);
+            }
+        };
+        if request.dry_run {
+            let left = self.state.check(&record).await.map_err(|refused| refused.denial())?;
             if left == 0 {
                 return Err(Refused::Exhausted.denial());
             }
             return Ok(Allowed { place, left: Some(left) });
         }
-        let place = ready?;
-        let is_retry = self.is_retry(question.asker(), request.request_id, token.id(), now);
+        *is_retry = self.is_retry(question.asker(), request.request_id, token.id(), now);
         let given = root_given(question.policy(), token);
-        let spent = ledger.spend(&record, &given, beginning.born);
-        let left = spent.map_err(|refused| {
-            if refused == Refused::Exhausted && !is_retry {
-                self.tally.reuse_attempt(&token.claims().holder);
-            }
-            refused.denial()
-        })?;
+        let spent = self.state.spend(&record, &given, beginning.born).await;
+        let left = spent.map_err(|refused| refused.denial())?;
         self.uses_settled(request.deadline).await?;
         Ok(Allowed { place, left: Some(left) })
     }
@@ -327,9 +340,10 @@ impl Engine {
         self.authorize_rate.take(question.asker(), agent, limit, question.now).map_err(rate_limited)
     }
 
-    fn note_attempts(&self, question: Question<'_>, found: &Findings<'_>, denial: &Denial) {
+    /// Counts what the refused agent attempted.
+    fn note_attempts(&self, question: Question<'_>, found: &Findings<'_>, denial: &Denial) -> Option<Attempt> {
         let request = question.request;
-        let (Some(speaker), false) = (&found.speaker, request.dry_run) else { return };
+        let (Some(speaker), false) = (&found.speaker, request.dry_run) else { return None };
         let agent = speaker.agent.as_str();
         let reason = denial.reason();
         if reason == Reason::TokenWrongHolder {
@@ -345,7 +359,13 @@ impl Engine {
             && decision::is_escalation(agent, token.claims(), wanted)
         {
             self.tally.escalation_attempt(agent);
+            return Some(Attempt::Escalation);
         }
+        if reason == Reason::TokenUsesExhausted && !found.is_retry {
+            self.tally.reuse_attempt(agent);
+            return Some(Attempt::Reuse);
+        }
+        None
     }
 
     fn note_answer(&self, question: Question<'_>, found: &Findings<'_>, decision: &Decision) {

@@ -61,6 +61,8 @@ pub struct Tally {
     certificates: IntGaugeVec,
     depth_limit: IntGauge,
     unauthenticated: IntCounterVec,
+    automatic_quarantines: IntCounter,
+    withheld_quarantines: IntCounter,
     agents: ArcSwap<HashMap<AgentName, Arc<Depths>>>,
 }
 
@@ -95,6 +97,11 @@ impl Tally {
             registry.register(Box::new(gauges.clone()))?;
             Ok::<_, prometheus::Error>(gauges)
         };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
         let depth_limit =
             IntGauge::new("remit_policy_max_delegation_depth", "Hops that the policy in force allows in a chain.")?;
         registry.register(Box::new(depth_limit.clone()))?;
@@ -126,6 +133,14 @@ impl Tally {
                 "remit_unauthenticated_total",
                 "Requests without a verified identity that is an agent's.",
                 &["method"],
+            )?,
+            automatic_quarantines: counter(
+                "remit_automatic_quarantines_total",
+                "Agents put under quarantine by quarantine_after.",
+            )?,
+            withheld_quarantines: counter(
+                "remit_automatic_quarantines_withheld_total",
+                "Agents that quarantine_after did not put under quarantine because of its max_agents.",
             )?,
             communication_pairs: parking_lot::Mutex::default(),
             decisions,
@@ -219,6 +234,14 @@ impl Tally {
 
     pub(super) fn wrong_holder(&self, presenter: &str) {
         self.wrong_holders.with_label_values(&[self.label(presenter)]).inc();
+    }
+
+    pub(super) fn automatic_quarantine(&self) {
+        self.automatic_quarantines.inc();
+    }
+
+    pub(super) fn quarantine_withheld(&self) {
+        self.withheld_quarantines.inc();
     }
 
     pub(super) fn unauthorized_communication(&self, policy: &Policy, from: &str, to: &str) {
