@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::domain::token::SealTag;
 use crate::state::Foreign;
+use crate::state::standing::QuarantineSource;
 
 const ROOM: Capacity = Capacity { entries: 1000, per_agent: 1000 };
 const NOW: Timestamp = Timestamp::from_seconds(1000);

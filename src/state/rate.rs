@@ -58,6 +58,8 @@ impl<K: Locks> RateLimiter<K> {
 }
 
 fn advance(full_at: u64, interval: u64, tolerance: u64, now: Timestamp) -> Result<u64, Duration> {
+    // A bucket is never emptier than empty: what an earlier, slower limit left of the wait counts no more.
+    let full_at = full_at.min(now.nanos().saturating_add(tolerance));
     let next = full_at.max(now.nanos()).saturating_add(interval);
     let over = next.saturating_sub(now.nanos()).saturating_sub(tolerance);
     if over > 0 { Err(Duration::from_nanos(over)) } else { Ok(next) }
@@ -81,6 +83,20 @@ mod tests {
         assert_eq!(take(499), Err(Duration::from_millis(1)));
         assert_eq!(take(500), Ok(()));
         assert_eq!(take(500), Err(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn a_new_limit_holds_at_once() {
+        let limiter = RateLimiter::<SystemLocks>::default();
+        let start = Timestamp::from_seconds(100);
+        let slow = RateLimit { per_second: 1, burst: 100 };
+        let take = |limit, millis| limiter.take("a", "b", limit, start.after(Duration::from_millis(millis)));
+        for _ in 0..100 {
+            assert_eq!(take(slow, 0), Ok(()));
+        }
+        assert_eq!(take(TWO_A_SECOND, 0), Err(Duration::from_millis(500)), "and not a hundred seconds");
+        assert_eq!(take(TWO_A_SECOND, 500), Ok(()));
+        assert_eq!(take(RateLimit { per_second: 1, burst: 1 }, 500), Err(Duration::from_secs(1)), "nor more at once");
     }
 
     #[test]

@@ -246,3 +246,24 @@ impl Standing {
         Cutoff { number: self.number, at: self.latest }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_has_every_source_that_said_so_and_one_without_is_an_administrators() {
+        let mut standing = Standing::default();
+        standing.quarantine("a", QuarantineSource::Automatic);
+        let sources = standing.quarantine("a", QuarantineSource::Api);
+        assert_eq!(sources.names().collect::<Vec<_>>(), ["api", "automatic"]);
+        assert_eq!(standing.quarantine("b", QuarantineSource::Automatic).names().collect::<Vec<_>>(), ["automatic"]);
+        for sources in standing.quarantined().map(|(_, sources)| sources).collect::<Vec<_>>() {
+            assert_eq!(QuarantineSources::from_bits(sources.bits()), sources);
+        }
+        for unknown in [0, 4, 128] {
+            assert_eq!(QuarantineSources::from_bits(unknown), QuarantineSources { api: true, automatic: false });
+        }
+        assert!(standing.reinstate("a") && !standing.is_quarantined("a"), "one reinstatement lifts them all");
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::domain::token::{SealTag, TokenId};
+use crate::state::standing::QuarantineSource;
 use crate::state::{Backend, Foreign, Refused, State, TokenRecord};
 
 const ROOM: Capacity = Capacity { entries: 1000, per_agent: 1000 };
