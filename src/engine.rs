@@ -4,6 +4,7 @@
 //! functions of the domain, and records what it answers. Nothing here knows a wire.
 
 mod authorize;
+mod behaviour;
 pub mod chance;
 pub mod clock;
 mod delegate;

@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::recording::outcome_of;
+use crate::baseline::Kind;
 use crate::domain::agent::AgentName;
 use crate::domain::policy::Policy;
 use crate::domain::reason::Reason;
@@ -63,6 +64,7 @@ pub struct Tally {
     unauthenticated: IntCounterVec,
     automatic_quarantines: IntCounter,
     withheld_quarantines: IntCounter,
+    anomalies: IntCounterVec,
     agents: ArcSwap<HashMap<AgentName, Arc<Depths>>>,
 }
 
@@ -142,6 +144,11 @@ impl Tally {
                 "remit_automatic_quarantines_withheld_total",
                 "Agents that quarantine_after did not put under quarantine because of its max_agents.",
             )?,
+            anomalies: counters(
+                "remit_anomalies_total",
+                "What agents did that they never did before, by kind. Nothing is denied for it.",
+                &["agent_id", "kind"],
+            )?,
             communication_pairs: parking_lot::Mutex::default(),
             decisions,
             depth: gauges(
@@ -189,6 +196,9 @@ impl Tally {
             .map(|name| {
                 for counters in [&self.escalations, &self.reuses, &self.wrong_holders] {
                     counters.with_label_values(&[name.as_str()]);
+                }
+                for kind in Kind::ALL {
+                    self.anomalies.with_label_values(&[name.as_str(), kind.as_str()]);
                 }
                 self.depth.with_label_values(&[name.as_str()]);
                 (name.clone(), before.get(name).map(Arc::clone).unwrap_or_default())
@@ -242,6 +252,10 @@ impl Tally {
 
     pub(super) fn quarantine_withheld(&self) {
         self.withheld_quarantines.inc();
+    }
+
+    pub(super) fn anomaly(&self, agent: &str, kind: Kind) {
+        self.anomalies.with_label_values(&[self.label(agent), kind.as_str()]).inc();
     }
 
     pub(super) fn unauthorized_communication(&self, policy: &Policy, from: &str, to: &str) {

@@ -376,9 +376,9 @@ mod tests {
             "",
         ),
         (
-            "{\"quarantine_after\": {«\"escalation_attempt\"»: 3, \"reuse_attempts\": 3, \"window_seconds\": 60}}",
-            "unknown key `quarantine_after.escalation_attempt`",
-            "did you mean `escalation_attempts`?",
+            "{\"quarantine_after\": {\"escalation_attempts\": 3, \"reuse_attempts\": 3, \"window_seconds\": 60, «\"max_agent\"»: 3}}",
+            "unknown key `quarantine_after.max_agent`",
+            "did you mean `max_agents`?",
         ),
         ("{\"quarantine_after\": «3»}", "expected an object with `escalation_attempts`", ""),
         (

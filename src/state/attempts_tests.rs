@@ -99,7 +99,11 @@ fn what_two_enforcement_points_saw_counts() {
 #[test]
 fn only_so_many_agents_are_taken_in_a_window_and_the_rest_is_said_once() {
     let trial = Trial::new();
-    let reach = |agent, millis| (0..3).map(|more| trial.own(agent, millis + more)).next_back().unwrap();
+    let reach = |agent, millis| {
+        trial.own(agent, millis);
+        trial.own(agent, millis + 1);
+        trial.own(agent, millis + 2)
+    };
     assert_eq!(reach("a", 0), Told::Taken);
     assert_eq!(reach("b", 30_000), Told::Taken);
     assert_eq!(reach("c", 40_000), Told::Withheld);
@@ -140,7 +144,7 @@ fn what_counts_no_more_is_forgotten() {
     trial.own("a", 0);
     trial.by("gate", "b", 30_000);
     let agents = || trial.attempts.noted.with(|noted| noted.agents.len());
-    let at = |seconds| Timestamp::from_seconds(1000 + seconds);
+    let at = |seconds: u64| Timestamp::from_seconds(1000 + seconds);
     trial.attempts.forget_outlived(Some(Duration::from_secs(60)), at(60));
     assert_eq!(agents(), 1);
     trial.attempts.forget_outlived(None, at(60));

@@ -38,6 +38,8 @@ impl<K: Locks> RateLimiter<K> {
             }
             let Some(bucket) = buckets.get_mut(first) else { return Ok(()) };
             if let Some(full_at) = bucket.get_mut(second) {
+                // Never emptier than empty: what an earlier, slower limit left of the wait counts no more.
+                *full_at = (*full_at).min(now.nanos().saturating_add(tolerance));
                 *full_at = advance(*full_at, interval, tolerance, now)?;
             } else {
                 bucket.insert(second.into(), now.nanos().saturating_add(interval));
@@ -58,8 +60,6 @@ impl<K: Locks> RateLimiter<K> {
 }
 
 fn advance(full_at: u64, interval: u64, tolerance: u64, now: Timestamp) -> Result<u64, Duration> {
-    // A bucket is never emptier than empty: what an earlier, slower limit left of the wait counts no more.
-    let full_at = full_at.min(now.nanos().saturating_add(tolerance));
     let next = full_at.max(now.nanos()).saturating_add(interval);
     let over = next.saturating_sub(now.nanos()).saturating_sub(tolerance);
     if over > 0 { Err(Duration::from_nanos(over)) } else { Ok(next) }
