@@ -11,7 +11,7 @@ use crate::domain::caller::{IdentityMethod, VerifiedIdentity};
 use crate::domain::policy::{Policy, QuarantineAfter};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
-use crate::events::{Brief, Event, Long, MessageType, Outcome, Share};
+use crate::events::{Brief, Event, Long, MessageType, Outcome, Place, Share};
 use crate::state::attempts::{Attempt, Counted, Pull, SeenBy};
 use crate::state::standing::QuarantineSource;
 
@@ -42,23 +42,23 @@ impl Engine {
 
     async fn pull(&self, policy: &Policy, pull: Pull<'_>, after: QuarantineAfter) {
         let now = self.clock.now();
+        let place = self.events.reserve().await.ok();
         let (agent, what) = (Arc::clone(pull.agent()), told(pull.attempt(), after));
-        let taken = self.state.quarantine(&agent, QuarantineSource::Automatic, now).await;
-        let in_force = taken.is_ok();
-        let outcome = match taken {
-            Ok(_) => self.revocations_settled().await,
-            Err(refused) => Err(refused.denial()),
-        };
-        if in_force {
-            pull.done();
-            self.tally.automatic_quarantine();
-            tracing::warn!(target: "detection", agent = %agent, "quarantined: {what}");
+        let note = format!("automatic: {what}");
+        if let Err(refused) = self.state.quarantine(&agent, QuarantineSource::Automatic, now).await {
+            let denial = refused.denial();
+            tracing::error!(target: "detection", agent = %agent, "not quarantined after {what}: {}", denial.message());
+            return self.events.deny(self.quarantine_event(policy, agent, &note, Some(&denial)));
         }
-        if let Err(denial) = &outcome {
-            tracing::error!(target: "detection", agent = %agent, in_force, "quarantine after {what}: {}", denial.message());
+        pull.done();
+        self.tally.automatic_quarantine();
+        tracing::warn!(target: "detection", agent = %agent, "quarantined: {what}");
+        let done = self.quarantine_event(policy, Arc::clone(&agent), &note, None);
+        let mut record = Record { place, event: Some(done) };
+        if let Err(denial) = self.revocations_settled().await {
+            tracing::error!(target: "detection", agent = %agent, "its quarantine: {}", denial.message());
+            record.event = Some(self.quarantine_event(policy, agent, &note, Some(&denial)));
         }
-        let event = self.quarantine_event(policy, agent, &format!("automatic: {what}"), outcome.err().as_ref());
-        if in_force { self.record_done(event).await } else { self.events.deny(event) }
     }
 
     fn withhold(&self, policy: &Policy, agent: Arc<str>, attempt: Attempt, after: QuarantineAfter) {
@@ -89,6 +89,24 @@ impl Engine {
         event.note = Brief::copied(note);
         event.policy = Some(policy.id.clone());
         event
+    }
+}
+
+/// An event that is recorded in any case: also when whoever waits for the answer goes away meanwhile.
+struct Record<'e> {
+    place: Option<Place<'e>>,
+    event: Option<Event>,
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        match (self.place.take(), self.event.take()) {
+            (Some(place), Some(event)) => {
+                place.commit(event);
+            }
+            (None, Some(_)) => tracing::error!(target: "audit", "a quarantine could not be recorded"),
+            (_, None) => {}
+        }
     }
 }
 
