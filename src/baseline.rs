@@ -17,7 +17,7 @@ use crate::domain::time::Timestamp;
 use crate::events::{Event, MessageType, Outcome};
 
 /// The same anomaly is told again after this time.
-const TELL_AGAIN: Duration = Duration::from_secs(3600);
+const TELL_AGAIN: Duration = Duration::from_hours(1);
 /// Requests are counted by the minute.
 const MINUTE_SECONDS: u64 = 60;
 /// Of the greatest number of a minute this part is forgotten with each further minute in which the agent asks: half of
@@ -139,7 +139,12 @@ impl Baseline {
         let mut used = |values: fn(&mut Habits) -> &mut Values, kind: Kind, value: &str| {
             let is_new = values(habits).is_new(value, now, since, learn);
             let note = || format!("{}: never before", kind.as_str());
-            anomalies.extend(is_new.then(|| Anomaly { agent: Arc::clone(agent), kind, value: value.into(), note: note() }));
+            anomalies.extend(is_new.then(|| Anomaly {
+                agent: Arc::clone(agent),
+                kind,
+                value: value.into(),
+                note: note(),
+            }));
         };
         for capability in &event.capabilities {
             used(|habits| &mut habits.capabilities, Kind::Capability, capability.as_str());

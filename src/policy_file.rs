@@ -227,7 +227,12 @@ mod tests {
         assert_eq!((rules[0].methods.as_deref(), rules[1].methods.as_deref()), (Some(&[][..]), None));
         assert_eq!((rules[1].from.as_ref(), rules[1].paths.as_ref()), (None, None));
         assert_eq!(policy.authorize_rate.unwrap().burst, 8);
-        let after = crate::domain::policy::QuarantineAfter { escalation_attempts: 2, reuse_attempts: 5, window_seconds: 60, max_agents: 3 };
+        let after = crate::domain::policy::QuarantineAfter {
+            escalation_attempts: 2,
+            reuse_attempts: 5,
+            window_seconds: 60,
+            max_agents: 3,
+        };
         assert_eq!(policy.quarantine_after, Some(after));
     }
 

@@ -16,7 +16,7 @@ impl Trial {
     }
 
     fn event(&self, agent: &str, seconds: u64) -> Event {
-        let at = Timestamp::from_seconds(1_000_000 + seconds);
+        let at = Timestamp::from_seconds(1_000_000).after(Duration::from_secs(seconds));
         let id = self.events.decision_id();
         let mut event = Event::new(MessageType::CapabilityRequest, Outcome::Accepted, Reason::Allowed, id, at);
         event.from_agent = agent.into();
@@ -91,7 +91,12 @@ fn a_delegation_has_several_capabilities_and_resources() {
     event.resource = Long::copied("prod/* k8s://dev/x/y record:7 *");
     let told = trial.told(&event);
     let wanted = [
-        "a capability set", "a capability drop", "a resource k8s://dev", "a resource record:", "a resource *", "a target b",
+        "a capability set",
+        "a capability drop",
+        "a resource k8s://dev",
+        "a resource record:",
+        "a resource *",
+        "a target b",
     ];
     assert_eq!(told, wanted);
 }

@@ -54,25 +54,32 @@ fn has_all(kept: &Rule, before: &Rule) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
     use super::*;
+    use crate::domain::capability::Capability;
+    use crate::domain::entities::Entities;
+    use crate::domain::policy::{AgentPolicy, DEFAULT_DELEGATE_RATE, PolicyId, TokenRules};
     use crate::domain::resource::Pattern;
 
-    fn policy(rules: &[(&str, &[&'static str], &[&'static str])], max_depth: u8) -> Policy {
+    /// An agent whose own set this is.
+    type Own<'a> = (&'a str, &'a [&'static str], &'a [&'static str]);
+
+    fn policy(rules: &[Own<'_>], max_depth: u8) -> Policy {
         let agents = rules.iter().map(|(name, capabilities, resources)| {
             let rule = Rule {
-                can_delegate_to: Default::default(),
-                capabilities: capabilities.iter().map(|name| crate::domain::capability::Capability::parse(name).unwrap()).collect(),
+                can_delegate_to: HashSet::default(),
+                capabilities: capabilities.iter().map(|name| Capability::parse(name).unwrap()).collect(),
                 resources: resources.iter().map(|text| Pattern::parse(*text).unwrap()).collect(),
-                trusted_pairs: Default::default(),
-                rate_limit: crate::domain::policy::DEFAULT_DELEGATE_RATE,
+                trusted_pairs: HashSet::default(),
+                rate_limit: DEFAULT_DELEGATE_RATE,
             };
-            let entry = crate::domain::policy::AgentPolicy { rule: Some(rule), ..Default::default() };
-            (AgentName::parse(name).unwrap(), entry)
+            (AgentName::parse(name).unwrap(), AgentPolicy { rule: Some(rule), ..AgentPolicy::default() })
         });
         Policy {
-            id: crate::domain::policy::PolicyId { revision: 1, digest: "d".into() },
+            id: PolicyId { revision: 1, digest: "d".into() },
             max_delegation_depth: max_depth,
-            token: Default::default(),
+            token: TokenRules::default(),
             agents: agents.collect(),
             has_grants: false,
             has_when: false,
@@ -80,8 +87,8 @@ mod tests {
             communication_rules: None,
             authorize_rate: None,
             quarantine_after: None,
-            principals: Default::default(),
-            entities: Default::default(),
+            principals: BTreeMap::default(),
+            entities: Entities::default(),
         }
     }
 

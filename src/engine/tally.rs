@@ -62,10 +62,42 @@ pub struct Tally {
     certificates: IntGaugeVec,
     depth_limit: IntGauge,
     unauthenticated: IntCounterVec,
-    automatic_quarantines: IntCounter,
-    withheld_quarantines: IntCounter,
-    anomalies: IntCounterVec,
+    detected: Detected,
     agents: ArcSwap<HashMap<AgentName, Arc<Depths>>>,
+}
+
+/// What follows from detection.
+struct Detected {
+    quarantines: IntCounter,
+    withheld: IntCounter,
+    anomalies: IntCounterVec,
+}
+
+impl Detected {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let anomalies = Opts::new(
+            "remit_anomalies_total",
+            "What agents did that they never did before, by kind. Nothing is denied for it.",
+        );
+        let anomalies = IntCounterVec::new(anomalies, &["agent_id", "kind"])?;
+        registry.register(Box::new(anomalies.clone()))?;
+        Ok(Self {
+            quarantines: counter(
+                "remit_automatic_quarantines_total",
+                "Agents put under quarantine by quarantine_after.",
+            )?,
+            withheld: counter(
+                "remit_automatic_quarantines_withheld_total",
+                "Agents that quarantine_after did not put under quarantine because of its max_agents.",
+            )?,
+            anomalies,
+        })
+    }
 }
 
 /// The deepest chain that an agent asked for, by the minute: the minute in the high bits, the hops in the low ones.
@@ -99,11 +131,6 @@ impl Tally {
             registry.register(Box::new(gauges.clone()))?;
             Ok::<_, prometheus::Error>(gauges)
         };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
         let depth_limit =
             IntGauge::new("remit_policy_max_delegation_depth", "Hops that the policy in force allows in a chain.")?;
         registry.register(Box::new(depth_limit.clone()))?;
@@ -136,19 +163,7 @@ impl Tally {
                 "Requests without a verified identity that is an agent's.",
                 &["method"],
             )?,
-            automatic_quarantines: counter(
-                "remit_automatic_quarantines_total",
-                "Agents put under quarantine by quarantine_after.",
-            )?,
-            withheld_quarantines: counter(
-                "remit_automatic_quarantines_withheld_total",
-                "Agents that quarantine_after did not put under quarantine because of its max_agents.",
-            )?,
-            anomalies: counters(
-                "remit_anomalies_total",
-                "What agents did that they never did before, by kind. Nothing is denied for it.",
-                &["agent_id", "kind"],
-            )?,
+            detected: Detected::new(registry)?,
             communication_pairs: parking_lot::Mutex::default(),
             decisions,
             depth: gauges(
@@ -198,7 +213,7 @@ impl Tally {
                     counters.with_label_values(&[name.as_str()]);
                 }
                 for kind in Kind::ALL {
-                    self.anomalies.with_label_values(&[name.as_str(), kind.as_str()]);
+                    self.detected.anomalies.with_label_values(&[name.as_str(), kind.as_str()]);
                 }
                 self.depth.with_label_values(&[name.as_str()]);
                 (name.clone(), before.get(name).map(Arc::clone).unwrap_or_default())
@@ -247,15 +262,15 @@ impl Tally {
     }
 
     pub(super) fn automatic_quarantine(&self) {
-        self.automatic_quarantines.inc();
+        self.detected.quarantines.inc();
     }
 
     pub(super) fn quarantine_withheld(&self) {
-        self.withheld_quarantines.inc();
+        self.detected.withheld.inc();
     }
 
     pub(super) fn anomaly(&self, agent: &str, kind: Kind) {
-        self.anomalies.with_label_values(&[self.label(agent), kind.as_str()]).inc();
+        self.detected.anomalies.with_label_values(&[self.label(agent), kind.as_str()]).inc();
     }
 
     pub(super) fn unauthorized_communication(&self, policy: &Policy, from: &str, to: &str) {

@@ -34,14 +34,12 @@ const POLICY: Keys = Keys {
         "rate_limits",
         "principals",
         "entities",
-    ]
+    ],
 };
-const RULE: Keys = Keys {
-    known: &["can_delegate_to", "max_capability_set", "max_resources", "trusted_pairs", "rate_limit"]
-};
-const TOKEN: Keys = Keys {
-    known: &["default_ttl_seconds", "max_ttl_seconds", "default_max_uses", "max_uses_trusted_pair"]
-};
+const RULE: Keys =
+    Keys { known: &["can_delegate_to", "max_capability_set", "max_resources", "trusted_pairs", "rate_limit"] };
+const TOKEN: Keys =
+    Keys { known: &["default_ttl_seconds", "max_ttl_seconds", "default_max_uses", "max_uses_trusted_pair"] };
 const GRANT: Keys = Keys { known: &["agent", "capabilities", "resources", "when"] };
 const COMMUNICATION: Keys = Keys { known: &["from", "to", "methods", "paths"] };
 const POINT: Keys = Keys { known: &["agent", "destinations", "agents"] };

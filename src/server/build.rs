@@ -149,7 +149,8 @@ fn taken_automatically(quarantines: &BTreeMap<String, Vec<&'static str>>) -> Opt
         more => format!(" and {more} more"),
     };
     let shown = agents.iter().take(SHOWN_AGENTS).copied().collect::<Vec<_>>().join(", ");
-    let text = || format!("quarantined automatically: {shown}{more}; look at it, then give `remit reinstate --agent A`");
+    let text =
+        || format!("quarantined automatically: {shown}{more}; look at it, then give `remit reinstate --agent A`");
     (!agents.is_empty()).then(text)
 }
 

@@ -122,13 +122,11 @@ impl<K: Locks> Attempts<K> {
             }
             // Counted anew, so that it stays bounded.
             *record = Record { withheld_at: record.withheld_at, ..Record::default() };
-            match record.withheld_at {
-                Some(_) => Counted::Noted,
-                None => {
-                    record.withheld_at = Some(now);
-                    Counted::Withheld
-                }
+            if record.withheld_at.is_some() {
+                return Counted::Noted;
             }
+            record.withheld_at = Some(now);
+            Counted::Withheld
         })
     }
 

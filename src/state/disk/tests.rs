@@ -460,7 +460,11 @@ fn what_racing_threads_left_is_what_comes_back() {
                 let _ = spend(&state, &child);
                 if number % 7 == 0 {
                     state.ledger().unwrap().revoke_held(&token.record());
-                    state.ledger().unwrap().quarantine(&format!("agent-{thread}-{number}"), QuarantineSource::Api, world.now()).unwrap();
+                    state
+                        .ledger()
+                        .unwrap()
+                        .quarantine(&format!("agent-{thread}-{number}"), QuarantineSource::Api, world.now())
+                        .unwrap();
                     state.ledger().unwrap().reinstate(&format!("agent-{thread}-{}", number.saturating_sub(7)));
                     state.ledger().unwrap().revoke_unknown(child.id, START + 100).unwrap();
                 }
