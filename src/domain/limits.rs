@@ -73,9 +73,9 @@ pub const QUARANTINE_ATTEMPTS: u32 = 1000;
 pub const QUARANTINE_WINDOW_SECONDS: u64 = 86_400;
 /// Agents that `quarantine_after` may take within a window, at most: each is remembered for its window.
 pub const QUARANTINE_AGENTS: u32 = 10_000;
-/// Agents whose usual behaviour is learnt at a time: with all their values full some 200 MB, usually a few.
+/// Agents whose usual behaviour is learnt at a time: with all their values full some 250 MB, usually a few.
 pub const BASELINE_AGENTS: usize = 10_000;
-/// Values of a kind (capabilities, resources, targets) that are learnt of an agent, some 50 bytes each.
+/// Values of a kind (capabilities, resources, targets) that are learnt of an agent, some 65 bytes each.
 pub const BASELINE_VALUES: usize = 128;
 /// Own sets that an agent's rule had before, which are remembered by agent.
 pub const FORMER_RULES: usize = 4;
