@@ -160,7 +160,12 @@ impl Engine {
             Verdict::UpToTheLedger { refused_after } => self.settle(question, &mut found, refused_after).await,
         };
         let attempt = settled.as_ref().err().and_then(|denial| self.note_attempts(question, &found, denial));
-        let decision = self.conclude(question, &found, settled);
+        let (decision, committed) = self.conclude(question, &found, settled);
+        let decision = match committed {
+            Some(sequence) => self.once_recorded(question, &found, decision, sequence).await,
+            None => decision,
+        };
+        self.note_answer(question, &found, &decision);
         if let (Some(attempt), Some(speaker)) = (attempt, &found.speaker) {
             let suspect = Suspect { agent: speaker.agent.as_str(), attempt, seen_by: speaker.seen_by() };
             // Rare, and it must not make every answer's future larger.
@@ -186,11 +191,18 @@ impl Engine {
         };
         let found = Findings { speaker, ..Findings::default() };
         self.note_attempts(question, &found, &denial);
-        self.conclude(question, &found, Err(denial))
+        let (decision, _) = self.conclude(question, &found, Err(denial));
+        self.note_answer(question, &found, &decision);
+        decision
     }
 
-    /// Counts, answers and records.
-    fn conclude(&self, question: Question<'_>, found: &Findings<'_>, settled: Result<Allowed<'_>, Denial>) -> Decision {
+    /// Answers and records; also the number under which an ALLOW is recorded.
+    fn conclude(
+        &self,
+        question: Question<'_>,
+        found: &Findings<'_>,
+        settled: Result<Allowed<'_>, Denial>,
+    ) -> (Decision, Option<u64>) {
         let (outcome, left, place) = match settled {
             Ok(Allowed { place, left }) => (Ok(()), left, Some(place)),
             Err(denial) => (Err(denial), None, None),
@@ -206,13 +218,26 @@ impl Engine {
             dry_run: question.request.dry_run,
         };
         let event = event(&decision, question, found);
-        match place {
-            Some(place) => {
-                place.commit(event);
-            }
-            None => self.events.deny(event),
-        }
-        self.note_answer(question, found, &decision);
+        let committed = if let Some(place) = place {
+            Some(place.commit(event))
+        } else {
+            self.events.deny(event);
+            None
+        };
+        (decision, committed)
+    }
+
+    /// The ALLOW, once its event is as durable as it has to be; else a denial, which is an event of the same decision.
+    async fn once_recorded(
+        &self,
+        question: Question<'_>,
+        found: &Findings<'_>,
+        decision: Decision,
+        sequence: u64,
+    ) -> Decision {
+        let Err(denial) = self.recorded(sequence, question.request.deadline).await else { return decision };
+        let decision = Decision { outcome: Err(denial), ..decision };
+        self.events.deny(event(&decision, question, found));
         decision
     }
 

@@ -71,7 +71,8 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     let time = clock.clone();
     let process = u64::from_be_bytes(chance.bytes());
     let sign = checkpoints(config, &identity);
-    let events = Events::start_signing(&config.audit, &config.events, process, move || time.now(), sign)
+    let mask_key = Some(chance.bytes());
+    let events = Events::start_signing(&config.audit, &config.events, process, move || time.now(), sign, mask_key)
         .map_err(|error| ServerError::new("[audit]", error))?;
     let registry = Registry::new();
     let tally = Tally::new(&registry).map_err(|error| ServerError::new("the metrics can't be registered", error))?;
@@ -229,6 +230,7 @@ impl Built {
                     .into_iter()
                     .chain(taken)
                     .chain(state.trouble)
+                    .chain(engine.events().trouble())
                     .chain(noted.list())
                     .chain(keys)
                     .chain(warned)
