@@ -22,6 +22,7 @@ pub use sections::{
     AdminConfig, Asked, Backend, GrpcConfig, HttpConfig, KeyConfig, PolicyConfig, StateConfig, TlsConfig,
 };
 
+use crate::baseline;
 use crate::events::{AuditConfig, EventsConfig};
 use crate::identity;
 use crate::keyring::KeyFiles;
@@ -52,6 +53,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// What is kept for those who watch.
     pub events: EventsConfig,
+    /// What is noticed and denies nothing.
+    pub detection: baseline::Config,
     /// How evidence names an agent.
     pub identity: identity::Config,
     /// What requests mean that proxies ask about.

@@ -4,9 +4,12 @@
 //! functions of the domain, and records what it answers. Nothing here knows a wire.
 
 mod authorize;
+mod behaviour;
 pub mod chance;
 pub mod clock;
 mod delegate;
+mod detection;
+mod former;
 mod introspect;
 mod owed;
 mod record_message;
@@ -30,6 +33,7 @@ pub use authorize::{Action, AgentCall, AuthorizeRequest, Decision, TokenShown};
 use chance::Chance;
 use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation, Exchange};
+use former::FormerRules;
 pub use introspect::{Introspected, Introspection, TokenTarget};
 use owed::Owed;
 pub use record_message::AgentMessage;
@@ -49,6 +53,7 @@ use crate::domain::token::TokenId;
 use crate::domain::trace::TraceContext;
 use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
+use crate::state::attempts::Attempts;
 use crate::state::rate::RateLimiter;
 use crate::state::recent::RecentRequests;
 use crate::state::standing::Standing;
@@ -155,6 +160,8 @@ pub struct Engine {
     delegate_rate: RateLimiter,
     recent: RecentRequests,
     owed: Owed,
+    attempts: Attempts,
+    former: FormerRules,
 }
 
 impl Engine {
@@ -179,6 +186,8 @@ impl Engine {
             delegate_rate: RateLimiter::default(),
             recent: RecentRequests::default(),
             owed: Owed::default(),
+            attempts: Attempts::default(),
+            former: FormerRules::default(),
         }
     }
 
@@ -208,13 +217,13 @@ impl Engine {
         self.record_policy(quarantined.map(|(name, _)| name.clone()).collect()).await;
     }
 
-    /// Every agent under the kill switch, and who put it there: `api`, `file`.
+    /// Every agent under the kill switch, and who put it there: `api`, `automatic`, `file`.
     #[must_use]
     pub fn quarantines(&self, policy: &Policy) -> BTreeMap<String, Vec<&'static str>> {
         let mut sources = BTreeMap::<String, Vec<&'static str>>::new();
         self.state.standing(|standing| {
-            for (name, _) in standing.quarantined() {
-                sources.entry(name.to_string()).or_default().push("api");
+            for (name, by) in standing.quarantined() {
+                sources.entry(name.to_string()).or_default().extend(by.names());
             }
         });
         for (name, _) in policy.agents.iter().filter(|(_, entry)| entry.quarantined) {
@@ -247,6 +256,8 @@ impl Engine {
     pub async fn install(&self, policy: InForce) {
         self.tally.know(policy.policy.agents.keys());
         self.tally.max_depth(policy.policy.max_delegation_depth);
+        // Before it is in force: no request may meet it without.
+        self.former.replaced(&self.policy.load().policy, &policy.policy);
         let before = self.policy.swap(Arc::new(policy));
         let entered = self.enter_quarantines(|name| before.policy.is_quarantined(name)).await;
         if let Err(denial) = self.revocations_settled().await {
@@ -311,6 +322,8 @@ impl Engine {
             if shard < SHARDS_A_SWEEP {
                 self.authorize_rate.forget_full(now);
                 self.delegate_rate.forget_full(now);
+                let after = self.policy.load().policy.quarantine_after;
+                self.attempts.forget_outlived(after.map(|after| Duration::from_secs(after.window_seconds)), now);
                 self.pay_what_is_owed().await;
             }
         }
@@ -336,7 +349,7 @@ impl Engine {
         last
     }
 
-    /// Whether the agent is under the kill switch, by an administrator or by the file.
+    /// Whether the agent is under the kill switch, by an administrator, by Remit itself or by the file.
     #[must_use]
     pub fn is_quarantined(&self, policy: &Policy, name: &str) -> bool {
         policy.is_quarantined(name)

@@ -263,6 +263,12 @@ impl Events {
         self.shared.stream.subscribe(since, filter)
     }
 
+    /// Written events that are in memory, with numbers after this one, so many at most. Takes no subscriber's place.
+    #[must_use]
+    pub fn written_after(&self, sequence: u64, most: usize) -> Vec<Arc<Event>> {
+        self.shared.stream.written_after(sequence, most)
+    }
+
     /// What is going on.
     #[must_use]
     pub fn numbers(&self) -> Numbers {

@@ -12,6 +12,7 @@
 //! | [`keyring`] | Seals and opens tokens; the only room that knows a key. |
 //! | [`state`] | Counts uses, and knows what is revoked. |
 //! | [`events`] | Numbers, records and streams what was decided. |
+//! | [`baseline`] | Learns what each agent usually does, and says what is new. |
 //! | [`agent_card`] | What an A2A card says of its security. |
 //! | [`audit`] | Reads audit logs: are they what was written? |
 //! | [`policy_file`] | Reads, checks and watches the policy; the last good one stays. |
@@ -36,6 +37,7 @@
 pub mod agent_card;
 pub mod api;
 pub mod audit;
+pub mod baseline;
 pub mod cli;
 pub mod config;
 pub mod dev_folder;

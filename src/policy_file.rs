@@ -208,7 +208,8 @@ mod tests {
             "communication_rules": [{"from": "f", "to": "o", "methods": [], "paths": ["/v1/*"]}, {"from": "*", "to": "*"}],
             "enforcement_points": ["e", {"agent": "e2", "destinations": ["d"], "agents": ["s"]}],
             "administrators": ["ad"], "auditors": ["au"], "quarantined": ["q"], "principals": {"cn:n n": "pr"},
-            "rate_limits": {"authorize": {"per_second": 7, "burst": 8}}}"#;
+            "rate_limits": {"authorize": {"per_second": 7, "burst": 8}},
+            "quarantine_after": {"escalation_attempts": 2, "reuse_attempts": 5, "window_seconds": 60}}"#;
         let policy = compile("p", text.as_bytes(), &extra, |_| "d".to_owned(), 9).unwrap().policy;
         let mut names: Vec<&str> = policy.agents.keys().map(AgentName::as_str).collect();
         names.sort_unstable();
@@ -226,6 +227,13 @@ mod tests {
         assert_eq!((rules[0].methods.as_deref(), rules[1].methods.as_deref()), (Some(&[][..]), None));
         assert_eq!((rules[1].from.as_ref(), rules[1].paths.as_ref()), (None, None));
         assert_eq!(policy.authorize_rate.unwrap().burst, 8);
+        let after = crate::domain::policy::QuarantineAfter {
+            escalation_attempts: 2,
+            reuse_attempts: 5,
+            window_seconds: 60,
+            max_agents: 3,
+        };
+        assert_eq!(policy.quarantine_after, Some(after));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! directory keeps what has to outlive the process. The functions here put words to what is refused.
 
 mod asked;
+pub mod attempts;
 mod book;
 mod change;
 mod disk;

@@ -36,6 +36,7 @@ const HOUSE: &[Room] = &[
         rooms: &["digest", "domain"],
         crates: &["serde", "serde_json", "tokio", "parking_lot", "tracing", "jiff", "arc_swap", "strsim"],
     },
+    Room { name: "baseline", rooms: &["domain", "events"], crates: &["serde"] },
     Room { name: "audit", rooms: &["digest", "events"], crates: &["serde", "serde_json"] },
     Room {
         name: "policy_file",
@@ -97,7 +98,7 @@ const HOUSE: &[Room] = &[
     },
     Room {
         name: "engine",
-        rooms: &["domain", "keyring", "state", "events"],
+        rooms: &["baseline", "domain", "keyring", "state", "events"],
         crates: &["arc_swap", "parking_lot", "prometheus", "rand", "serde_json", "tokio", "tokio_util", "tracing"],
     },
     Room { name: "api", rooms: &[], crates: &["prost", "tonic", "tonic_prost", "tonic_types"] },
@@ -194,6 +195,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "config",
         rooms: &[
+            "baseline",
             "domain",
             "events",
             "export",
@@ -211,6 +213,7 @@ const HOUSE: &[Room] = &[
         name: "server",
         rooms: &[
             "readiness",
+            "baseline",
             "config",
             "digest",
             "domain",

@@ -55,6 +55,11 @@ ring = 128
 subscriber_buffer = 12
 max_subscribers = 13
 heartbeat_seconds = 14
+[detection]
+baseline = true
+learn_seconds = 15
+rate_factor = 16
+rate_minimum = 17
 [identity]
 spiffe_templates = ["spiffe://a/{agent}"]
 allow_dns_san = true

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::limits;
-use super::policy::{AgentPolicy, Beyond, Call, Policy};
+use super::policy::{AgentPolicy, Beyond, Call, Formerly, OwnSet, Policy};
 use super::reason::{Denial, Reason};
 use super::resource::{Pattern, Resource};
 use super::time::Timestamp;
@@ -158,17 +158,36 @@ pub fn attenuate<'a>(
 
 /// Whether a refused wish asked for more than the asker had: more than the parent, than the caller's own set,
 /// or than the depth. It is a sign of a compromised agent, whichever check refused it.
+///
+/// What policy allowed before and no longer does is no such sign. `formerly` is what earlier policies let the caller
+/// have. And a token of ours was within the policy when it was minted: what lies within the token was allowed.
 #[must_use]
-pub fn is_escalation(policy: &Policy, caller: &str, parent: Option<&Claims<'_>>, wish: &Wish<'_>) -> bool {
-    let own = policy.agent(caller).is_some_and(|agent| agent.rule.is_some());
-    if own && owns(policy.agent(caller), caller, wish.asked()).is_err() {
-        return true;
+pub fn is_escalation(
+    policy: &Policy,
+    formerly: &Formerly,
+    caller: &str,
+    parent: Option<&Claims<'_>>,
+    wish: &Wish<'_>,
+) -> bool {
+    let hops = parent.map_or(0, Claims::depth).saturating_add(1);
+    if let Some(parent) = parent {
+        let too_deep = parent.max_depth.is_some_and(|max| hops > usize::from(max));
+        if too_deep || within_parent(parent, wish).is_err() {
+            return true;
+        }
+        if !parent.is_foreign() {
+            return false;
+        }
     }
-    parent.is_some_and(|parent| {
-        within_depth(policy, parent.depth().saturating_add(1)).is_err()
-            || parent.max_depth.is_some_and(|max| parent.depth() >= usize::from(max))
-            || within_parent(parent, wish).is_err()
-    })
+    let asked = wish.asked();
+    let had = |own: &OwnSet| {
+        let capability = |wanted: &Cow<'_, str>| own.capabilities.contains(wanted.as_ref());
+        let resource = |wanted: &Pattern<'_>| own.resources.iter().any(|pattern| pattern.contains(wanted));
+        asked.capabilities.iter().all(capability) && asked.resources.iter().all(resource)
+    };
+    let beyond_own = owns(policy.agent(caller), caller, asked).is_err() && !formerly.own_sets.iter().any(had);
+    let deepest = policy.max_delegation_depth.max(formerly.max_depth);
+    beyond_own || (parent.is_some() && hops > usize::from(deepest))
 }
 
 /// Zero is not "the default": doors refuse it, and a door that forgets to does no harm.

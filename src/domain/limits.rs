@@ -71,6 +71,18 @@ pub const UNKNOWN_REVOCATIONS: usize = 100_000;
 pub const AGENT_REVOCATIONS: usize = 1_000_000;
 /// The same `request_id` by the same caller within this time is a retry and not a reuse attempt.
 pub const RETRY_SECONDS: u64 = 10;
+/// Attempts after which `quarantine_after` may pull the kill switch, at most: each is remembered for its window.
+pub const QUARANTINE_ATTEMPTS: u32 = 1000;
+/// How long `quarantine_after` may remember an attempt: a day.
+pub const QUARANTINE_WINDOW_SECONDS: u64 = 86_400;
+/// Agents that `quarantine_after` may take within a window, at most: each is remembered for its window.
+pub const QUARANTINE_AGENTS: u32 = 10_000;
+/// Agents whose usual behaviour is learnt at a time: with all their values full some 250 MB, usually a few.
+pub const BASELINE_AGENTS: usize = 10_000;
+/// Values of a kind (capabilities, resources, targets) that are learnt of an agent, some 65 bytes each.
+pub const BASELINE_VALUES: usize = 128;
+/// Own sets that an agent's rule had before, which are remembered by agent.
+pub const FORMER_RULES: usize = 4;
 /// Left of the caller's deadline when a use is spent: less, and the answer would come too late.
 pub const DEADLINE_MARGIN: Duration = Duration::from_millis(5);
 /// A request that names no deadline has this one.

@@ -33,6 +33,33 @@ pub struct RateLimit {
 /// For Delegate, where a rule doesn't say.
 pub const DEFAULT_DELEGATE_RATE: RateLimit = RateLimit { per_second: 1000, burst: 2000 };
 
+/// When the kill switch is pulled without a person: so many attempts of one agent within a sliding window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct QuarantineAfter {
+    /// Attempts to use or pass on more than was given, at least 1.
+    pub escalation_attempts: u32,
+    /// Attempts to use a token that has no use left, at least 1.
+    pub reuse_attempts: u32,
+    /// How long an attempt counts, at least 1.
+    pub window_seconds: u64,
+    /// Agents that are taken within a window; further ones are only reported. 0: all are.
+    pub max_agents: u32,
+}
+
+impl std::fmt::Display for QuarantineAfter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { escalation_attempts, reuse_attempts, window_seconds, max_agents } = self;
+        let attempts = format!("{escalation_attempts} escalation or {reuse_attempts} reuse attempts");
+        match max_agents {
+            0 => write!(f, "{attempts} within {window_seconds} s are reported, and nobody is quarantined for them"),
+            most => write!(
+                f,
+                "an agent is quarantined after {attempts} within {window_seconds} s, at most {most} agents in that time"
+            ),
+        }
+    }
+}
+
 /// What tokens may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenRules {
@@ -65,6 +92,24 @@ pub struct Rule {
     pub trusted_pairs: HashSet<AgentName>,
     /// For Delegate.
     pub rate_limit: RateLimit,
+}
+
+/// The most that an agent may hold or pass on, or might once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnSet {
+    /// Its `max_capability_set`.
+    pub capabilities: HashSet<Capability>,
+    /// Its `max_resources`.
+    pub resources: Vec<Pattern<'static>>,
+}
+
+/// What policies before the one in force let an agent have.
+#[derive(Clone, Debug, Default)]
+pub struct Formerly {
+    /// Its own sets, as far as they are remembered.
+    pub own_sets: Arc<[OwnSet]>,
+    /// The most hops that any of them allowed.
+    pub max_depth: u8,
 }
 
 /// Authority that an agent has of its own.
@@ -244,6 +289,8 @@ pub struct Policy {
     pub communication_rules: Option<Vec<CommunicationRule>>,
     /// For Authorize, by caller and agent.
     pub authorize_rate: Option<RateLimit>,
+    /// When the kill switch is pulled without a person; none: never.
+    pub quarantine_after: Option<QuarantineAfter>,
     /// Typed identities (`spiffe://…`, `dns:…`, `cn:…`) and the agents they are.
     pub principals: BTreeMap<Box<str>, AgentName>,
     /// What searches range over, and what is known of each.

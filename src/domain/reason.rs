@@ -138,6 +138,13 @@ impl Denial {
     pub fn wait(&self) -> Option<Duration> {
         self.retry_after
     }
+
+    /// The same in whole milliseconds, at least 1.
+    #[must_use]
+    pub fn wait_millis(&self) -> Option<u64> {
+        let millis = |wait: Duration| u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1);
+        self.wait().map(millis)
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::detection::Suspect;
 use super::recording::{Allowed, rate_limited};
 use super::speaker::Speaker;
 use super::tally::Verb;
@@ -25,6 +26,7 @@ use crate::domain::token::TokenId;
 use crate::events::{Brief, DecisionId, Event, Long, MessageType};
 use crate::keyring::VerifiedToken;
 use crate::state::Refused;
+use crate::state::attempts::Attempt;
 
 /// A question. It has no `Debug`: it holds a token.
 #[derive(Clone, Copy)]
@@ -120,10 +122,13 @@ pub struct TokenShown {
 /// A question that has begun.
 type Question<'a> = Begun<'a, AuthorizeRequest<'a>>;
 
-/// What was found out before the ledger is asked.
+/// What was found out on the way.
+#[derive(Default)]
 struct Findings<'b> {
     speaker: Option<Speaker>,
     token: Option<VerifiedToken<'b>>,
+    /// The same was asked a moment ago, and came as far as the ledger.
+    is_retry: bool,
 }
 
 /// What the checks before the ledger say.
@@ -149,17 +154,23 @@ impl Engine {
     ) -> Decision {
         let question = Question { beginning, caller, request, now: self.clock.now() };
         let mut buffer = Vec::new();
-        let mut found = Findings { speaker: None, token: None };
+        let mut found = Findings::default();
         let settled = match self.judge(question, &mut buffer, &mut found) {
             Verdict::Denied(denial) => Err(denial),
-            Verdict::UpToTheLedger { refused_after } => self.settle(question, &found, refused_after).await,
+            Verdict::UpToTheLedger { refused_after } => self.settle(question, &mut found, refused_after).await,
         };
+        let attempt = settled.as_ref().err().and_then(|denial| self.note_attempts(question, &found, denial));
         let (decision, committed) = self.conclude(question, &found, settled);
         let decision = match committed {
             Some(sequence) => self.once_recorded(question, &found, decision, sequence).await,
             None => decision,
         };
         self.note_answer(question, &found, &decision);
+        if let (Some(attempt), Some(speaker)) = (attempt, &found.speaker) {
+            let suspect = Suspect { agent: speaker.agent.as_str(), attempt, seen_by: speaker.seen_by() };
+            // Rare, and it must not make every answer's future larger.
+            Box::pin(self.suspect(question.policy(), suspect, question.now)).await;
+        }
         decision
     }
 
@@ -178,7 +189,8 @@ impl Engine {
             Ok(speaker) => (Some(speaker), denial),
             Err(earlier) => (None, earlier),
         };
-        let found = Findings { speaker, token: None };
+        let found = Findings { speaker, ..Findings::default() };
+        self.note_attempts(question, &found, &denial);
         let (decision, _) = self.conclude(question, &found, Err(denial));
         self.note_answer(question, &found, &decision);
         decision
@@ -193,10 +205,7 @@ impl Engine {
     ) -> (Decision, Option<u64>) {
         let (outcome, left, place) = match settled {
             Ok(Allowed { place, left }) => (Ok(()), left, Some(place)),
-            Err(denial) => {
-                self.note_attempts(question, found, &denial);
-                (Err(denial), None, None)
-            }
+            Err(denial) => (Err(denial), None, None),
         };
         let decision = Decision {
             outcome,
@@ -242,11 +251,11 @@ impl Engine {
         let request = &AuthorizeRequest { dry_run: true, ..*request };
         let question = Question { beginning, caller, request, now: self.clock.now() };
         let mut buffer = Vec::new();
-        let mut found = Findings { speaker: None, token: None };
+        let mut found = Findings::default();
         match self.judge(question, &mut buffer, &mut found) {
             Verdict::Denied(denial) => Err(denial),
             Verdict::UpToTheLedger { refused_after } => {
-                self.settle(question, &found, refused_after).await.map(|_unused_place| ())
+                self.settle(question, &mut found, refused_after).await.map(|_unused_place| ())
             }
         }
     }
@@ -308,12 +317,13 @@ impl Engine {
     async fn settle(
         &self,
         question: Question<'_>,
-        found: &Findings<'_>,
+        found: &mut Findings<'_>,
         refused_after: Option<Denial>,
     ) -> Result<Allowed<'_>, Denial> {
         let Question { beginning, request, now, .. } = question;
-        let token = found.token.as_ref();
-        let agent = found.speaker.as_ref().map_or(question.asker(), |speaker| speaker.agent.as_str());
+        let Findings { speaker, token, is_retry } = found;
+        let token = token.as_ref();
+        let agent = speaker.as_ref().map_or(question.asker(), |speaker| speaker.agent.as_str());
         let ready = if let Some(denial) = refused_after {
             Err(denial)
         } else {
@@ -341,15 +351,10 @@ impl Engine {
             }
             return Ok(Allowed { place, left: Some(left) });
         }
-        let is_retry = self.is_retry(question.asker(), request.request_id, token.id(), now);
+        *is_retry = self.is_retry(question.asker(), request.request_id, token.id(), now);
         let given = root_given(question.policy(), token);
         let spent = self.state.spend(&record, &given, beginning.born).await;
-        let left = spent.map_err(|refused| {
-            if refused == Refused::Exhausted && !is_retry {
-                self.tally.reuse_attempt(&token.claims().holder);
-            }
-            refused.denial()
-        })?;
+        let left = spent.map_err(|refused| refused.denial())?;
         self.uses_settled(request.deadline).await?;
         Ok(Allowed { place, left: Some(left) })
     }
@@ -360,9 +365,10 @@ impl Engine {
         self.authorize_rate.take(question.asker(), agent, limit, question.now).map_err(rate_limited)
     }
 
-    fn note_attempts(&self, question: Question<'_>, found: &Findings<'_>, denial: &Denial) {
+    /// Counts what the refused agent attempted.
+    fn note_attempts(&self, question: Question<'_>, found: &Findings<'_>, denial: &Denial) -> Option<Attempt> {
         let request = question.request;
-        let (Some(speaker), false) = (&found.speaker, request.dry_run) else { return };
+        let (Some(speaker), false) = (&found.speaker, request.dry_run) else { return None };
         let agent = speaker.agent.as_str();
         let reason = denial.reason();
         if reason == Reason::TokenWrongHolder {
@@ -378,7 +384,13 @@ impl Engine {
             && decision::is_escalation(agent, token.claims(), wanted)
         {
             self.tally.escalation_attempt(agent);
+            return Some(Attempt::Escalation);
         }
+        if reason == Reason::TokenUsesExhausted && !found.is_retry {
+            self.tally.reuse_attempt(agent);
+            return Some(Attempt::Reuse);
+        }
+        None
     }
 
     fn note_answer(&self, question: Question<'_>, found: &Findings<'_>, decision: &Decision) {

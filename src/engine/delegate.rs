@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::detection::{Suspect, on_its_own};
 use super::recording::rate_limited;
 use super::tally::Verb;
 use super::{Beginning, Begun, Engine, record, root_given, shared_name};
@@ -18,7 +19,8 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::{Claims, SealTag, TokenId};
 use crate::events::{Brief, DecisionId, Event, Long, MessageType, Place};
 use crate::keyring::VerifiedToken;
-use crate::state::{Refused, TokenRecord};
+use crate::state::TokenRecord;
+use crate::state::attempts::Attempt;
 
 /// A wish for a token. It has no `Debug`: it may hold one.
 #[derive(Clone)]
@@ -105,13 +107,13 @@ impl Engine {
         let wished = Wished { beginning, caller, request, now: self.clock.now() };
         let mut buffer = Vec::new();
         let mut parent = None;
+        let mut is_retry = false;
         let minted = match self.open_parent(wished, &mut buffer, &mut parent).await {
-            Ok(()) => self.mint(wished, parent.as_ref()).await,
+            Ok(()) => self.mint(wished, parent.as_ref(), &mut is_retry).await,
             Err(denial) => Err(denial),
         };
-        if let Err(denial) = &minted {
-            self.note_refused(wished, parent.as_ref(), denial);
-        }
+        let refused = minted.as_ref().err();
+        let suspect = refused.and_then(|denial| self.note_refused(wished, parent.as_ref(), denial, is_retry));
         let (mut delegation, committed) = self.conclude_delegation(wished, parent.as_ref(), minted);
         if let Some(sequence) = committed
             && let Err(denial) = self.recorded(sequence, request.deadline).await
@@ -121,6 +123,9 @@ impl Engine {
             self.events.deny(self.timed(event(&delegation, wished, parent.as_ref())));
         }
         self.note_delegation(wished, parent.as_ref(), &delegation);
+        if let Some(suspect) = suspect {
+            Box::pin(self.suspect(wished.policy(), suspect, wished.now)).await;
+        }
         delegation
     }
 
@@ -194,6 +199,7 @@ impl Engine {
         &self,
         wished: Wished<'_>,
         parent: Option<&VerifiedToken<'_>>,
+        is_retry: &mut bool,
     ) -> Result<(Place<'_>, Delegated), Denial> {
         let (policy, request, now) = (wished.policy(), wished.request, wished.now);
         let keyring = self.keyring.load_full();
@@ -210,7 +216,7 @@ impl Engine {
         if let Some(parent) = parent {
             self.may_be_foreign(parent, now)?;
         }
-        let parent_left = self.enter(wished, parent, &Sealed { claims: &claims, tag, id }).await?;
+        let parent_left = self.enter(wished, parent, &Sealed { claims: &claims, tag, id }, is_retry).await?;
         self.uses_settled(request.deadline).await?;
         let delegated = Delegated {
             token: text,
@@ -232,6 +238,7 @@ impl Engine {
         wished: Wished<'_>,
         parent: Option<&VerifiedToken<'_>>,
         sealed: &Sealed<'_>,
+        is_retry: &mut bool,
     ) -> Result<Option<u32>, Denial> {
         let Sealed { claims, tag, id } = *sealed;
         let child = TokenRecord {
@@ -245,15 +252,10 @@ impl Engine {
         };
         let born = wished.beginning.born;
         let left = if let Some(parent) = parent {
-            let is_retry = self.is_retry(wished.asker(), wished.request.request_id, parent.id(), wished.now);
+            *is_retry = self.is_retry(wished.asker(), wished.request.request_id, parent.id(), wished.now);
             let given = root_given(wished.policy(), parent);
             let moved = self.state.mint_child(&record(parent), &child, &given, born).await;
-            moved.map(Some).map_err(|refused: Refused| {
-                if refused == Refused::Exhausted && !is_retry {
-                    self.tally.reuse_attempt(wished.asker());
-                }
-                refused.denial()
-            })?
+            moved.map(Some).map_err(|refused| refused.denial())?
         } else {
             let minted = self.state.mint(&child, &claims.capabilities, born).await;
             minted.map(|()| None).map_err(|refused| refused.denial())?
@@ -264,16 +266,33 @@ impl Engine {
         Ok(left)
     }
 
-    fn note_refused(&self, wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>, denial: &Denial) {
+    /// Counts what was attempted, and says by whom.
+    fn note_refused<'w>(
+        &self,
+        wished: Wished<'w>,
+        parent: Option<&VerifiedToken<'_>>,
+        denial: &Denial,
+        is_retry: bool,
+    ) -> Option<Suspect<'w>> {
         let (policy, agent, wish) = (wished.policy(), wished.asker(), &wished.request.wish);
+        // Whoever asked for too much did it, and not the agent whose evidence it showed.
+        let client = wished.request.client(wished.caller);
         if denial.reason() == Reason::CommunicationNotAllowed {
             self.tally.unauthorized_communication(policy, agent, wish.to);
         }
         let held = parent.map(VerifiedToken::claims).filter(|claims| claims.holder == agent);
-        if is_escalation(policy, agent, held, wish) {
-            // Whoever asked for too much did it, and not the agent whose evidence it showed.
-            self.tally.escalation_attempt(wished.request.client(wished.caller).agent().as_str());
+        if is_escalation(policy, &self.former.of(agent), agent, held, wish) {
+            let agent = client.agent().as_str();
+            self.tally.escalation_attempt(agent);
+            return Some(Suspect { agent, attempt: Attempt::Escalation, seen_by: on_its_own(client.identity()) });
         }
+        if denial.reason() == Reason::TokenUsesExhausted && !is_retry {
+            self.tally.reuse_attempt(agent);
+            let is_own = client.agent() == wished.caller.agent();
+            let seen_by = on_its_own(client.identity()).filter(|_| is_own);
+            return Some(Suspect { agent, attempt: Attempt::Reuse, seen_by });
+        }
+        None
     }
 }
 

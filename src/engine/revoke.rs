@@ -13,7 +13,7 @@ use crate::domain::token::TokenId;
 use crate::domain::trace::TraceContext;
 use crate::events::{Brief, Event, MessageType, Place};
 use crate::keyring::VerifiedToken;
-use crate::state::standing::Standing;
+use crate::state::standing::{QuarantineSource, Standing};
 use crate::state::{Refused, State};
 
 /// What is over. It has no `Debug`: it may hold a token.
@@ -207,7 +207,7 @@ impl Engine {
                     return Err(only_administrators("put an agent under quarantine"));
                 }
                 is_named(policy, agent)?;
-                state.quarantine(agent.as_str(), now).await.map(|_| ()).map_err(refused)
+                state.quarantine(agent.as_str(), QuarantineSource::Api, now).await.map(|_| ()).map_err(refused)
             }
             RevokeTarget::All => {
                 if !is_administrator(policy, caller) {

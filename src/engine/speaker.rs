@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::detection::on_its_own;
 use crate::domain::agent::AgentName;
 use crate::domain::caller::{Caller, IdentityMethod, VerifiedIdentity};
 use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
+use crate::state::attempts::SeenBy;
 
 /// The agent that acts, and how that is known.
 #[derive(Clone, Debug)]
@@ -104,6 +106,15 @@ impl Speaker {
     #[must_use]
     pub fn evidence(&self) -> Option<&VerifiedIdentity> {
         self.evidence.as_ref()
+    }
+
+    /// Who saw what the agent did; none where nobody but a name says who is there.
+    pub(super) fn seen_by(&self) -> Option<SeenBy<'_>> {
+        if self.is_stated {
+            let is_known = !self.caller.is_self_asserted();
+            return is_known.then(|| SeenBy::EnforcementPoint(self.caller.agent.as_str()));
+        }
+        on_its_own(&self.caller)
     }
 
     /// The claims of the agent's own evidence; none where somebody else stated it and showed none.

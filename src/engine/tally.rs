@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::recording::outcome_of;
+use crate::baseline::Kind;
 use crate::domain::agent::AgentName;
 use crate::domain::policy::Policy;
 use crate::domain::reason::Reason;
@@ -64,7 +65,42 @@ pub struct Tally {
     certificates: IntGaugeVec,
     depth_limit: IntGauge,
     unauthenticated: IntCounterVec,
+    detected: Detected,
     agents: ArcSwap<HashMap<AgentName, Arc<Depths>>>,
+}
+
+/// What follows from detection.
+struct Detected {
+    quarantines: IntCounter,
+    withheld: IntCounter,
+    anomalies: IntCounterVec,
+}
+
+impl Detected {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let anomalies = Opts::new(
+            "remit_anomalies_total",
+            "What agents did that they never did before, by kind. Nothing is denied for it.",
+        );
+        let anomalies = IntCounterVec::new(anomalies, &["agent_id", "kind"])?;
+        registry.register(Box::new(anomalies.clone()))?;
+        Ok(Self {
+            quarantines: counter(
+                "remit_automatic_quarantines_total",
+                "Agents put under quarantine by quarantine_after.",
+            )?,
+            withheld: counter(
+                "remit_automatic_quarantines_withheld_total",
+                "Agents that quarantine_after did not put under quarantine because of its max_agents.",
+            )?,
+            anomalies,
+        })
+    }
 }
 
 /// The deepest chain that an agent asked for, by the minute: the minute in the high bits, the hops in the low ones.
@@ -130,6 +166,7 @@ impl Tally {
                 "Requests without a verified identity that is an agent's.",
                 &["method"],
             )?,
+            detected: Detected::new(registry)?,
             communication_pairs: parking_lot::Mutex::default(),
             decisions,
             depth: gauges(
@@ -178,6 +215,9 @@ impl Tally {
             .map(|name| {
                 for counters in [&self.escalations, &self.reuses, &self.wrong_holders] {
                     counters.with_label_values(&[name.as_str()]);
+                }
+                for kind in Kind::ALL {
+                    self.detected.anomalies.with_label_values(&[name.as_str(), kind.as_str()]);
                 }
                 self.depth.with_label_values(&[name.as_str()]);
                 (name.clone(), before.get(name).map(Arc::clone).unwrap_or_default())
@@ -232,6 +272,18 @@ impl Tally {
 
     pub(super) fn wrong_holder(&self, presenter: &str) {
         self.wrong_holders.with_label_values(&[self.label(presenter)]).inc();
+    }
+
+    pub(super) fn automatic_quarantine(&self) {
+        self.detected.quarantines.inc();
+    }
+
+    pub(super) fn quarantine_withheld(&self) {
+        self.detected.withheld.inc();
+    }
+
+    pub(super) fn anomaly(&self, agent: &str, kind: Kind) {
+        self.detected.anomalies.with_label_values(&[self.label(agent), kind.as_str()]).inc();
     }
 
     pub(super) fn unauthorized_communication(&self, policy: &Policy, from: &str, to: &str) {

@@ -59,6 +59,8 @@ names! {
         Quarantine = "quarantine",
         /// A key vouches for the log up to this line.
         Checkpoint = "checkpoint",
+        /// An agent did what it never did before.
+        Anomaly = "anomaly",
     }
 }
 

@@ -161,6 +161,13 @@ impl Stream {
         drop(forgotten);
     }
 
+    /// Events that are kept, with numbers after this one, so many at most.
+    pub(super) fn written_after(&self, sequence: u64, most: usize) -> Vec<Arc<Event>> {
+        let ring = self.ring.read();
+        let start = ring.partition_point(|event| event.sequence() <= sequence);
+        ring.iter().skip(start).take(most).cloned().collect()
+    }
+
     /// Nothing will follow.
     pub(super) fn end(&self) {
         self.progress.send_modify(|progress| progress.is_over = true);

@@ -36,7 +36,7 @@ fn verb(event: &Event) -> Option<&'static str> {
         MessageType::Revoke | MessageType::Quarantine => Some("revoke"),
         MessageType::Reinstate => Some("reinstate"),
         MessageType::Response => Some("record_message"),
-        MessageType::Policy | MessageType::Checkpoint => None,
+        MessageType::Policy | MessageType::Checkpoint | MessageType::Anomaly => None,
     }
 }
 

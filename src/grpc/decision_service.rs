@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::authenticate::enter;
@@ -112,6 +113,9 @@ enum Refusal {
     Denied(Denial),
 }
 
+/// Metadata of the answer to an Authorize that came too often: when to come back, in milliseconds.
+const RETRY_AFTER_METADATA: &str = "remit-retry-after-ms";
+
 /// A batch does not keep the other requests of its thread waiting.
 async fn give_way(index: usize) {
     if index % 8 == 7 {
@@ -146,7 +150,16 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
             Err(denial) if denial.reason() == crate::domain::reason::Reason::RequestMalformed => {
                 Err(status::malformed(&wire::Malformed::new("agent", denial.message().clone())))
             }
-            _ => Ok(Response::new(introduction::answer(&self.door, &visit, request.get_ref(), decided))),
+            outcome => {
+                let wait = outcome.as_ref().err().and_then(Denial::wait_millis);
+                let answer = introduction::answer(&self.door, &visit, request.get_ref(), decided);
+                let mut response = Response::new(answer);
+                // A denial is an answer and no error, so that it has no RetryInfo.
+                if let Some(millis) = wait {
+                    response.metadata_mut().insert(RETRY_AFTER_METADATA, MetadataValue::from(millis));
+                }
+                Ok(response)
+            }
         }
     }
 

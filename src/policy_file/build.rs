@@ -52,6 +52,7 @@ pub(super) fn build(draft: Draft, extra: &ExtraRoles, id: PolicyId) -> Policy {
         conditions: draft.conditions,
         communication_rules: draft.communication_rules,
         authorize_rate: draft.authorize_rate,
+        quarantine_after: draft.quarantine_after,
         principals: draft.principals.into_iter().collect(),
         entities,
     }

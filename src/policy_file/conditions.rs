@@ -12,7 +12,7 @@ use crate::domain::condition::{Condition, Expression};
 use crate::domain::limits::{CONDITION_TEXTS, CONDITIONS};
 use crate::domain::policy::Requirement;
 
-const REQUIREMENT: Keys = Keys { known: &["capabilities", "resources", "require"], not_yet: &[] };
+const REQUIREMENT: Keys = Keys { known: &["capabilities", "resources", "require"] };
 
 impl Reader<'_> {
     /// The value as a list of conditions.

@@ -6,7 +6,7 @@ use super::diagnostics::Span;
 use crate::domain::agent::AgentName;
 use crate::domain::capability::Capability;
 use crate::domain::condition::Condition;
-use crate::domain::policy::{CommunicationRule, RateLimit, Requirement, TokenRules};
+use crate::domain::policy::{CommunicationRule, QuarantineAfter, RateLimit, Requirement, TokenRules};
 use crate::domain::resource::Pattern;
 
 /// Something and where it stands.
@@ -30,6 +30,7 @@ pub(super) struct Draft {
     pub(super) auditors: Vec<At<AgentName>>,
     pub(super) quarantined: Vec<At<AgentName>>,
     pub(super) authorize_rate: Option<RateLimit>,
+    pub(super) quarantine_after: Option<QuarantineAfter>,
     pub(super) principals: Vec<(Box<str>, AgentName)>,
     pub(super) entities: EntitiesDraft,
 }

@@ -10,8 +10,8 @@ use crate::domain::entities::{InvalidEntity, Kind};
 use crate::domain::limits::{CONTEXT_BYTES, CONTEXT_DEPTH, ENTITIES};
 use crate::domain::resource::Resource;
 
-const LISTS: Keys = Keys { known: &["subjects", "resources", "actions"], not_yet: &[] };
-const ENTITY: Keys = Keys { known: &["type", "id", "properties"], not_yet: &[] };
+const LISTS: Keys = Keys { known: &["subjects", "resources", "actions"] };
+const ENTITY: Keys = Keys { known: &["type", "id", "properties"] };
 
 impl Reader<'_> {
     /// The value as the three lists, none of them required.

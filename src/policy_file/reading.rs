@@ -70,10 +70,9 @@ impl std::fmt::Display for Path<'_> {
     }
 }
 
-/// Keys that an object may have, and keys that a later version will act on.
+/// Keys that an object may have.
 pub(super) struct Keys {
     pub(super) known: &'static [&'static str],
-    pub(super) not_yet: &'static [&'static str],
 }
 
 /// Reads values and keeps what is wrong with them.
@@ -291,10 +290,6 @@ impl<'a> Reader<'a> {
 
 fn stranger(path: &Path<'_>, key: &str, keys: &Keys) -> Finding {
     let whole = path.key(key);
-    if keys.not_yet.contains(&key) {
-        return finding(format!("{whole}: this version doesn't act on this key yet"))
-            .help("remove it: a key is never accepted and then ignored");
-    }
     let found = finding(format!("unknown key {whole}"));
     match closest_key(key, keys.known) {
         Some(meant) => found.help(format!("did you mean `{meant}`?")),
@@ -327,7 +322,7 @@ mod tests {
             "did you mean `can_delegate_to`?",
         ),
         ("{\"token\": {«\"max_ttl\"»: 3}}", "unknown key `token.max_ttl`", "did you mean `max_ttl_seconds`?"),
-        ("{«\"quarantine_after\"»: {}}", "doesn't act on this key yet", "remove it"),
+        ("{«\"quarantine_afte\"»: {}}", "unknown key `quarantine_afte`", "did you mean `quarantine_after`?"),
     ];
 
     #[test]

@@ -8,11 +8,15 @@ use super::draft::{At, Draft, GrantDraft, PointDraft, RuleDraft};
 use super::principal;
 use super::reading::{Keys, Path, Reader};
 use crate::domain::agent::AgentName;
-use crate::domain::limits::{CHAIN_HOPS, METHOD_BYTES, TTL_SECONDS};
-use crate::domain::policy::{CommunicationRule, DEFAULT_DELEGATE_RATE, RateLimit, TokenRules};
+use crate::domain::limits::{
+    CHAIN_HOPS, METHOD_BYTES, QUARANTINE_AGENTS, QUARANTINE_ATTEMPTS, QUARANTINE_WINDOW_SECONDS, TTL_SECONDS,
+};
+use crate::domain::policy::{CommunicationRule, DEFAULT_DELEGATE_RATE, QuarantineAfter, RateLimit, TokenRules};
 use crate::domain::resource::Pattern;
 
 const DEFAULT_DEPTH: u8 = 2;
+/// Agents that `quarantine_after` takes in a window.
+const DEFAULT_QUARANTINE_AGENTS: u64 = 3;
 
 const POLICY: Keys = Keys {
     known: &[
@@ -26,25 +30,23 @@ const POLICY: Keys = Keys {
         "administrators",
         "auditors",
         "quarantined",
+        "quarantine_after",
         "rate_limits",
         "principals",
         "entities",
     ],
-    not_yet: &["quarantine_after"],
 };
-const RULE: Keys = Keys {
-    known: &["can_delegate_to", "max_capability_set", "max_resources", "trusted_pairs", "rate_limit"],
-    not_yet: &[],
-};
-const TOKEN: Keys = Keys {
-    known: &["default_ttl_seconds", "max_ttl_seconds", "default_max_uses", "max_uses_trusted_pair"],
-    not_yet: &[],
-};
-const GRANT: Keys = Keys { known: &["agent", "capabilities", "resources", "when"], not_yet: &[] };
-const COMMUNICATION: Keys = Keys { known: &["from", "to", "methods", "paths"], not_yet: &[] };
-const POINT: Keys = Keys { known: &["agent", "destinations", "agents"], not_yet: &[] };
-const RATE_LIMITS: Keys = Keys { known: &["authorize"], not_yet: &[] };
-const RATE: Keys = Keys { known: &["per_second", "burst"], not_yet: &[] };
+const RULE: Keys =
+    Keys { known: &["can_delegate_to", "max_capability_set", "max_resources", "trusted_pairs", "rate_limit"] };
+const TOKEN: Keys =
+    Keys { known: &["default_ttl_seconds", "max_ttl_seconds", "default_max_uses", "max_uses_trusted_pair"] };
+const GRANT: Keys = Keys { known: &["agent", "capabilities", "resources", "when"] };
+const COMMUNICATION: Keys = Keys { known: &["from", "to", "methods", "paths"] };
+const POINT: Keys = Keys { known: &["agent", "destinations", "agents"] };
+const RATE_LIMITS: Keys = Keys { known: &["authorize"] };
+const QUARANTINE_AFTER: Keys =
+    Keys { known: &["escalation_attempts", "reuse_attempts", "window_seconds", "max_agents"] };
+const RATE: Keys = Keys { known: &["per_second", "burst"] };
 
 /// A side of a call.
 enum Side {
@@ -82,6 +84,8 @@ impl Reader<'_> {
             auditors: self.roles(&top, root, "auditors"),
             quarantined: self.roles(&top, root, "quarantined"),
             authorize_rate: value("rate_limits").and_then(|value| self.rate_limits(&top.key("rate_limits"), value)),
+            quarantine_after: value("quarantine_after")
+                .and_then(|value| self.quarantine_after(&top.key("quarantine_after"), value)),
             principals: value("principals").map(|value| self.principals(&top, value)).unwrap_or_default(),
             entities: value("entities").map(|value| self.entities(&top.key("entities"), value)).unwrap_or_default(),
         }
@@ -148,6 +152,28 @@ impl Reader<'_> {
         let limits = self.object(path, value, &RATE_LIMITS)?;
         let authorize = limits.get("authorize")?;
         self.rate(&path.key("authorize"), &authorize.value)
+    }
+
+    fn quarantine_after(&mut self, path: &Path<'_>, value: &Value<'_>) -> Option<QuarantineAfter> {
+        let after = self.object(path, value, &QUARANTINE_AFTER)?;
+        let mut number = |key: &str, most: u64| {
+            let value = self.required(path, after, key)?;
+            self.integer(&path.key(key), value, 1..=most)
+        };
+        let attempts = u64::from(QUARANTINE_ATTEMPTS);
+        let escalations = number("escalation_attempts", attempts);
+        let reuses = number("reuse_attempts", attempts);
+        let window_seconds = number("window_seconds", QUARANTINE_WINDOW_SECONDS);
+        let max_agents = match after.get("max_agents") {
+            Some(agents) => self.integer(&path.key("max_agents"), &agents.value, 0..=u64::from(QUARANTINE_AGENTS)),
+            None => Some(DEFAULT_QUARANTINE_AGENTS),
+        };
+        Some(QuarantineAfter {
+            escalation_attempts: u32::try_from(escalations?).ok()?,
+            reuse_attempts: u32::try_from(reuses?).ok()?,
+            window_seconds: window_seconds?,
+            max_agents: u32::try_from(max_agents?).ok()?,
+        })
     }
 
     fn count(&mut self, path: &Path<'_>, value: &Value<'_>) -> Option<u32> {
@@ -327,6 +353,32 @@ mod tests {
             "`rate_limits.authorize`: `burst` is missing",
             "",
         ),
+        (
+            "{\"quarantine_after\": «{»\"escalation_attempts\": 3, \"window_seconds\": 60}}",
+            "`quarantine_after`: `reuse_attempts` is missing",
+            "",
+        ),
+        (
+            "{\"quarantine_after\": {\"escalation_attempts\": «0», \"reuse_attempts\": 3, \"window_seconds\": 60}}",
+            "`quarantine_after.escalation_attempts`: expected a whole number from 1 to 1000, found `0`",
+            "",
+        ),
+        (
+            "{\"quarantine_after\": {\"escalation_attempts\": 3, \"reuse_attempts\": 3, \"window_seconds\": «86401»}}",
+            "`quarantine_after.window_seconds`: expected a whole number from 1 to 86400, found `86401`",
+            "",
+        ),
+        (
+            "{\"quarantine_after\": {\"escalation_attempts\": 3, \"reuse_attempts\": 3, \"window_seconds\": 60, \"max_agents\": «-1»}}",
+            "`quarantine_after.max_agents`: expected a whole number from 0 to 10000, found `-1`",
+            "",
+        ),
+        (
+            "{\"quarantine_after\": {\"escalation_attempts\": 3, \"reuse_attempts\": 3, \"window_seconds\": 60, «\"max_agent\"»: 3}}",
+            "unknown key `quarantine_after.max_agent`",
+            "did you mean `max_agents`?",
+        ),
+        ("{\"quarantine_after\": «3»}", "expected an object with `escalation_attempts`", ""),
         (
             "{\"delegation_rules\": {\"a\": {\"rate_limit\": «5»}}}",
             "expected an object with `per_second`, `burst`, found a number",

@@ -1,7 +1,7 @@
 //! A policy in a few lines: who can start a chain and with what, how much there is, who has which role.
 
 use crate::domain::agent::AgentName;
-use crate::domain::policy::{AgentPolicy, EnforcementScope, OwnGrant, Policy, Requirement};
+use crate::domain::policy::{AgentPolicy, EnforcementScope, OwnGrant, Policy, QuarantineAfter, Requirement};
 
 /// Names that the text shows of a list. The serialised form has all.
 const SHOWN: usize = 20;
@@ -33,6 +33,8 @@ pub struct Summary {
     pub enforcement_points: Vec<EnforcementPoint>,
     /// Who is under the kill switch.
     pub quarantined: Vec<String>,
+    /// After what others are put there without a person; absent if nobody is.
+    pub quarantine_after: Option<QuarantineAfter>,
     /// What is listed for searches; absent if nothing is.
     pub entities: Option<EntityCounts>,
 }
@@ -116,6 +118,7 @@ pub fn summary(policy: &Policy) -> Summary {
         auditors: with(|agent| agent.roles.auditor),
         enforcement_points: points.map(|(name, scope)| enforcement_point(name, scope)).collect(),
         quarantined: with(|agent| agent.quarantined),
+        quarantine_after: policy.quarantine_after,
         entities: entity_counts(policy),
     }
 }
@@ -186,6 +189,9 @@ impl std::fmt::Display for Summary {
         let points: Vec<String> = self.enforcement_points.iter().map(ToString::to_string).collect();
         writeln!(f, "enforcement points: {}", listed(&points))?;
         write!(f, "quarantined: {}", listed(&self.quarantined))?;
+        if let Some(after) = &self.quarantine_after {
+            write!(f, "\n{after}")?;
+        }
         let Some(EntityCounts { subjects, resources, actions }) = self.entities else { return Ok(()) };
         write!(f, "\nsearches range over {subjects} agents, {resources} resources, {actions} actions")
     }
@@ -328,5 +334,23 @@ mod tests {
         assert_eq!(json["quarantined"][0], "bad");
         assert_eq!(json["enforcement_points"][1]["agents"][1], "b");
         assert_eq!(json["grants"], 0);
+        assert_eq!(json["quarantine_after"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn says_after_what_the_kill_switch_is_pulled() {
+        let file = |agents: &str| {
+            of(&format!(
+                r#"{{"quarantine_after": {{"escalation_attempts": 3, "reuse_attempts": 10, "window_seconds": 60{agents}}}}}"#
+            ))
+        };
+        let text = file("").to_string();
+        let wanted = "\nan agent is quarantined after 3 escalation or 10 reuse attempts within 60 s, at most 3 agents in that time";
+        assert!(text.ends_with(wanted), "{text}");
+        let reported = file(r#", "max_agents": 0"#);
+        assert!(reported.to_string().ends_with("within 60 s are reported, and nobody is quarantined for them"));
+        let json = serde_json::to_value(&reported).unwrap();
+        let after = &json["quarantine_after"];
+        assert_eq!((&after["escalation_attempts"], &after["max_agents"]), (&3.into(), &0.into()));
     }
 }

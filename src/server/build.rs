@@ -1,5 +1,6 @@
 //! Every room, made from the configuration. What is missing or wrong is an error that says what to write.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,6 +169,23 @@ fn warn_of_time(clock: &Clock) {
 /// Clocks are set by less than this all the time.
 const WALL_BEHIND: Duration = Duration::from_secs(10);
 
+/// Who is under quarantine without a person's having put it there: somebody should look.
+fn taken_automatically(quarantines: &BTreeMap<String, Vec<&'static str>>) -> Option<String> {
+    let agents = quarantines.iter().filter(|(_, sources)| sources.contains(&"automatic"));
+    let agents = agents.map(|(agent, _)| agent.as_str()).collect::<Vec<_>>();
+    let more = match agents.len().saturating_sub(SHOWN_AGENTS) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown = agents.iter().take(SHOWN_AGENTS).copied().collect::<Vec<_>>().join(", ");
+    let text =
+        || format!("quarantined automatically: {shown}{more}; look at it, then give `remit reinstate --agent A`");
+    (!agents.is_empty()).then(text)
+}
+
+/// Agents under quarantine that are named.
+const SHOWN_AGENTS: usize = 5;
+
 /// A compiled policy as the engine takes it.
 pub(super) fn in_force(compiled: Compiled, now: Timestamp) -> InForce {
     let Compiled { policy, warnings, source } = compiled;
@@ -229,7 +247,9 @@ impl Built {
                 (must_record && !engine.events().numbers().is_well, "decisions can't be recorded in the audit log"),
             ];
             let keys = issuers.status(now).into_iter().filter_map(|issuer| issuer.trouble);
-            let warnings = engine.policy().warnings.len();
+            let policy = engine.policy();
+            let taken = taken_automatically(&engine.quarantines(&policy.policy));
+            let warnings = policy.warnings.len();
             let warned =
                 (warnings > 0).then(|| format!("the policy has {warnings} warnings: see `remit policy check`"));
             Condition {
@@ -237,6 +257,7 @@ impl Built {
                 attention: status
                     .last_error()
                     .into_iter()
+                    .chain(taken)
                     .chain(state.trouble)
                     .chain(engine.events().trouble())
                     .chain(noted.list())

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::build::{self, Built};
 use super::troubles::Troubles;
 use super::{ServerError, tls_stores};
+use crate::baseline::Baseline;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::grpc::ReloadPolicy;
@@ -43,6 +44,12 @@ pub(super) fn begin(
     let sweeper = Arc::clone(&built.engine);
     let stop = drain.clone();
     tokio::spawn(async move { sweeper.forget_expired(stop).await });
+
+    if config.detection.baseline {
+        let (engine, stop) = (Arc::clone(&built.engine), drain.clone());
+        let baseline = Baseline::new(&config.detection);
+        tokio::spawn(async move { engine.watch_behaviour(baseline, stop).await });
+    }
 
     let files = Files {
         engine: Arc::clone(&built.engine),

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::ledger::Ledger;
 use super::register::Capacity;
-use super::standing::Standing;
+use super::standing::{QuarantineSource, Standing};
 use super::{Known, Refused, State, TokenRecord};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
@@ -189,9 +189,9 @@ impl State {
     ///
     /// # Errors
     /// No more agents can be remembered, or it can't be said whether this one is.
-    pub async fn quarantine(&self, name: &str, now: Timestamp) -> Result<u64, Refused> {
+    pub async fn quarantine(&self, name: &str, source: QuarantineSource, now: Timestamp) -> Result<u64, Refused> {
         match self {
-            Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.quarantine(name, now),
+            Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.quarantine(name, source, now),
         }
     }
 

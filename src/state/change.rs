@@ -300,7 +300,7 @@ mod tests {
             Change::Counter { number: 4, latest: at },
             Change::All(cutoff),
             Change::Agent { name: name(), cutoff },
-            Change::Quarantined { name: name(), sources: QuarantineSources { api: true } },
+            Change::Quarantined { name: name(), sources: QuarantineSources { api: true, automatic: true } },
             Change::Reinstated { name: name() },
             Change::Unknown { id, until: 5 },
             Change::Mark { until: at },

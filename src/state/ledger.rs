@@ -12,7 +12,7 @@ use super::book::{Book, Held, Symbols};
 use super::change::{Change, Entered, Sink};
 use super::locks::{Locks, Mutex, Snapshot, SystemLocks};
 use super::register::{Capacity, Register};
-use super::standing::{Birth, Standing};
+use super::standing::{Birth, QuarantineSource, Standing};
 use super::{Known, Refused, TokenRecord};
 use crate::domain::limits;
 use crate::domain::time::Timestamp;
@@ -207,11 +207,11 @@ impl<K: Locks> Ledger<K> {
     ///
     /// # Errors
     /// No more agents can be remembered.
-    pub fn quarantine(&self, name: &str, now: Timestamp) -> Result<u64, Refused> {
+    pub fn quarantine(&self, name: &str, source: QuarantineSource, now: Timestamp) -> Result<u64, Refused> {
         self.change_standing(|standing| {
             room_for_agent(standing, name)?;
             let cutoff = standing.revoke_agent(name, now);
-            let sources = standing.quarantine(name);
+            let sources = standing.quarantine(name, source);
             let quarantined = Change::Quarantined { name: name.into(), sources };
             Ok(vec![Change::Agent { name: name.into(), cutoff }, quarantined])
         })

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::domain::token::SealTag;
 use crate::state::Foreign;
+use crate::state::standing::QuarantineSource;
 
 const ROOM: Capacity = Capacity { entries: 1000, per_agent: 1000 };
 const NOW: Timestamp = Timestamp::from_seconds(1000);
@@ -128,7 +129,7 @@ fn a_revoked_agent_ends_what_was_minted_and_not_what_comes() {
 fn a_root_whose_request_began_before_a_revocation_is_not_born() {
     let ledger = ledger();
     let born = ledger.standing(Standing::number);
-    ledger.quarantine("deployer", NOW).unwrap();
+    ledger.quarantine("deployer", QuarantineSource::Api, NOW).unwrap();
     ledger.reinstate("deployer");
     let minted = ledger.mint(&Token::root(1, 1).record(), &[], born);
     assert_eq!(minted, Err(Refused::Revoked { by: "deployer".into() }));
@@ -269,7 +270,7 @@ fn a_child_of_a_foreign_parent_is_as_old_as_its_request() {
     let ledger = ledger();
     let parent = Token::foreign(1, 2, 950);
     let born = ledger.standing(Standing::number);
-    ledger.quarantine("agent-2", NOW).unwrap();
+    ledger.quarantine("agent-2", QuarantineSource::Api, NOW).unwrap();
     ledger.reinstate("agent-2");
     let child = parent.child(2, 1);
     let moved = ledger.mint_child(&parent.record(), &child.record(), &[], born);

@@ -38,6 +38,8 @@ impl<K: Locks> RateLimiter<K> {
             }
             let Some(bucket) = buckets.get_mut(first) else { return Ok(()) };
             if let Some(full_at) = bucket.get_mut(second) {
+                // Never emptier than empty: what an earlier, slower limit left of the wait counts no more.
+                *full_at = (*full_at).min(now.nanos().saturating_add(tolerance));
                 *full_at = advance(*full_at, interval, tolerance, now)?;
             } else {
                 bucket.insert(second.into(), now.nanos().saturating_add(interval));
@@ -81,6 +83,20 @@ mod tests {
         assert_eq!(take(499), Err(Duration::from_millis(1)));
         assert_eq!(take(500), Ok(()));
         assert_eq!(take(500), Err(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn a_new_limit_holds_at_once() {
+        let limiter = RateLimiter::<SystemLocks>::default();
+        let start = Timestamp::from_seconds(100);
+        let slow = RateLimit { per_second: 1, burst: 100 };
+        let take = |limit, millis| limiter.take("a", "b", limit, start.after(Duration::from_millis(millis)));
+        for _ in 0..100 {
+            assert_eq!(take(slow, 0), Ok(()));
+        }
+        assert_eq!(take(TWO_A_SECOND, 0), Err(Duration::from_millis(500)), "and not a hundred seconds");
+        assert_eq!(take(TWO_A_SECOND, 500), Ok(()));
+        assert_eq!(take(RateLimit { per_second: 1, burst: 1 }, 500), Err(Duration::from_secs(1)), "nor more at once");
     }
 
     #[test]

@@ -49,24 +49,52 @@ impl Birth {
     }
 }
 
+/// Who puts an agent under quarantine, beside the policy file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuarantineSource {
+    /// An administrator.
+    Api,
+    /// Remit itself, for what the agent attempted.
+    Automatic,
+}
+
 /// Who put an agent under quarantine, beside the policy file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuarantineSources {
     /// An administrator did.
     pub api: bool,
+    /// Remit itself did.
+    pub automatic: bool,
 }
 
 impl QuarantineSources {
     const API: u8 = 1;
+    const AUTOMATIC: u8 = 2;
+
+    /// With this one too.
+    pub(super) fn and(self, source: QuarantineSource) -> Self {
+        match source {
+            QuarantineSource::Api => Self { api: true, ..self },
+            QuarantineSource::Automatic => Self { automatic: true, ..self },
+        }
+    }
+
+    /// Their names, as they are shown.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let named = [(self.api, "api"), (self.automatic, "automatic")];
+        named.into_iter().filter_map(|(is_so, name)| is_so.then_some(name))
+    }
 
     /// As one byte, a bit a source.
     pub(super) fn bits(self) -> u8 {
-        if self.api { Self::API } else { 0 }
+        let bit = |is_so, bit| if is_so { bit } else { 0 };
+        bit(self.api, Self::API) | bit(self.automatic, Self::AUTOMATIC)
     }
 
     /// From that byte. One without a known source is an administrator's: a quarantine is never lost.
     pub(super) fn from_bits(bits: u8) -> Self {
-        Self { api: bits & Self::API != 0 || bits == 0 }
+        let automatic = bits & Self::AUTOMATIC != 0;
+        Self { api: bits & Self::API != 0 || !automatic, automatic }
     }
 }
 
@@ -105,7 +133,7 @@ impl Standing {
         self.agents.iter().map(|(name, cutoff)| (name, *cutoff))
     }
 
-    /// Whether an administrator put the agent under quarantine.
+    /// Whether an administrator, or Remit itself, put the agent under quarantine.
     #[must_use]
     pub fn is_quarantined(&self, name: &str) -> bool {
         !self.quarantined.is_empty() && self.quarantined.contains_key(name)
@@ -159,8 +187,9 @@ impl Standing {
         cutoff
     }
 
-    pub(super) fn quarantine(&mut self, name: &str) -> QuarantineSources {
-        let sources = QuarantineSources { api: true };
+    /// Also by this source; by which ones it is now.
+    pub(super) fn quarantine(&mut self, name: &str, source: QuarantineSource) -> QuarantineSources {
+        let sources = self.quarantined.get(name).copied().unwrap_or_default().and(source);
         self.quarantined.insert(name.into(), sources);
         sources
     }
@@ -215,5 +244,26 @@ impl Standing {
         self.number = self.number.saturating_add(1);
         self.latest = self.latest.max(at);
         Cutoff { number: self.number, at: self.latest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_has_every_source_that_said_so_and_one_without_is_an_administrators() {
+        let mut standing = Standing::default();
+        standing.quarantine("a", QuarantineSource::Automatic);
+        let sources = standing.quarantine("a", QuarantineSource::Api);
+        assert_eq!(sources.names().collect::<Vec<_>>(), ["api", "automatic"]);
+        assert_eq!(standing.quarantine("b", QuarantineSource::Automatic).names().collect::<Vec<_>>(), ["automatic"]);
+        for sources in standing.quarantined().map(|(_, sources)| sources).collect::<Vec<_>>() {
+            assert_eq!(QuarantineSources::from_bits(sources.bits()), sources);
+        }
+        for unknown in [0, 4, 128] {
+            assert_eq!(QuarantineSources::from_bits(unknown), QuarantineSources { api: true, automatic: false });
+        }
+        assert!(standing.reinstate("a") && !standing.is_quarantined("a"), "one reinstatement lifts them all");
     }
 }

@@ -86,7 +86,7 @@ pub(crate) struct Step {
     pub(crate) want: Option<Value>,
     /// What the event has to have; `none`, or `withheld` while the audit log is stuck.
     pub(crate) event: Option<Value>,
-    /// Several events, for `do: unstick_audit`; for `reload` those beside the one of the load itself.
+    /// Several events, for `do: unstick_audit`; for `reload` and for a verb those beside its own.
     pub(crate) events: Option<Vec<Value>>,
 }
 

@@ -111,7 +111,10 @@ impl<'c> Play<'c> {
         let mut wrong = differences("answer", &wanted, &answer, &self.names);
         let events = self.new_events(&mut wrong);
         let event = step.event.as_ref().unwrap_or(&Value::Null);
-        match (event, events.as_slice()) {
+        // What follows from the answer comes after it; `none` says that the answer's own event is held back.
+        let beside = step.events.as_ref().map_or(0, Vec::len);
+        let (own, more) = events.split_at(events.len().saturating_sub(beside));
+        match (event, own) {
             (Value::Object(_), [found]) => {
                 wrong.extend(self.odd(found, &answer));
                 wrong.extend(differences("event", event, found, &self.names));
@@ -120,6 +123,8 @@ impl<'c> Play<'c> {
             (Value::Object(_), found) => wrong.push(format!("event: wanted one, found {}", found.len())),
             (_, found) => wrong.push(format!("event: wanted none, found {}", found.len())),
         }
+        let wanted = step.events.clone().unwrap_or_default();
+        wrong.extend(differences("events", &wanted.into(), &more.to_vec().into(), &self.names));
         if wrong.is_empty() {
             return Ok(());
         }

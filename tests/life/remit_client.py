@@ -34,6 +34,7 @@ class Refused(Exception):
         self.domain = None
         self.metadata = {}
         self.violations = []
+        self.retry_after = None
         trailing = {key: value for key, value in error.trailing_metadata() or ()}
         self.reason_metadata = trailing.get("remit-reason")
         status = rpc_status.from_call(error)
@@ -42,11 +43,13 @@ class Refused(Exception):
         super().__init__(f"{self.code.name} {self.reason}: {self.message} {self.violations or ''}")
 
     def _take(self, detail):
-        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             self.reason, self.domain, self.metadata = info.reason, info.domain, dict(info.metadata)
         elif detail.Unpack(bad):
             self.violations = [(violation.field, violation.description) for violation in bad.field_violations]
+        elif detail.Unpack(retry):
+            self.retry_after = retry.retry_delay.ToTimedelta().total_seconds()
 
 
 @contextlib.contextmanager

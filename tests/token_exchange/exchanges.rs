@@ -9,7 +9,7 @@ use remit::domain::resource::Pattern;
 use remit::events::{Filter, Item, MessageType, Since};
 use serde_json::json;
 
-use crate::face::{ACCESS_TOKEN, CAPABILITY, Face, ID_TOKEN, JWT};
+use crate::face::{ACCESS_TOKEN, CAPABILITY, EXCHANGE, Face, ID_TOKEN, JWT, encoded, form};
 
 #[test]
 fn a_holder_delegates_to_the_actor() {
@@ -334,4 +334,29 @@ fn an_exchange_that_is_refused_stands_in_the_audit_log() {
         refused("worker", Reason::RequestMalformed),
     ];
     assert_eq!(told[1..], wanted, "one each, and not twenty");
+}
+
+#[test]
+fn who_asks_for_too_much_is_quarantined_and_not_whose_evidence_it_shows() {
+    let after = r#""quarantine_after": {"escalation_attempts": 1, "reuse_attempts": 1, "window_seconds": 60}"#;
+    let face = Face::with_policy(after);
+    let gateway = face.agent_jwt("gateway");
+    let fields = [
+        ("grant_type", EXCHANGE),
+        ("scope", "drop"),
+        ("remit_resource", "prod/web"),
+        ("subject_token", gateway.as_str()),
+        ("subject_token_type", JWT),
+    ];
+    let by_name = face.post("/oauth2/token", "worker", &fields);
+    assert_eq!(by_name.error(), ("invalid_scope", "CAPABILITY_NOT_GRANTED"));
+    let taken = || face.engine.quarantines(&face.engine.policy().policy);
+    assert!(taken().is_empty(), "a name is nobody's word");
+    let bearer = format!("Bearer {}", face.agent_jwt("worker"));
+    let by_token = form("/oauth2/token", &fields).header("authorization", bearer);
+    assert_eq!(
+        face.send(by_token.body(encoded(&fields)).unwrap()).error(),
+        ("invalid_scope", "CAPABILITY_NOT_GRANTED")
+    );
+    assert_eq!(taken().into_iter().collect::<Vec<_>>(), [("worker".to_owned(), vec!["automatic"])]);
 }

@@ -18,6 +18,9 @@ pub(super) fn decision(decision: &Decision) -> Value {
     if let Some(hop) = outcome.as_ref().err().and_then(Denial::failed_hop) {
         context.insert("failed_hop".to_owned(), hop.into());
     }
+    if let Some(millis) = outcome.as_ref().err().and_then(Denial::wait_millis) {
+        context.insert("retry_after_ms".to_owned(), millis.into());
+    }
     if let Some(TokenShown { id, expires_at, left }) = token {
         context.insert("token_id".to_owned(), id.to_string().into());
         context.insert("expires_at".to_owned(), expires_at.seconds().into());

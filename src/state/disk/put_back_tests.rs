@@ -50,7 +50,7 @@ fn one_file_of_a_journal_that_is_put_back_alone_is_refused() {
     let (ledger, register) = ("ledger", "revocations");
     let before = [ledger, register].map(|name| std::fs::read(world.file(name)).unwrap());
     spend(&state, &Token::root(1, 3)).unwrap();
-    state.ledger().unwrap().quarantine("stranger", world.now()).unwrap();
+    state.ledger().unwrap().quarantine("stranger", crate::state::standing::QuarantineSource::Api, world.now()).unwrap();
     settle(&state);
     let_a_second_pass(&world, &state);
     let_a_second_pass(&world, &state);

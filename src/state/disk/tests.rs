@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use super::*;
 use crate::domain::token::{SealTag, TokenId};
 use crate::state::change::Change;
+use crate::state::standing::QuarantineSource;
 use crate::state::{Backend, Foreign, Refused, State, TokenRecord};
 
 const ROOM: Capacity = Capacity { entries: 1000, per_agent: 1000 };
@@ -164,8 +165,8 @@ fn revocations_and_quarantines_outlive_a_crash() {
     ledger.revoke_agent("deployer", world.now()).unwrap();
     ledger.revoke_all(world.now());
     ledger.revoke_agent("analyst", world.now()).unwrap();
-    ledger.quarantine("writer", world.now()).unwrap();
-    ledger.quarantine("validator", world.now()).unwrap();
+    ledger.quarantine("writer", QuarantineSource::Api, world.now()).unwrap();
+    ledger.quarantine("validator", QuarantineSource::Api, world.now()).unwrap();
     ledger.reinstate("validator");
     ledger.revoke_unknown(id(9), START + 100).unwrap();
     ledger.revoke_unknown(id(8), START + 1).unwrap();
@@ -239,7 +240,7 @@ fn the_register_cut_at_any_byte_is_what_it_was_then() {
     let mut lengths = Vec::new();
     for name in ["one", "two", "three", "four"] {
         lengths.push(usize::try_from(world.file("revocations").metadata().unwrap().len()).unwrap());
-        state.ledger().unwrap().quarantine(name, world.now()).unwrap();
+        state.ledger().unwrap().quarantine(name, QuarantineSource::Api, world.now()).unwrap();
         settle(&state);
     }
     let bytes = std::fs::read(world.file("revocations")).unwrap();
@@ -297,7 +298,7 @@ fn a_ledger_without_its_revocations_is_refused() {
     let world = World::new(Backend::Memory);
     let state = world.start().unwrap();
     let before = std::fs::read(world.file("revocations")).unwrap();
-    state.ledger().unwrap().quarantine("deployer", world.now()).unwrap();
+    state.ledger().unwrap().quarantine("deployer", QuarantineSource::Api, world.now()).unwrap();
     state.save().unwrap();
     drop(state);
     std::fs::write(world.file("revocations"), before).unwrap();
@@ -459,7 +460,11 @@ fn what_racing_threads_left_is_what_comes_back() {
                 let _ = spend(&state, &child);
                 if number % 7 == 0 {
                     state.ledger().unwrap().revoke_held(&token.record());
-                    state.ledger().unwrap().quarantine(&format!("agent-{thread}-{number}"), world.now()).unwrap();
+                    state
+                        .ledger()
+                        .unwrap()
+                        .quarantine(&format!("agent-{thread}-{number}"), QuarantineSource::Api, world.now())
+                        .unwrap();
                     state.ledger().unwrap().reinstate(&format!("agent-{thread}-{}", number.saturating_sub(7)));
                     state.ledger().unwrap().revoke_unknown(child.id, START + 100).unwrap();
                 }
