@@ -356,7 +356,7 @@ class Scenario:
         with contextlib.suppress(Refused):
             for _ in range(2 * RING):
                 ops.revoke(all=True)
-            with ops.watch(after_sequence=0, seconds=5) as watching:
+            with ops.watch(after_sequence=1, seconds=5) as watching:
                 next(watching)
 
     def kill(self):
