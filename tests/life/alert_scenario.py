@@ -14,7 +14,7 @@ from certificates import Authority
 from conftest import cannot
 from envoy_process import free_port
 from oidc import new_key
-from prometheus_process import Prometheus
+from prometheus_process import SCRAPE_SECONDS, Prometheus
 from remit_client import Refused, World, certificate_credentials, pb, reason
 from remit_process import Remit, copy_folder
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, WRITER, deployer_token, validator_token
@@ -34,11 +34,11 @@ LEDGER = 10
 class Server:
     """A Remit that keeps its ports, so that what looks at it sees the same one after a restart."""
 
-    def __init__(self, template, folder, **settings):
+    def __init__(self, template, folder, is_dev=False, **settings):
         self.port = free_port()
         copy_folder(template, folder)
         named = TLS | {"REMIT_HTTP_LISTEN": f"127.0.0.1:{self.port}"} | settings
-        self.remit = Remit(folder, is_dev=False, **named)
+        self.remit = Remit(folder, is_dev=is_dev, **named)
         self.folder, self.world = folder, World(self.remit)
 
     @property
@@ -155,7 +155,11 @@ class Scenario:
         self.fired = {}
         self.phases = {}
         self.calm = {}
-        self.agents = Server(template, folder / "agents")
+        # Where and as the runbook has it.
+        self.folder, trial = folder, folder / ".remit-dev"
+        keys = {"REMIT_KEY_FILE": f"{trial}/hmac.key,{trial}/former.key"}
+        self.agents = Server(template, trial, is_dev=True, **keys)
+        put(trial / "former.key", os.urandom(32).hex().encode())
         self.agents.edit_policy(communication_rules=COMMUNICATION_RULES)
         self.pipe = self._closed(Pipe(folder / "pipe"))
         audited = {"REMIT_AUDIT_FILE": str(folder / "pipe"), "REMIT_EVENTS_RING": str(RING)}
@@ -217,6 +221,9 @@ class Scenario:
         while (found := set(self.firing())) != set(but):
             assert time.monotonic() < deadline, f"never resolved: {sorted(found)}"
             time.sleep(0.1)
+        # For two evaluations.
+        time.sleep(2 * SCRAPE_SECONDS)
+        assert set(self.firing()) == set(but)
         self.calm[name] = (time.time(), sorted(but))
 
     # Agents that do what they may not.

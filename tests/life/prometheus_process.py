@@ -38,11 +38,16 @@ def faster(duration):
     return f"{int(number) * UNITS[unit] * 1000 // FASTER}ms"
 
 
+def hurried_text(expression):
+    """With shorter windows and offsets."""
+    window = re.compile(r"(\[|\boffset )(\d+[smh])\b")
+    return window.sub(lambda found: found[1] + faster(found[2]), expression)
+
+
 def hurried(rules):
     """The rules with shorter windows, offsets and `for`; nothing else is changed."""
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
-        window = re.compile(r"(\[|\boffset )(\d+[smh])\b")
-        rule["expr"] = window.sub(lambda found: found[1] + faster(found[2]), rule["expr"])
+        rule["expr"] = hurried_text(rule["expr"])
         if "for" in rule:
             rule["for"] = faster(rule["for"])
     return rules

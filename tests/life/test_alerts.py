@@ -1,13 +1,18 @@
 """The shipped alerts fire on real servers in trouble, and resolve when it is over; the dashboard's queries find data."""
 
 import re
+import shutil
+import time
 
 import pytest
 import yaml
 from alert_scenario import Scenario
-from conftest import REPOSITORY
-from prometheus_process import FASTER, RULES, SCRAPE_SECONDS, SHIPPED, promtool, shipped_alerts
-from seed_policy import ANALYST, DEPLOYER, VALIDATOR
+from conftest import REPOSITORY, cannot
+from prometheus_process import FASTER, RULES, SCRAPE_SECONDS, SHIPPED, hurried_text, promtool, shipped_alerts
+from remit_client import Refused, reason
+from runbook import PAGE, Operator, sections
+from seed_policy import ANALYST, DEPLOYER, VALIDATOR, deployer_token, validator_token
+from waiting import wait_until
 
 # By the mesh's metric: there is no Istio here. Its series below are as Istio documents them.
 NOT_DRIVEN = {"istio_requests_total", "remit_store_", "remit_anomalies_", "remit_automatic_"}
@@ -63,7 +68,7 @@ def anchor(heading):
 
 
 def test_each_alert_says_what_it_is_and_has_its_section_in_the_runbook():
-    runbook = (REPOSITORY / "docs/runbook.md").read_text()
+    runbook = PAGE.read_text()
     anchors = {anchor(heading) for heading in re.findall(r"(?m)^#+ (.*)$", runbook)}
     for rule in shipped_alerts():
         notes = rule["annotations"]
@@ -173,3 +178,75 @@ def test_the_rules_as_shipped_fire_on_what_was_scraped(scenario, tmp_path):
     series = list(recorded(scenario))
     assert len(series) > 100
     replay(tmp_path, series, tests)
+
+
+# The runbook, with the trial's server of the scenario.
+
+
+DRILL = "Drill: a compromised agent"
+
+
+@pytest.fixture(scope="module")
+def operator(scenario):
+    """After one of each incident that an alert about agents tells of."""
+    scenario.agents.edit_policy(max_delegation_depth=2)
+    world = scenario.agents.world
+    limit = "remit_policy_max_delegation_depth"
+    wait_until(lambda: scenario.prometheus.query(f'{limit}{{instance="{scenario.agents.target}"}} == 2'), "it is in force")
+    for cause in (scenario.go_too_deep, scenario.escalate, scenario.call_whom_one_may_not, scenario.use_twice):
+        cause()
+    scenario.take_anothers()
+    _, parent = validator_token(world, delegatable=True)
+    with pytest.raises(Refused):
+        world[VALIDATOR].delegate(ANALYST, ["kubectl_get"], ["prod/web"], parent=parent.token)
+    # The metric of the depth has five minutes' memory, the alert follows the policy.
+    scenario.agents.edit_policy(max_delegation_depth=3)
+    (scenario.folder / "policy.good").write_bytes(scenario.agents.remit.policy_file.read_bytes())
+    if not shutil.which("openssl"):
+        cannot("the runbook looks at certificates with openssl")
+    return Operator(scenario.folder, TOKEN_ID=parent.token_id)
+
+
+def before(scenario, heading):
+    """What happened when somebody opens the page here."""
+    if heading == "Drill: a broken policy":
+        scenario.agents.remit.policy_file.write_text('{"max_delegation_dept": 2}')
+    if heading == "Drill: a compromised HMAC key":
+        (scenario.folder / "old-token").write_text(deployer_token(scenario.agents.world).token)
+
+
+@pytest.mark.parametrize("heading", [heading for heading in sections() if heading != DRILL])
+def test_each_command_of_the_runbook_answers_as_shown(scenario, operator, heading):
+    before(scenario, heading)
+    for kind, text in sections()[heading]:
+        if kind == "console":
+            operator.run(text)
+        else:
+            assert kind == "promql"
+            finds_data(scenario, text)
+
+
+def finds_data(scenario, expression):
+    found = scenario.prometheus.query_range(hurried_text(expression), scenario.start, scenario.end)
+    assert any(value != "NaN" for series in found for _, value in series["values"]), expression
+
+
+def test_the_drill_from_alert_to_reinstatement(scenario, operator):
+    wait_until(lambda: not scenario.firing(), "all is calm", 20)
+    began = time.time()
+    scenario.run("drill", {"AgentCapabilityEscalation": scenario.escalate})
+    (alert,) = scenario.fired["AgentCapabilityEscalation"]
+    assert alert["labels"]["agent_id"] == DEPLOYER and alert["annotations"]["runbook_url"].startswith("docs/runbook.md#")
+    token = deployer_token(scenario.agents.world, max_uses=1).token
+
+    see, stop, check, find_out, reinstate = [text for _, text in sections()[DRILL]]
+    operator.run(see)
+    operator.run(stop)
+    assert reason(scenario.agents.world[DEPLOYER].authorize("kubectl_get", "prod/web", token)) == "AGENT_QUARANTINED"
+    wait_until(lambda: "AgentQuarantined" in scenario.firing(), "the quarantine shows", 10)
+    operator.run(check)
+    operator.run(find_out)
+    operator.run(reinstate)
+    assert reason(scenario.agents.world[DEPLOYER].authorize("kubectl_get", "prod/web", token)) == "TOKEN_REVOKED"
+    wait_until(lambda: not scenario.firing(), "all is calm again", 20)
+    assert time.time() - began < 60
