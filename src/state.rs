@@ -3,6 +3,7 @@
 //! [`State`] is a handle: sharing is inside. [`ledger::Ledger`] is its counting core, which decides in memory; a state
 //! directory keeps what has to outlive the process. The functions here put words to what is refused.
 
+mod asked;
 mod book;
 mod change;
 mod disk;
@@ -23,7 +24,6 @@ pub use disk::{Directory, StateError};
 use disk::{Kept, Uses};
 use ledger::Ledger;
 pub use register::Capacity;
-use standing::Standing;
 
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
@@ -243,19 +243,6 @@ impl State {
             Self::Memory { .. } => "memory",
             Self::Journal { .. } => "journal",
         }
-    }
-
-    /// The counting core.
-    #[must_use]
-    pub fn ledger(&self) -> &Ledger {
-        match self {
-            Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger,
-        }
-    }
-
-    /// Looks at revocations and quarantines.
-    pub fn standing<R>(&self, look: impl FnOnce(&Standing) -> R) -> R {
-        self.ledger().standing(look)
     }
 
     /// Whether tokens of an earlier process are in the ledger.

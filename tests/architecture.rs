@@ -112,6 +112,7 @@ const HOUSE: &[Room] = &[
         name: "grpc",
         rooms: &["api", "readiness", "domain", "door", "engine", "events", "identity", "proxied", "state", "transport"],
         crates: &[
+            "futures_util",
             "tonic",
             "tonic_health",
             "tonic_reflection",

@@ -52,11 +52,11 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
     }
 
     state(samples, engine.state());
-    let ledger = engine.state().ledger();
-    let (entries, capacity) = ledger.size();
-    samples.gauge("remit_ledger_entries", "Live tokens in the ledger.", number(entries));
-    samples.gauge("remit_ledger_capacity", "Live tokens that the ledger has room for.", number(capacity.entries));
-    let unknown = ledger.unknown_revocation_count();
+    if let Some((entries, capacity)) = engine.state().size() {
+        samples.gauge("remit_ledger_entries", "Live tokens in the ledger.", number(entries));
+        samples.gauge("remit_ledger_capacity", "Live tokens that the ledger has room for.", number(capacity.entries));
+    }
+    let unknown = engine.state().unknown_revocation_count();
     let by_name = engine.state().standing(crate::state::standing::Standing::len);
     samples.gauge(
         "remit_revocations",
@@ -67,7 +67,7 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
     samples.moment(
         "remit_fence_timestamp_seconds",
         "Tokens of other issuers made up to this moment are refused.",
-        ledger.fence(),
+        engine.state().fence(),
     );
 
     evidence(samples, engine.events().numbers());
