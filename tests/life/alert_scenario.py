@@ -10,12 +10,13 @@ import subprocess
 import threading
 import time
 
+import grpc
 from certificates import Authority
 from conftest import cannot
 from envoy_process import free_port
 from oidc import new_key
 from prometheus_process import SCRAPE_SECONDS, Prometheus
-from remit_client import Refused, World, certificate_credentials, pb, reason
+from remit_client import Refused, World, certificate_credentials, fails_with, pb, reason
 from remit_process import Remit, copy_folder
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, WRITER, deployer_token, validator_token
 from waiting import wait_until
@@ -239,6 +240,7 @@ class Scenario:
             "AgentCertificateExpiring": lambda: self.show_certificate(valid_until=1800),
             "RemitDenialRateHigh": self.be_refused,
             "RemitHandshakesFailing": self.knock,
+            "RemitUnauthenticatedRequests": self.ask_as_nobody,
         }
 
     def go_too_deep(self):
@@ -282,6 +284,13 @@ class Scenario:
         for _ in range(8):
             with socket.create_connection(("127.0.0.1", self.agents.remit.ports["grpc"]), timeout=5) as stranger:
                 stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+    def ask_as_nobody(self):
+        root = grpc.ssl_channel_credentials((self.agents.folder / "ca.pem").read_bytes())
+        with self.agents.world.with_credentials(root) as nobody:
+            for _ in range(20):
+                with fails_with(grpc.StatusCode.UNAUTHENTICATED):
+                    nobody.authorize("kubectl_get", "prod/web")
 
     def calm_agents(self):
         self.agents.world["ops-admin"].reinstate(WRITER)

@@ -1,5 +1,6 @@
 """The shipped alerts fire on real servers in trouble, and resolve when it is over; the dashboard's queries find data."""
 
+import json
 import re
 import shutil
 import time
@@ -250,3 +251,57 @@ def test_the_drill_from_alert_to_reinstatement(scenario, operator):
     assert reason(scenario.agents.world[DEPLOYER].authorize("kubectl_get", "prod/web", token)) == "TOKEN_REVOKED"
     wait_until(lambda: not scenario.firing(), "all is calm again", 20)
     assert time.time() - began < 60
+
+
+# The dashboard.
+
+
+def dashboard():
+    return json.loads((SHIPPED.parent / "grafana/remit.json").read_text())
+
+
+def queries():
+    """(title, query) of each panel and annotation."""
+    for panel in dashboard()["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], target["expr"]
+    for annotation in dashboard()["annotations"]["list"]:
+        if "expr" in annotation:
+            yield annotation["name"], annotation["expr"]
+
+
+def test_the_dashboard_is_one():
+    board = dashboard()
+    assert board["uid"] == "remit" and board["title"] and board["schemaVersion"] >= 39 and board["id"] is None
+    variables = {variable["name"]: variable for variable in board["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource" and variables["datasource"]["query"] == "prometheus"
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    taken = set()
+    for panel in board["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (place["x"] + right, place["y"] + down) for right in range(place["w"]) for down in range(place["h"])
+        }
+        assert place["x"] + place["w"] <= 24 and not cells & taken, panel["title"]
+        taken |= cells
+        if panel["type"] == "row":
+            continue
+        assert panel["title"] and panel["description"] and panel["fieldConfig"]["defaults"]["unit"], panel
+        names = [target["refId"] for target in panel["targets"]]
+        assert len(set(names)) == len(names) and all(target["legendFormat"] for target in panel["targets"]), panel
+        for thing in (panel, *panel["targets"]):
+            assert thing["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel
+    used = set(re.findall(r"\$(?:\{)?(\w+)", json.dumps(board)))
+    assert used <= {*variables, "__rate_interval", "__all"}, used
+
+
+@pytest.mark.parametrize(("title", "query"), list(queries()))
+def test_each_query_of_the_dashboard_finds_data(scenario, title, query):
+    for variable, value in {"$__rate_interval": "2m", "$job": "remit", "$instance": ".*"}.items():
+        query = query.replace(variable, value)
+    finds_data(scenario, query)
+    if not might_be_zero(query): finds_data(scenario, f"({query}) != 0")
+
+
+def might_be_zero(query):
+    return False
