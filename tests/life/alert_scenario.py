@@ -186,6 +186,7 @@ class Scenario:
             for server in self.servers:
                 self.closing.callback(server.end)
                 server.remit.start()
+            self.closing.enter_context(self.agents.world["ops-admin"].watch(seconds=600))
             self.closing.enter_context(self.prometheus)
             self.closing = self.closing.pop_all()
         return self
@@ -335,6 +336,7 @@ class Scenario:
         self.pipe.stick()
         with contextlib.suppress(Refused):
             self.service.world[DEPLOYER].authorize("kubectl_get", "prod/web", request_id="x" * 100)
+            deployer_token(self.service.world)
 
     def flood(self):
         """Different denials, more than are held together while none can be recorded."""
