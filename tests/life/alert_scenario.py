@@ -204,17 +204,18 @@ class Scenario:
 
     def run(self, name, drives, seconds=45):
         """Drives, again and again, until every alert was seen firing."""
-        began, missing = time.time(), set(drives)
+        began, missing, seen = time.time(), set(drives), {}
         deadline = time.monotonic() + seconds
         while missing:
             assert time.monotonic() < deadline, f"never fired: {missing}"
             for alert in missing:
                 drives[alert]()
             found = self.firing()
-            for alert in missing & set(found):
-                self.fired[alert] = found[alert]
+            for alert in set(drives) & set(found):
+                seen.setdefault(alert, {}).update({json.dumps(one["labels"]): one for one in found[alert]})
             missing -= set(found)
             time.sleep(0.1)
+        self.fired |= {alert: list(found.values()) for alert, found in seen.items()}
         self.phases[name] = (began, time.time(), sorted(drives))
 
     def wait_for_calm(self, name, but=()):
