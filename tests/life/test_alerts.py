@@ -15,7 +15,8 @@ from runbook import PAGE, Operator, sections
 from seed_policy import ANALYST, DEPLOYER, VALIDATOR, deployer_token, validator_token
 from waiting import wait_until
 
-# By the mesh's metric: there is no Istio here. Its series below are as Istio documents them.
+# The mesh's metric: there is no Istio here, and its series below are as Istio documents them. The others' rules wait for
+# detection and the shared store.
 NOT_DRIVEN = {"istio_requests_total", "remit_store_", "remit_anomalies_", "remit_automatic_"}
 SEED = {
     "AgentDelegationDepthExceeded": ("critical", "Agent delegation chain exceeded maximum depth"),
