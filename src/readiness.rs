@@ -18,6 +18,10 @@ pub struct Condition {
     pub policy_loaded_at: Timestamp,
     /// How often the policy file was found broken.
     pub policy_reload_failures: u64,
+    /// Whether the file, as it was last read, is what is in force.
+    pub is_policy_current: bool,
+    /// When the file was last read and found valid, changed or not.
+    pub policy_checked_at: Timestamp,
     /// The policy file.
     pub policy_file: PathBuf,
     /// The audit file; none if nothing is written.

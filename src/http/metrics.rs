@@ -2,6 +2,7 @@
 
 mod openmetrics;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use axum::extract::State;
@@ -11,6 +12,9 @@ use prometheus::{Encoder as _, TextEncoder};
 
 use super::Pages;
 use crate::domain::time::Timestamp;
+use crate::engine::InForce;
+use crate::events::Numbers;
+use crate::readiness::Condition;
 
 pub(super) async fn page(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     pages.door.engine().tally().refresh(pages.door.engine().clock().now());
@@ -34,10 +38,8 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
     let condition = (pages.examine)();
     let in_force = engine.policy();
     let policy = &in_force.policy;
-    samples.gauge("remit_policy_revision", "Policies put in force since the start.", policy.id.revision);
-    samples.moment("remit_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", in_force.loaded_at);
-    let failures = condition.policy_reload_failures;
-    samples.counter("remit_policy_reload_failures_total", "Times the policy file was found broken.", failures);
+    file(samples, &in_force, &condition);
+    samples.gauge("remit_ready", "1 while requests can be answered, as /readyz says.", u8::from(condition.is_ready()));
 
     let keys = number(engine.keyring().len());
     samples.gauge("remit_keyring_keys", "HMAC keys in the keyring.", keys);
@@ -70,15 +72,48 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
         "Revocations by agent, of all, and of unknown ids in force.",
         number(unknown.saturating_add(by_name)),
     );
-    let quarantined = engine.quarantines(policy).len();
-    samples.gauge("remit_quarantined_agents", "Agents under the kill switch.", number(quarantined));
+    quarantines(samples, &engine.quarantines(policy));
     samples.moment(
         "remit_fence_timestamp_seconds",
         "Tokens of other issuers made up to this moment are refused.",
         engine.state().fence(),
     );
 
-    let events = engine.events().numbers();
+    evidence(samples, engine.events().numbers());
+
+    samples.gauge("remit_connections", "Open gRPC connections.", condition.connections.open);
+    samples.counter("remit_connections_accepted_total", "gRPC connections accepted.", condition.connections.accepted);
+    let failures = condition.connections.handshake_failures;
+    samples.counter("remit_handshake_failures_total", "gRPC connections that failed in the handshake.", failures);
+    let ahead = engine.clock().ahead_of_wall().as_secs_f64();
+    samples.gauge(
+        "remit_clock_ahead_seconds",
+        "How far the time, which never goes back, is ahead of the wall clock.",
+        ahead,
+    );
+}
+
+/// The policy in force, and how the file that it is of does.
+fn file(samples: &mut Samples<'_>, in_force: &InForce, condition: &Condition) {
+    samples.gauge("remit_policy_revision", "Policies put in force since the start.", in_force.policy.id.revision);
+    samples.moment("remit_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", in_force.loaded_at);
+    let failures = condition.policy_reload_failures;
+    samples.counter("remit_policy_reload_failures_total", "Times the policy file was found broken.", failures);
+    // Named as Prometheus and Alertmanager name theirs.
+    samples.gauge(
+        "remit_policy_last_reload_successful",
+        "1 while the policy file, as it was last read, is what is in force.",
+        u8::from(condition.is_policy_current),
+    );
+    samples.moment(
+        "remit_policy_checked_timestamp_seconds",
+        "When the policy file was last read and found valid, changed or not.",
+        condition.policy_checked_at,
+    );
+}
+
+/// The events, and how recording them goes.
+fn evidence(samples: &mut Samples<'_>, events: Numbers) {
     samples.gauge("remit_event_sequence", "Number of the last event.", events.sequence);
     samples.gauge("remit_subscribers", "Subscribers of the event stream.", number(events.subscribers));
     samples.counter("remit_event_gaps_total", "Gaps that were reported to slow subscribers.", events.gaps);
@@ -93,16 +128,26 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
         events.denials_unrecorded,
     );
 
-    samples.gauge("remit_connections", "Open gRPC connections.", condition.connections.open);
-    samples.counter("remit_connections_accepted_total", "gRPC connections accepted.", condition.connections.accepted);
-    let failures = condition.connections.handshake_failures;
-    samples.counter("remit_handshake_failures_total", "gRPC connections that failed in the handshake.", failures);
-    let ahead = engine.clock().ahead_of_wall().as_secs_f64();
     samples.gauge(
-        "remit_clock_ahead_seconds",
-        "How far the time, which never goes back, is ahead of the wall clock.",
-        ahead,
+        "remit_audit_well",
+        "1 while what is decided can be recorded in the audit log.",
+        u8::from(events.is_well),
     );
+    samples.gauge("remit_audit_waiting", "Events that wait to be written.", number(events.waiting));
+}
+
+/// Who is under the kill switch, and how many of them who put there: an agent may stand under several.
+fn quarantines(samples: &mut Samples<'_>, sources: &BTreeMap<String, Vec<&'static str>>) {
+    samples.gauge("remit_quarantined_agents", "Agents under the kill switch.", number(sources.len()));
+    samples.head(
+        "remit_quarantines",
+        "Agents under the kill switch by what put them there: api, automatic, or the policy file.",
+        "gauge",
+    );
+    for source in ["api", "automatic", "file"] {
+        let agents = sources.values().filter(|of_agent| of_agent.contains(&source)).count();
+        samples.line(&format!("remit_quarantines{{source=\"{source}\"}}"), number(agents));
+    }
 }
 
 /// How writing to the state directory goes.

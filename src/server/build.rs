@@ -267,6 +267,8 @@ impl Built {
                 started_at,
                 policy_loaded_at: status.loaded_at(),
                 policy_reload_failures: status.reload_failures(),
+                is_policy_current: status.last_error().is_none(),
+                policy_checked_at: status.last_valid_read(),
                 policy_file: policy_file.clone(),
                 audit_file: audit_file.clone(),
                 certificate_expiries: [

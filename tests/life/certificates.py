@@ -72,9 +72,9 @@ class Authority:
         """A client's certificate with an agent's SPIFFE ID."""
         return self.client(uris=[spiffe_id(name)], **more)
 
-    def server(self):
+    def server(self, valid_until=3600):
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        return self._leaf(names, "localhost", ExtendedKeyUsageOID.SERVER_AUTH, -3600, 3600)
+        return self._leaf(names, "localhost", ExtendedKeyUsageOID.SERVER_AUTH, -3600, valid_until)
 
     def _leaf(self, names, common_name, usage, valid_from, valid_until):
         key = ec.generate_private_key(ec.SECP256R1())
