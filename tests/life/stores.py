@@ -63,8 +63,8 @@ class Failed(Exception):
 class Connection:
     """RESP2 over one socket. Answers are bytes, numbers, lists, nothing; errors are raised."""
 
-    def __init__(self, port, password=None, tls=None, user=None, seconds=5.0):
-        plain = socket.create_connection(("127.0.0.1", port), timeout=seconds)
+    def __init__(self, port, password=None, tls=None, user=None, seconds=5.0, host="127.0.0.1"):
+        plain = socket.create_connection((host, port), timeout=seconds)
         self.socket = tls.wrap_socket(plain, server_hostname="localhost") if tls else plain
         self.reader = self.socket.makefile("rb")
         if password:
@@ -117,8 +117,11 @@ class Connection:
 class Process:
     """A server or a sentinel: its process, its port and its folder."""
 
-    def __init__(self, folder, kind="redis", port=None):
+    def __init__(self, folder, kind="redis", port=None, network=None):
         self.kind = kind
+        # Where it runs, and listens: here, or in a network of its own.
+        self.network = network
+        self.host = network.address if network else "127.0.0.1"
         self.port = port or free_port()
         self.folder = Path(folder) / f"{kind}-{self.port}"
         self.folder.mkdir(parents=True)
@@ -137,7 +140,7 @@ class Process:
         libraries = Path(path).parents[1] / "lib/x86_64-linux-gnu"
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [path, *map(str, arguments)],
+                [*(self.network.inside if self.network else ()), path, *map(str, arguments)],
                 cwd=self.folder,
                 env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
                 stdin=subprocess.DEVNULL,
@@ -154,7 +157,7 @@ class Process:
             return connection.call("PING") == b"PONG"
 
     def connect(self):
-        return Connection(self.port)
+        return Connection(self.port, host=self.host)
 
     def call(self, *words):
         """One command over a connection of its own."""
@@ -190,8 +193,8 @@ class Process:
 class Store(Process):
     """A server that holds data. `settings`: as in its configuration file, with `_` for `-`."""
 
-    def __init__(self, folder, kind="redis", port=None, password=None, tls=None, **settings):
-        super().__init__(folder, kind, port)
+    def __init__(self, folder, kind="redis", port=None, password=None, tls=None, network=None, **settings):
+        super().__init__(folder, kind, port, network)
         self.password = password
         self.tls = tls
         self.settings = SETTINGS | {name.replace("_", "-"): value for name, value in settings.items()}
@@ -202,7 +205,8 @@ class Store(Process):
 
     def start(self):
         port = 0 if self.tls else self.port
-        config = {"port": port, "bind": "127.0.0.1", "dir": self.folder, "databases": 1, "protected-mode": "no"}
+        bind = "0.0.0.0" if self.network else "127.0.0.1"
+        config = {"port": port, "bind": bind, "dir": self.folder, "databases": 1, "protected-mode": "no"}
         lines = [f'{name} "{value}"' for name, value in (config | self.settings).items()]
         # Sentinel has a server rewrite its file: what was there is kept over a restart.
         file = self.folder / "server.conf"
@@ -214,11 +218,11 @@ class Store(Process):
     def url(self):
         scheme = "rediss" if self.tls else "redis"
         user = f":{self.password}@" if self.password else ""
-        host = "localhost" if self.tls else "127.0.0.1"
+        host = "localhost" if self.tls else self.host
         return f"{scheme}://{user}{host}:{self.port}"
 
     def connect(self):
-        return Connection(self.port, self.password, self.tls and self.tls.context())
+        return Connection(self.port, self.password, self.tls and self.tls.context(), host=self.host)
 
     def stop(self, save=False):
         """An orderly stop, with or without a snapshot on disk."""
@@ -325,7 +329,7 @@ class Wire:
     """A way to a port that can be held: while it is, what the port says waits, and what it is asked goes on.
 
     A replica that follows over a held wire acknowledges what it has and gets nothing new. `cut` ends what stands and
-    drops what waits; new connections are refused until `mend`.
+    drops what waits; new connections are refused until `mend`. `lead_to` lets new connections end elsewhere.
     """
 
     def __init__(self, target):
@@ -367,6 +371,9 @@ class Wire:
 
     def mend(self):
         self.is_whole = True
+
+    def lead_to(self, target):
+        self.target = target
 
     def _accept(self):
         while True:

@@ -1,7 +1,7 @@
 """Concurrent spends, moves, revocations and checks over sockets: some order of them explains every answer."""
 
+import contextlib
 import copy
-import json
 import os
 import random
 import threading
@@ -9,9 +9,13 @@ import time
 
 import pytest
 from assurance import assure
+from cluster import Nodes
+from conftest import cannot
 from linearizable import ALLOWED, CHECK, EXHAUSTED, FEWER, MOVE, REVOKE, REVOKED, SPEND, UNKNOWN, Call, History, order
-from remit_client import Refused, reason
+from remit_client import Refused, World, reason
+from remit_process import Remit, copy_folder
 from seed_policy import COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
+from stores import Store, missing
 
 HISTORIES = int(os.environ.get("REMIT_HISTORIES", "150"))
 THREADS = 6
@@ -145,15 +149,6 @@ class Family:
         self.history.record(MOVE, ROOT, lambda: granted(move), child=path, uses=uses)
 
 
-def trust_chain(folder):
-    """More than one use for the deployer and for the validator."""
-    path = folder / "policy.json"
-    policy = json.loads(path.read_text())
-    policy["delegation_rules"][COORDINATOR]["trusted_pairs"] = [DEPLOYER]
-    policy["delegation_rules"][DEPLOYER]["trusted_pairs"] = [VALIDATOR]
-    path.write_text(json.dumps(policy))
-
-
 def known(answer):
     return UNKNOWN if answer == "STATE_UNAVAILABLE" else answer
 
@@ -219,6 +214,17 @@ def examine(worlds, backend, histories=HISTORIES):
 
 
 @pytest.mark.parametrize("backend", ["memory", "journal"])
-def test_some_order_explains_what_clients_saw(serve, folder, backend):
-    trust_chain(folder)
-    examine([serve(REMIT_STATE_BACKEND=backend)], backend)
+def test_some_order_explains_what_clients_saw(trusting, tmp_path, backend):
+    remit = Remit(copy_folder(trusting, tmp_path / "dev"), REMIT_STATE_BACKEND=backend)
+    with remit, World(remit) as world:
+        examine([world], backend)
+
+
+def test_some_order_explains_what_clients_of_three_nodes_saw(trusting, tmp_path):
+    if why := missing():
+        cannot(why)
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(Store(tmp_path))
+        nodes = Nodes(stack, trusting, tmp_path, 3, store, replicas=0)
+        nodes.serve()
+        examine(nodes, "valkey")
