@@ -29,17 +29,18 @@ WATCHED, ALWAYS = ANALYST, WRITER
 class Nodes:
     """Remit processes with the keys of one folder, each with a wire to the store."""
 
-    def __init__(self, stack, template, folder, count, primary, password=None, replicas=2, **settings):
+    def __init__(self, stack, template, folder, count, primary, replicas=2, sentinels=()):
         self.wires = [stack.enter_context(Wire(primary.port)) for _ in range(count)]
         self.worlds = []
-        user = f":{password}@" if password else ""
         for number, wire in enumerate(self.wires):
-            how = {
-                "REMIT_STATE_BACKEND": "valkey",
-                "REMIT_STATE_URL": f"redis://{user}127.0.0.1:{wire.port}",
-                "REMIT_STATE_REPLICAS": str(replicas),
-            }
-            self.worlds.append(node(stack, copy_folder(template, folder / f"node{number}"), how | settings))
+            how = state(primary, folder, replicas)
+            if sentinels:
+                urls = ",".join(f"redis://127.0.0.1:{one.port}" for one in sentinels)
+                how |= {"REMIT_STATE_SENTINELS": urls, "REMIT_STATE_SENTINEL_SERVICE": sentinels[0].name}
+            else:
+                host = "localhost" if primary.tls else "127.0.0.1"
+                how["REMIT_STATE_URL"] = f"{primary.scheme}://{host}:{wire.port}"
+            self.worlds.append(node(stack, copy_folder(template, folder / f"node{number}"), how))
 
     def __iter__(self):
         return iter(self.worlds)
@@ -75,6 +76,19 @@ class Nodes:
             left = seconds - (time.monotonic() - began)
             wait_until(lambda world=world: is_served(world), f"it serves again: {problems(world)}", max(left, 0.1), 0.05)
         return time.monotonic() - began
+
+
+def state(store, folder, replicas):
+    """The settings of a node for such a store, without where it is."""
+    how = {"REMIT_STATE_BACKEND": "valkey", "REMIT_STATE_REPLICAS": str(replicas)}
+    if store.password:
+        file = folder / f"{store.port}.password"
+        file.write_text(store.password)
+        file.chmod(0o600)
+        how["REMIT_STATE_PASSWORD_FILE"] = str(file)
+    if store.tls:
+        how["REMIT_STATE_CA"] = str(store.tls.ca)
+    return how
 
 
 def node(stack, folder, settings):

@@ -34,7 +34,7 @@ class Place:
         self.chance = random.Random(seed)
         self.seed = seed
         self.stores = Stores(stack, folder, kind, password="geheim")
-        self.nodes = Nodes(stack, template, folder, 3, self.stores.primary, password="geheim")
+        self.nodes = Nodes(stack, template, folder, 3, self.stores.primary)
         self.oracle = Oracle()
         self.recoveries = []
         self.nodes.serve()

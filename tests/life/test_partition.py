@@ -12,7 +12,7 @@ import time
 import networks
 import pytest
 from assurance import assure
-from cluster import RECOVERY, SERVE_AFTER, is_served, node, problems
+from cluster import RECOVERY, SERVE_AFTER, is_served, node, problems, state
 from conftest import cannot
 from networks import Network
 from remit_client import reason, refused
@@ -48,8 +48,8 @@ def pair(network, template, tmp_path):
             folder = copy_folder(template, tmp_path / f"node{cable}")
             trust_deployer(folder)
             grant(folder)
-            url = f"redis://:geheim@{network.address_over(cable)}:{store.port}"
-            how = {"REMIT_STATE_BACKEND": "valkey", "REMIT_STATE_URL": url, "REMIT_STATE_REPLICAS": "0"}
+            how = state(store, tmp_path, replicas=0)
+            how["REMIT_STATE_URL"] = f"redis://{network.address_over(cable)}:{store.port}"
             worlds.append(node(stack, folder, how))
         for world in worlds:
             wait_until(lambda world=world: is_served(world), "it serves", SERVE_AFTER + RECOVERY)
