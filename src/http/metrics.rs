@@ -102,7 +102,7 @@ fn state(samples: &mut Samples<'_>, state: &crate::state::State) {
     let backend = state.backend();
     samples.head("remit_state_info", "The backend in use, always 1.", "gauge");
     samples.line(&format!("remit_state_info{{backend=\"{backend}\"}}"), 1);
-    let is_well = u8::from(report.trouble.is_empty() && !report.is_halted);
+    let is_well = u8::from(report.trouble.is_empty() && report.halted.is_none());
     samples.gauge("remit_state_well", "1 while the state directory can be written to.", is_well);
     samples.gauge("remit_state_waiting", "Changes that wait to be on the disk.", report.waiting);
     samples.counter("remit_state_failures_total", "Writes to the state directory that failed.", report.failures);

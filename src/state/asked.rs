@@ -1,8 +1,6 @@
 //! What the engine asks of the state, whichever backend answers: this process at once, a shared store after a round
 //! trip. Nothing is asked twice: in doubt a use is spent.
 
-#![expect(clippy::unused_async, reason = "a shared store answers after a round trip")]
-
 use std::borrow::Cow;
 
 use super::ledger::Ledger;
@@ -19,6 +17,7 @@ impl State {
     pub fn is_local(&self) -> bool {
         match self {
             Self::Memory { .. } | Self::Journal { .. } => true,
+            Self::Valkey { .. } => false,
         }
     }
 
@@ -27,6 +26,7 @@ impl State {
     pub fn ledger(&self) -> Option<&Ledger> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Some(ledger),
+            Self::Valkey { .. } => None,
         }
     }
 
@@ -34,6 +34,7 @@ impl State {
     pub fn standing<R>(&self, look: impl FnOnce(&Standing) -> R) -> R {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.standing(look),
+            Self::Valkey { store, .. } => store.standing(look),
         }
     }
 
@@ -42,6 +43,7 @@ impl State {
     pub fn fence(&self) -> Timestamp {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.fence(),
+            Self::Valkey { store, .. } => store.fence(),
         }
     }
 
@@ -50,6 +52,7 @@ impl State {
     pub fn size(&self) -> Option<(usize, Capacity)> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Some(ledger.size()),
+            Self::Valkey { .. } => None,
         }
     }
 
@@ -59,6 +62,7 @@ impl State {
     pub fn unknown_revocations(&self) -> Vec<(TokenId, u64)> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.unknown_revocations(),
+            Self::Valkey { store, .. } => store.unknown_revocations(),
         }
     }
 
@@ -67,6 +71,7 @@ impl State {
     pub fn unknown_revocation_count(&self) -> usize {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.unknown_revocation_count(),
+            Self::Valkey { store, .. } => store.unknown_revocations().len(),
         }
     }
 
@@ -77,6 +82,7 @@ impl State {
     pub async fn check(&self, token: &TokenRecord<'_>) -> Result<u32, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.check(token),
+            Self::Valkey { store, .. } => store.check(token).await,
         }
     }
 
@@ -93,6 +99,7 @@ impl State {
     ) -> Result<u32, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.spend(token, capabilities, born),
+            Self::Valkey { store, .. } => store.spend(token, capabilities, born).await,
         }
     }
 
@@ -104,6 +111,7 @@ impl State {
     pub async fn mint(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>], born: u64) -> Result<(), Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.mint(token, capabilities, born),
+            Self::Valkey { store, .. } => store.mint(token, capabilities, born).await,
         }
     }
 
@@ -123,6 +131,7 @@ impl State {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => {
                 ledger.mint_child(parent, child, parent_capabilities, born)
             }
+            Self::Valkey { store, .. } => store.mint_child(parent, child, parent_capabilities, born).await,
         }
     }
 
@@ -133,6 +142,7 @@ impl State {
     pub async fn revoke_held(&self, token: &TokenRecord<'_>) -> Result<bool, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.revoke_held(token)),
+            Self::Valkey { store, .. } => store.revoke_held(token).await,
         }
     }
 
@@ -143,6 +153,7 @@ impl State {
     pub async fn revoke_held_id(&self, id: TokenId) -> Result<bool, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.revoke_held_id(id)),
+            Self::Valkey { store, .. } => store.revoke_held_id(id).await,
         }
     }
 
@@ -153,6 +164,7 @@ impl State {
     pub async fn revoke_unknown(&self, id: TokenId, keep_until: u64) -> Result<(), Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.revoke_unknown(id, keep_until),
+            Self::Valkey { store, .. } => store.revoke_unknown(id, keep_until).await,
         }
     }
 
@@ -163,6 +175,7 @@ impl State {
     pub async fn revoke_agent(&self, name: &str, now: Timestamp) -> Result<u64, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.revoke_agent(name, now),
+            Self::Valkey { store, .. } => store.revoke_agent(name).await,
         }
     }
 
@@ -173,6 +186,7 @@ impl State {
     pub async fn revoke_all(&self, now: Timestamp) -> Result<u64, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.revoke_all(now)),
+            Self::Valkey { store, .. } => store.revoke_all().await,
         }
     }
 
@@ -183,6 +197,7 @@ impl State {
     pub async fn quarantine(&self, name: &str, now: Timestamp) -> Result<u64, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.quarantine(name, now),
+            Self::Valkey { store, .. } => store.quarantine(name).await,
         }
     }
 
@@ -193,6 +208,7 @@ impl State {
     pub async fn reinstate(&self, name: &str) -> Result<u64, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.reinstate(name)),
+            Self::Valkey { store, .. } => store.reinstate(name).await,
         }
     }
 
@@ -203,6 +219,7 @@ impl State {
     pub async fn look_up(&self, id: TokenId) -> Result<Option<Known>, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.look_up(id)),
+            Self::Valkey { store, .. } => store.look_up(id).await,
         }
     }
 
@@ -213,6 +230,7 @@ impl State {
     pub async fn root_capabilities(&self, root: TokenId) -> Result<Vec<String>, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.root_capabilities(root)),
+            Self::Valkey { store, .. } => store.root_capabilities(root).await,
         }
     }
 }
