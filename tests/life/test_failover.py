@@ -1,0 +1,190 @@
+"""Three nodes on one shared store under load, while its primary dies, hangs, changes, forgets and comes back.
+
+After each fault every token that was ever minted, and has not expired, is tried again everywhere.
+`REMIT_FAILOVERS` sets how many faults each kind of store sees (3).
+"""
+
+import contextlib
+import os
+import random
+import time
+
+import pytest
+from assurance import assure
+from cluster import Load, Nodes, Oracle, Stores, good_replicas
+from conftest import cannot
+from stores import missing
+from waiting import wait_until
+
+ROUNDS = int(os.environ.get("REMIT_FAILOVERS", "3"))
+SEED = int(os.environ.get("REMIT_SEED", "20261122"))
+LOAD_SECONDS = 1.0
+LOSSES = ("double_spends", "lost_revocations", "lost_quarantines")
+
+
+def need(kind):
+    if why := missing(kind):
+        cannot(why)
+
+
+class Place:
+    """Stores, nodes and an oracle, on which faults are tried one after the other."""
+
+    def __init__(self, stack, template, folder, kind, seed):
+        self.chance = random.Random(seed)
+        self.seed = seed
+        self.stores = Stores(stack, folder, kind, password="geheim")
+        self.nodes = Nodes(stack, template, folder, 3, self.stores.primary, password="geheim")
+        self.oracle = Oracle()
+        self.recoveries = []
+        self.nodes.serve()
+
+    def round(self, fault, number):
+        """A load, the fault in the middle of it, and then everything is tried again."""
+        with Load(self.nodes, self.oracle, f"{self.seed} {number}"):
+            time.sleep(self.chance.uniform(0.5, 1) * LOAD_SECONDS)
+            getattr(self, fault)()
+            self.recover()
+            time.sleep(0.3)
+        self.check(self.nodes, [f"node {index} after {fault}" for index in range(len(self.nodes))])
+        self.stores.wait()
+
+    def recover(self, only=None):
+        self.recoveries.append(self.nodes.serve(only=only))
+
+    def check(self, worlds, places):
+        self.oracle.try_everything(worlds, places)
+        self.oracle.check_quarantines(worlds, places)
+
+    def let_lag(self):
+        """What happens from now on does not reach the replica that is to be promoted."""
+        self.stores.wire.hold()
+        time.sleep(self.chance.uniform(0.2, 0.4))
+
+    def promote(self):
+        """By hand: the lagging replica, and everybody follows it."""
+        self.stores.promote()
+        self.stores.steady.follow(self.stores.primary.port)
+        wait_until(lambda: good_replicas(self.stores.primary) >= 1, "the new primary has a replica")
+
+    # Faults.
+
+    def primary_is_killed(self):
+        self.let_lag()
+        old = self.stores.primary
+        old.kill()
+        self.promote()
+        self.nodes.lead_to(self.stores.primary)
+        self.recover()
+        old.start()
+        self.stores.follow()
+
+    def primary_hangs_and_comes_back(self):
+        """The old primary goes on where it was, with a node that still asks it."""
+        self.let_lag()
+        old = self.stores.primary
+        old.pause()
+        self.promote()
+        self.nodes.lead_to(self.stores.primary, only=[1, 2])
+        self.recover(only=[1, 2])
+        old.go_on()
+        # Until it misses its replicas.
+        self.oracle.two_primaries_until = time.monotonic() + 4
+        self.check(self.nodes, ["the old primary", "the new one", "the new one"])
+        self.nodes.lead_to(self.stores.primary, only=[0])
+        self.stores.follow()
+
+    def brain_is_split(self):
+        """Both are primaries that may write, and both are asked."""
+        self.let_lag()
+        old = self.stores.primary
+        for store in (old, self.stores.lagging):
+            store.call("CONFIG", "SET", "min-replicas-to-write", 0)
+        # Without min-replicas nothing bounds when a revocation is heard on the other side.
+        self.oracle.two_primaries_until = float("inf")
+        self.stores.promote()
+        self.nodes.lead_to(self.stores.primary, only=[2])
+        self.recover(only=[2])
+        time.sleep(0.3)
+        self.check(self.nodes, ["the old primary", "the old primary", "the new one"])
+        for store in (old, self.stores.primary):
+            store.call("CONFIG", "SET", "min-replicas-to-write", 1)
+        self.stores.follow()
+        self.nodes.lead_to(self.stores.primary)
+        self.oracle.two_primaries_until = time.monotonic()
+
+    def store_fails_over_and_back(self):
+        """To the replica, and back to the first one, which never heard of it."""
+        self.let_lag()
+        first = self.stores.primary
+        self.stores.wire.cut()
+        self.stores.lagging.call("CONFIG", "SET", "min-replicas-to-write", 0)
+        self.stores.lagging.promote()
+        # The connections to the first one stay open; only new ones would go elsewhere.
+        self.nodes.lead_to(self.stores.lagging)
+        self.recover()
+        self.oracle.two_primaries_until = float("inf")
+        self.nodes.lead_to(first)
+        self.recover()
+        self.oracle.two_primaries_until = time.monotonic()
+        self.stores.lagging.call("CONFIG", "SET", "min-replicas-to-write", 1)
+        self.stores.follow()
+
+    def primaries_change_places_twice(self):
+        """To the replica, and in good order back to the first one, which followed meanwhile."""
+        for _ in range(2):
+            self.promote()
+            self.nodes.lead_to(self.stores.primary, cut=False)
+            self.stores.follow()
+            self.nodes.lead_to(self.stores.primary)
+            self.recover()
+
+    def store_is_emptied(self):
+        self.stores.primary.call("FLUSHALL")
+
+    def store_starts_from_an_old_snapshot(self):
+        primary = self.stores.primary
+        primary.call("SAVE")
+        time.sleep(self.chance.uniform(0.2, 0.5))
+        primary.kill()
+        primary.start()
+        self.stores.follow()
+
+    def node_is_killed(self):
+        self.nodes.restart(self.chance.randrange(len(self.nodes)))
+
+
+FAULTS = {
+    "redis": ["primary_is_killed", "primary_hangs_and_comes_back", "store_is_emptied"],
+    "valkey": ["brain_is_split", "store_starts_from_an_old_snapshot", "store_fails_over_and_back"],
+}
+EVERY_FAULT = [*FAULTS["redis"], *FAULTS["valkey"], "primaries_change_places_twice", "node_is_killed"]
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_nothing_is_given_twice_whatever_happens_to_the_store(trusting, tmp_path, kind):
+    need(kind)
+    faults = FAULTS[kind] + [fault for fault in EVERY_FAULT if fault not in FAULTS[kind]]
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        place = Place(stack, trusting, tmp_path, kind, f"{SEED} {kind}")
+        for number in range(ROUNDS):
+            fault = faults[number % len(faults)]
+            place.round(fault, number)
+            print(f"\n{kind}: {number + 1} of {ROUNDS}, {fault}, {dict(place.oracle.counts)}", flush=True)
+        oracle = place.oracle
+    seen = {name: oracle.counts[name] for name in ("minted", "ALLOWED", "tried_again", "revoked", "quarantines")}
+    losses = {"double_spends": oracle.double_spends()} | {name: oracle.counts[name] for name in LOSSES[1:]}
+    assure(
+        "failover",
+        store=kind,
+        failovers=ROUNDS,
+        **seen,
+        **losses,
+        slowest_recovery=round(max(place.recoveries), 1),
+        seed=SEED,
+        seconds=round(time.monotonic() - began, 1),
+    )
+    assert losses == dict.fromkeys(LOSSES, 0)
+    assert min(seen[name] for name in ("minted", "ALLOWED", "tried_again", "revoked", "quarantines")) > 0
+    assert oracle.counts["TOKEN_FENCED"] > 0, "tokens of before a failover were tried"

@@ -1,0 +1,230 @@
+"""One fault of a shared store each, looked at closely: what is answered meanwhile, what is said, and what comes after.
+
+Most of the time passes while a new epoch waits, so they run side by side.
+"""
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+import seed_token
+from cluster import RECOVERY, SERVE_AFTER, Family, Nodes, Oracle, Stores, asked_for, is_served, problems
+from conftest import cannot
+from remit_client import Refused, reason, refused
+from seed_policy import ANALYST, COORDINATOR, DEPLOYER, WRITER, deployer_token
+from stores import Store, missing, sentinels
+from waiting import wait_until
+
+# A revocation by agent is heard at other nodes within a second.
+HEARD = 1.2
+CASES = {}
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+@pytest.fixture(scope="module")
+def running(request, trusting, tmp_path_factory):
+    """Those that were selected, begun together."""
+    if why := missing():
+        cannot(why)
+    chosen = [item.callspec.params["name"] for item in request.session.items if item.module is request.module]
+    with ThreadPoolExecutor(len(chosen)) as pool:
+
+        def run(name):
+            with contextlib.ExitStack() as stack:
+                CASES[name](Scene(stack, trusting, tmp_path_factory.mktemp(name)))
+
+        yield {name: pool.submit(run, name) for name in chosen}
+
+
+class Scene:
+    """Where one case makes its stores and nodes."""
+
+    def __init__(self, stack, template, folder):
+        self.stack = stack
+        self.template = template
+        self.folder = folder
+
+    def store(self, **how):
+        return self.stack.enter_context(Store(self.folder, **how))
+
+    def stores(self, **how):
+        return Stores(self.stack, self.folder, **how)
+
+    def nodes(self, primary, count=2, **how):
+        nodes = Nodes(self.stack, self.template, self.folder, count, primary, **how)
+        nodes.serve()
+        return nodes
+
+
+def ask(world, token, agent=DEPLOYER):
+    return reason(world[agent].authorize("kubectl_get", "prod/web", token))
+
+
+def foreign(world, **more):
+    return seed_token.issue(world.remit.hmac_key(), COORDINATOR, DEPLOYER, ["kubectl_get"], ["prod/*"], **more)
+
+
+@case
+def a_store_that_ends_and_comes_back_is_found_within_seconds(scene):
+    store = scene.store()
+    nodes = scene.nodes(store, replicas=0)
+    token = deployer_token(nodes[0], max_uses=3).token
+    store.kill()
+    for world in nodes:
+        assert ask(world, token) == "STATE_UNAVAILABLE"
+        with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+            deployer_token(world)
+        wait_until(lambda world=world: world.remit.http("/readyz")[0] == 503, "it says so")
+    store.start()
+    nodes.serve(RECOVERY + SERVE_AFTER)
+    assert {ask(world, token) for world in nodes} == {"TOKEN_FENCED"}, "it came back without what it had"
+
+
+@case
+def a_store_that_hangs_answers_nothing_and_forgets_nothing(scene):
+    store = scene.store()
+    nodes = scene.nodes(store, replicas=0)
+    token = deployer_token(nodes[0], max_uses=3).token
+    store.pause()
+    began = time.monotonic()
+    assert {ask(world, token) for world in nodes} == {"STATE_UNAVAILABLE"}
+    assert time.monotonic() - began < 2, "an operation has its time"
+    time.sleep(1.2)
+    store.go_on()
+    nodes.serve(RECOVERY)
+    answers = [ask(world, token) for world in nodes for _ in range(2)]
+    # What was asked while it hung may have been spent when it went on.
+    assert answers.count("ALLOWED") in (1, 2, 3) and set(answers) <= {"ALLOWED", "TOKEN_USES_EXHAUSTED"}, answers
+
+
+@case
+def two_revocations_in_one_second_each_end_what_was_before(scene):
+    store = scene.store()
+    near, far = scene.nodes(store, replicas=0)
+    ends, lives = [], None
+    for _ in range(2):
+        ends.append(deployer_token(near, max_uses=5).token)
+        assert ask(far, ends[-1]) == "ALLOWED"
+        near["ops-admin"].revoke(agent=DEPLOYER)
+        assert ask(near, ends[-1]) == "TOKEN_REVOKED"
+    lives = deployer_token(near, max_uses=5).token
+    assert ask(near, lives) == ask(far, lives) == "ALLOWED", "what came after both is good at once"
+    for world in (near, far):
+        wait_until(lambda world=world: {ask(world, token) for token in ends} == {"TOKEN_REVOKED"}, "it heard", HEARD)
+    # One that a node mints before it has heard is dead, and said to be.
+    near["ops-admin"].revoke(all=True)
+    with contextlib.suppress(Refused):
+        early = deployer_token(far).token
+        assert ask(near, early) in ("ALLOWED", "TOKEN_REVOKED")
+    assert ask(near, lives) == ask(far, lives) == "TOKEN_REVOKED"
+    wait_until(lambda: is_served(far), "new roots are good", HEARD)
+
+
+@case
+def a_quarantine_without_all_replicas_is_applied_and_says_it_may_not_last(scene):
+    stores = scene.stores()
+    nodes = scene.nodes(stores.primary)
+    ops = nodes[0]["ops-admin"]
+    ops.revoke(agent=WRITER, quarantine=True)
+    stores.lagging.pause()
+    with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+        ops.revoke(agent=ANALYST, quarantine=True)
+    for world in nodes:
+        wait_until(lambda world=world: asked_for(world, ANALYST) == "AGENT_QUARANTINED", "it is applied", HEARD)
+    stores.lagging.go_on()
+    wait_until(lambda: not is_refused(lambda: ops.revoke(agent=ANALYST, quarantine=True)), "all replicas have it")
+    # Both outlive the primary, at a node too that starts after it.
+    old = stores.primary
+    old.kill()
+    stores.promote()
+    stores.steady.follow(stores.primary.port)
+    nodes.lead_to(stores.primary)
+    nodes.restart(1)
+    nodes.serve()
+    assert {asked_for(world, agent) for world in nodes for agent in (WRITER, ANALYST)} == {"AGENT_QUARANTINED"}
+
+
+@case
+def a_quarantine_outlives_a_store_that_lost_everything(scene):
+    store = scene.store()
+    nodes = scene.nodes(store, replicas=0)
+    nodes[0]["ops-admin"].revoke(agent=WRITER, quarantine=True)
+    wait_until(lambda: asked_for(nodes[1], WRITER) == "AGENT_QUARANTINED", "it is heard", HEARD)
+    store.call("FLUSHALL")
+    nodes.serve()
+    assert {asked_for(world, WRITER) for world in nodes} == {"AGENT_QUARANTINED"}
+    nodes[1]["ops-admin"].reinstate(WRITER)
+    wait_until(lambda: {asked_for(world, WRITER) for world in nodes} == {"ALLOWED"}, "it is lifted everywhere", HEARD)
+    store.call("FLUSHALL")
+    nodes.serve()
+    assert {asked_for(world, WRITER) for world in nodes} == {"ALLOWED"}, "and stays lifted"
+
+
+@case
+def a_store_that_evicts_gives_nothing_twice_and_takes_no_foreign_tokens(scene):
+    store = scene.store(maxmemory_policy="noeviction")
+    nodes = scene.nodes(store, replicas=0)
+    oracle = Oracle()
+    fence = nodes[0].administrator().status().fence.seconds
+    wait_until(lambda: time.time() > fence + 1, "foreign tokens are taken again", 20)
+    assert ask(nodes[0], foreign(nodes[0])) == "ALLOWED"
+    for _ in range(200):
+        family = Family(nodes[0][COORDINATOR].delegate(DEPLOYER, ["kubectl_get"], ["prod/*"], max_uses=4))
+        oracle.families.append(family)
+        oracle.allowed(family, ask(nodes[0], family.root.token), time.monotonic(), "before")
+    store.call("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+    used = int(store.info("memory")["used_memory"])
+    store.call("CONFIG", "SET", "maxmemory", used - 60_000)
+    wait_until(lambda: int(store.info("stats")["evicted_keys"]) > 20, "keys are evicted", 10)
+    oracle.try_everything(nodes, ["node 0", "node 1"])
+    store.call("CONFIG", "SET", "maxmemory", 0)
+    oracle.try_everything(nodes, ["node 0", "node 1"])
+    nodes.serve()
+    oracle.try_everything(nodes, ["node 0", "node 1"])
+    assert oracle.double_spends() == 0 and oracle.counts["TOKEN_FENCED"] > 0, oracle.counts
+    wait_until(lambda: any("maxmemory-policy" in detail for detail in problems(nodes[0])), "it says so", 70)
+    assert ask(nodes[0], foreign(nodes[0], task="other")) != "ALLOWED"
+
+
+@case
+def sentinels_lead_to_the_new_primary(scene):
+    stores = scene.stores(password="geheim")
+    # The one that lags is to be promoted, though the other one has more.
+    stores.steady.call("CONFIG", "SET", "replica-priority", 0)
+    group = scene.stack.enter_context(sentinels(scene.folder, stores.primary, 2))
+    nodes = scene.nodes(stores.primary, password="geheim", **by_sentinels(group))
+    family = Family(nodes[0][COORDINATOR].delegate(DEPLOYER, ["kubectl_get"], ["prod/*"], max_uses=4))
+    oracle = Oracle()
+    oracle.families.append(family)
+    stores.wire.hold()
+    oracle.allowed(family, ask(nodes[1], family.root.token), time.monotonic(), "before")
+    stores.primary.kill()
+    stores.wire.cut()
+    wait_until(lambda: {one.primary_port() for one in group} == {stores.lagging.port}, "they agree", 20)
+    nodes.serve(SERVE_AFTER + RECOVERY)
+    oracle.try_everything(nodes, ["node 0", "node 1"])
+    assert family.allowed == 1 and oracle.counts["TOKEN_FENCED"] > 0, oracle.counts
+
+
+def by_sentinels(group):
+    urls = ",".join(f"redis://127.0.0.1:{one.port}" for one in group)
+    return {"REMIT_STATE_SENTINELS": urls, "REMIT_STATE_SENTINEL_SERVICE": group[0].name}
+
+
+def is_refused(call):
+    try:
+        call()
+    except Refused:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_store(running, name):
+    running[name].result()
