@@ -8,6 +8,7 @@ pub mod chance;
 pub mod clock;
 mod delegate;
 mod introspect;
+mod owed;
 mod recording;
 mod revoke;
 mod search;
@@ -28,6 +29,7 @@ use chance::Chance;
 use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation, Exchange};
 pub use introspect::{Introspected, Introspection, TokenTarget};
+use owed::Owed;
 pub use recording::is_undecided;
 pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
 pub use search::{Found, SearchRequest, Searched, Sought};
@@ -45,7 +47,7 @@ use crate::keyring::{Keyring, VerifiedToken};
 use crate::state::rate::RateLimiter;
 use crate::state::recent::RecentRequests;
 use crate::state::standing::Standing;
-use crate::state::{Foreign, State, TokenRecord};
+use crate::state::{Foreign, Refused, State, TokenRecord};
 
 /// A policy that answers, with what an operator wants to know of it.
 pub struct InForce {
@@ -130,6 +132,7 @@ pub struct Engine {
     authorize_rate: RateLimiter,
     delegate_rate: RateLimiter,
     recent: RecentRequests,
+    owed: Owed,
 }
 
 impl Engine {
@@ -152,6 +155,7 @@ impl Engine {
             authorize_rate: RateLimiter::default(),
             delegate_rate: RateLimiter::default(),
             recent: RecentRequests::default(),
+            owed: Owed::default(),
         }
     }
 
@@ -164,7 +168,7 @@ impl Engine {
         if !self.state.is_restored() {
             return Ok(());
         }
-        self.enter_quarantines(|_| false);
+        self.enter_quarantines(|_| false).await;
         self.revocations_settled().await
     }
 
@@ -215,7 +219,7 @@ impl Engine {
         self.tally.know(policy.policy.agents.keys());
         self.tally.max_depth(policy.policy.max_delegation_depth);
         let before = self.policy.swap(Arc::new(policy));
-        let entered = self.enter_quarantines(|name| before.policy.is_quarantined(name));
+        let entered = self.enter_quarantines(|name| before.policy.is_quarantined(name)).await;
         if let Err(denial) = self.revocations_settled().await {
             tracing::error!(target: "state", "the policy file's quarantines: {}", denial.message());
         }
@@ -271,27 +275,44 @@ impl Engine {
 
     /// Forgets what has expired, one shard of the ledger after the other with a pause between, until stopped.
     pub async fn forget_expired(&self, stop: tokio_util::sync::CancellationToken) {
-        let ledger = self.state.ledger();
         let mut shard: usize = 0;
         while stop.run_until_cancelled(tokio::time::sleep(SWEEP_PAUSE)).await.is_some() {
             let now = self.clock.now();
-            let expired = self.state.forgettable(now);
-            for _ in 0..SHARDS_A_SWEEP {
-                shard = shard.checked_add(1).filter(|next| *next < ledger.shards()).unwrap_or(0);
-                ledger.sweep(shard, expired);
-            }
+            shard = self.sweep_from(shard, now);
             if shard < SHARDS_A_SWEEP {
-                ledger.forget_outlived_revocations(now);
                 self.authorize_rate.forget_full(now);
                 self.delegate_rate.forget_full(now);
+                self.pay_what_is_owed().await;
             }
         }
+    }
+
+    /// Sweeps the next shards of the ledger; the last of them is returned.
+    fn sweep_from(&self, shard: usize, now: Timestamp) -> usize {
+        let ledger = self.state.ledger();
+        let expired = self.state.forgettable(now);
+        let shards = ledger.map_or(SHARDS_WITHOUT_LEDGER, crate::state::ledger::Ledger::shards);
+        let mut last = shard;
+        for _ in 0..SHARDS_A_SWEEP {
+            last = last.checked_add(1).filter(|next| *next < shards).unwrap_or(0);
+            if let Some(ledger) = ledger {
+                ledger.sweep(last, expired);
+            }
+        }
+        if last < SHARDS_A_SWEEP
+            && let Some(ledger) = ledger
+        {
+            ledger.forget_outlived_revocations(now);
+        }
+        last
     }
 
     /// Whether the agent is under the kill switch, by an administrator or by the file.
     #[must_use]
     pub fn is_quarantined(&self, policy: &Policy, name: &str) -> bool {
-        policy.is_quarantined(name) || self.state.standing(|standing| standing.is_quarantined(name))
+        policy.is_quarantined(name)
+            || self.state.standing(|standing| standing.is_quarantined(name))
+            || self.owed.has(name)
     }
 
     /// Whether the caller may watch every decision.
@@ -327,19 +348,36 @@ impl Engine {
     }
 
     /// Ends the tokens of every agent that the file has newly put under quarantine; these are returned.
-    fn enter_quarantines(&self, was_quarantined: impl Fn(&str) -> bool) -> Vec<AgentName> {
-        let now = self.clock.now();
-        let policy = self.policy.load();
+    async fn enter_quarantines(&self, was_quarantined: impl Fn(&str) -> bool) -> Vec<AgentName> {
+        let policy = self.policy();
         let entering =
             |(name, agent): &(&AgentName, &AgentPolicy)| agent.quarantined && !was_quarantined(name.as_str());
         let entered = policy.policy.agents.iter().filter(entering).map(|(name, _)| name.clone()).collect::<Vec<_>>();
         for name in &entered {
-            if self.state.ledger().revoke_agent(name.as_str(), now).is_err() {
-                // No room to remember one agent: ending everything is the safe way to end its tokens.
-                self.state.ledger().revoke_all(now);
+            if let Err(refused) = self.end_tokens_of(name).await {
+                self.owed.add(name.clone());
+                tracing::warn!(target: "state", agent = %name, "its tokens can't be ended yet: {}", refused.denial().message());
             }
         }
         entered
+    }
+
+    async fn end_tokens_of(&self, name: &AgentName) -> Result<(), Refused> {
+        let now = self.clock.now();
+        match self.state.revoke_agent(name.as_str(), now).await {
+            // No room to remember one agent: ending everything is the safe way to end its tokens.
+            Err(Refused::Full { .. }) => self.state.revoke_all(now).await.map(|_| ()),
+            ended => ended.map(|_| ()),
+        }
+    }
+
+    async fn pay_what_is_owed(&self) {
+        for name in self.owed.list() {
+            if self.end_tokens_of(&name).await.is_ok() {
+                self.owed.paid(&name);
+                tracing::info!(target: "state", agent = %name, "its tokens are ended, as the policy file asked");
+            }
+        }
     }
 
     /// One event for the policy, and one for each agent that it put under quarantine.
@@ -405,6 +443,8 @@ impl Engine {
 
 /// All of 1,024 shards are swept every 3.2 seconds.
 const SHARDS_A_SWEEP: usize = 16;
+/// Where another counts, the rest is looked at every second.
+const SHARDS_WITHOUT_LEDGER: usize = 320;
 const SWEEP_PAUSE: Duration = Duration::from_millis(50);
 
 /// An agent that somebody named, who is known: it may be told a name that is near.

@@ -297,20 +297,26 @@ impl Engine {
             return ready.map(|place| Allowed { place, left: None });
         };
         let ready = ready.and_then(|place| self.may_be_foreign(token, now).map(|()| place));
-        let ledger = self.state.ledger();
         let record = record(token);
-        if request.dry_run || ready.is_err() {
-            let left = ledger.check(&record).map_err(|refused| refused.denial())?;
-            let place = ready?;
+        let place = match ready {
+            Ok(place) => place,
+            // Whether the token is held is not worth a round trip for what is refused anyway.
+            Err(denial) if !self.state.is_local() => return Err(denial),
+            Err(denial) => {
+                self.state.check(&record).await.map_err(|refused| refused.denial())?;
+                return Err(denial);
+            }
+        };
+        if request.dry_run {
+            let left = self.state.check(&record).await.map_err(|refused| refused.denial())?;
             if left == 0 {
                 return Err(Refused::Exhausted.denial());
             }
             return Ok(Allowed { place, left: Some(left) });
         }
-        let place = ready?;
         let is_retry = self.is_retry(question.asker(), request.request_id, token.id(), now);
         let given = root_given(question.policy(), token);
-        let spent = ledger.spend(&record, &given, beginning.born);
+        let spent = self.state.spend(&record, &given, beginning.born).await;
         let left = spent.map_err(|refused| {
             if refused == Refused::Exhausted && !is_retry {
                 self.tally.reuse_attempt(&token.claims().holder);

@@ -105,7 +105,7 @@ impl Engine {
         let wished = Wished { beginning, caller, request, now: self.clock.now() };
         let mut buffer = Vec::new();
         let mut parent = None;
-        let minted = match self.open_parent(wished, &mut buffer, &mut parent) {
+        let minted = match self.open_parent(wished, &mut buffer, &mut parent).await {
             Ok(()) => self.mint(wished, parent.as_ref()).await,
             Err(denial) => Err(denial),
         };
@@ -154,7 +154,7 @@ impl Engine {
     }
 
     /// The caller is in good standing, and the parent is a token that it holds and that still stands.
-    fn open_parent<'b>(
+    async fn open_parent<'b>(
         &self,
         wished: Wished<'_>,
         buffer: &'b mut Vec<u8>,
@@ -169,7 +169,9 @@ impl Engine {
         decision::holds(agent, parent.claims(), agent).inspect_err(|_| self.tally.wrong_holder(agent))?;
         let quarantined = |name: &str| self.is_quarantined(policy, name);
         stands(policy, quarantined, parent.claims(), wished.request.wish.asked())?;
-        self.state.ledger().check(&record(parent)).map_err(|refused| refused.denial())?;
+        if self.state.is_local() {
+            self.state.check(&record(parent)).await.map_err(|refused| refused.denial())?;
+        }
         Ok(())
     }
 
@@ -193,7 +195,7 @@ impl Engine {
         if let Some(parent) = parent {
             self.may_be_foreign(parent, now)?;
         }
-        let parent_left = self.enter(wished, parent, &Sealed { claims: &claims, tag, id })?;
+        let parent_left = self.enter(wished, parent, &Sealed { claims: &claims, tag, id }).await?;
         self.uses_settled(request.deadline).await?;
         let delegated = Delegated {
             token: text,
@@ -210,7 +212,7 @@ impl Engine {
     }
 
     /// Enters the token in the ledger; what the parent has left.
-    fn enter(
+    async fn enter(
         &self,
         wished: Wished<'_>,
         parent: Option<&VerifiedToken<'_>>,
@@ -226,11 +228,11 @@ impl Engine {
             expires_at: claims.expires_at,
             foreign: None,
         };
-        let (ledger, born) = (self.state.ledger(), wished.beginning.born);
+        let born = wished.beginning.born;
         let left = if let Some(parent) = parent {
             let is_retry = self.is_retry(wished.asker(), wished.request.request_id, parent.id(), wished.now);
             let given = root_given(wished.policy(), parent);
-            let moved = ledger.mint_child(&record(parent), &child, &given, born);
+            let moved = self.state.mint_child(&record(parent), &child, &given, born).await;
             moved.map(Some).map_err(|refused: Refused| {
                 if refused == Refused::Exhausted && !is_retry {
                     self.tally.reuse_attempt(wished.asker());
@@ -238,11 +240,11 @@ impl Engine {
                 refused.denial()
             })?
         } else {
-            let minted = ledger.mint(&child, &claims.capabilities, born);
+            let minted = self.state.mint(&child, &claims.capabilities, born).await;
             minted.map(|()| None).map_err(|refused| refused.denial())?
         };
         if wished.request.is_offline() {
-            ledger.spend(&child, &[], born).map_err(|refused| refused.denial())?;
+            self.state.spend(&child, &[], born).await.map_err(|refused| refused.denial())?;
         }
         Ok(left)
     }

@@ -71,7 +71,7 @@ impl Engine {
     ///
     /// # Errors
     /// The caller may not see it.
-    pub fn introspect(&self, caller: &Caller, target: TokenTarget<'_>) -> Result<Introspection, Denial> {
+    pub async fn introspect(&self, caller: &Caller, target: TokenTarget<'_>) -> Result<Introspection, Denial> {
         let in_force = self.policy();
         let policy = &in_force.policy;
         let now = self.clock.now();
@@ -80,15 +80,15 @@ impl Engine {
             TokenTarget::Token(text) => {
                 let mut buffer = Vec::new();
                 match self.keyring.load().open(text, &mut buffer) {
-                    Ok(token) => self.look_at(policy, caller, &token, now),
+                    Ok(token) => self.look_at(policy, caller, &token, now).await,
                     Err(denial) => Ok(Introspection { active: Err(denial), token: None }),
                 }
             }
-            TokenTarget::Id(id) => self.look_up(policy, caller, id, now),
+            TokenTarget::Id(id) => self.look_up(policy, caller, id, now).await,
         }
     }
 
-    fn look_at(
+    async fn look_at(
         &self,
         policy: &Policy,
         caller: &Caller,
@@ -99,7 +99,7 @@ impl Engine {
         if !may_see(policy, caller, claims.chain.iter().map(AsRef::as_ref), Some(&claims.audience)) {
             return Err(not_yours());
         }
-        let checked = self.state.ledger().check(&record(token));
+        let checked = self.state.check(&record(token)).await;
         let active = claims
             .check_times(now, policy.token.max_ttl_seconds)
             .and_then(|()| {
@@ -123,22 +123,28 @@ impl Engine {
             audience: claims.audience.iter().map(owned).collect(),
             on_behalf_of: claims.on_behalf_of.as_ref().map(owned),
             task: claims.task.as_ref().map(owned),
-            root_capabilities: self.root_capabilities(token),
+            root_capabilities: self.root_capabilities(token).await?,
             is_foreign: claims.is_foreign(),
         };
         Ok(Introspection { active, token: Some(token) })
     }
 
     /// A root says itself what it was given; for a descendant the ledger knows.
-    fn root_capabilities(&self, token: &VerifiedToken<'_>) -> Vec<String> {
+    async fn root_capabilities(&self, token: &VerifiedToken<'_>) -> Result<Vec<String>, Denial> {
         if token.claims().ancestors.is_empty() {
-            return token.claims().capabilities.iter().map(ToString::to_string).collect();
+            return Ok(token.claims().capabilities.iter().map(ToString::to_string).collect());
         }
-        self.state.ledger().root_capabilities(token.root())
+        self.state.root_capabilities(token.root()).await.map_err(|refused| refused.denial())
     }
 
-    fn look_up(&self, policy: &Policy, caller: &Caller, id: TokenId, now: Timestamp) -> Result<Introspection, Denial> {
-        let known = self.state.ledger().look_up(id);
+    async fn look_up(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        id: TokenId,
+        now: Timestamp,
+    ) -> Result<Introspection, Denial> {
+        let known = self.state.look_up(id).await.map_err(|refused| refused.denial())?;
         let chain = known.iter().flat_map(|known| known.chain.iter().map(String::as_str));
         if !may_see(policy, caller, chain, None) {
             return Err(not_yours());
@@ -149,7 +155,7 @@ impl Engine {
         let active = self.is_known_active(policy, &known, now);
         let Known { id, left, expires_at, ancestors, is_revoked: _, chain } = known;
         let root = ancestors.first().copied().unwrap_or(id);
-        let root_capabilities = self.state.ledger().root_capabilities(root);
+        let root_capabilities = self.state.root_capabilities(root).await.map_err(|refused| refused.denial())?;
         let token = Introspected {
             id: Some(id),
             chain,

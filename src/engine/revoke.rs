@@ -12,8 +12,8 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
 use crate::events::{Brief, Event, MessageType, Place};
 use crate::keyring::VerifiedToken;
-use crate::state::Refused;
-use crate::state::ledger::Ledger;
+use crate::state::standing::Standing;
+use crate::state::{Refused, State};
 
 /// What is over. It has no `Debug`: it may hold a token.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ impl Engine {
         let policy = &current.policy;
         let now = self.clock.now();
         let mut seen = Seen::default();
-        let ended = self.end(policy, caller, &revocation.target, now, &mut seen);
+        let ended = self.end(policy, caller, &revocation.target, now, &mut seen).await;
         let in_force = ended.is_ok();
         let outcome = match ended {
             Ok(()) => self.revocations_settled().await,
@@ -77,7 +77,7 @@ impl Engine {
             event.to_agent = shared_name(policy, agent.as_str());
         }
         self.answer(Verb::Revoke, Done { outcome, in_force }, event, place, now)?;
-        Ok(Revoked { at: now, state_revision: self.state.standing(crate::state::standing::Standing::number) })
+        Ok(Revoked { at: now, state_revision: self.state.standing(Standing::number) })
     }
 
     /// Lifts a quarantine; returns the number of the last revocation.
@@ -95,9 +95,11 @@ impl Engine {
         let by_file = allowed.is_ok() && policy.is_quarantined(agent.as_str());
         let recordable = || place.as_ref().map(|_| ()).map_err(|_| super::recording::unrecordable());
         let mut outcome = if by_file { Err(named_by_file(agent)) } else { allowed.and_then(|()| recordable()) };
+        if outcome.is_ok() {
+            outcome = self.state.reinstate(agent.as_str()).await.map(|_| ()).map_err(|refused| refused.denial());
+        }
         let in_force = outcome.is_ok();
         if in_force {
-            self.state.ledger().reinstate(agent.as_str());
             outcome = self.revocations_settled().await;
         }
         let mut event = event(MessageType::Reinstate, &outcome, self.events.decision_id(), policy, caller, now);
@@ -108,7 +110,7 @@ impl Engine {
         let answered = self.answer(Verb::Reinstate, Done { outcome, in_force }, event, place.ok(), now);
         answered
             .map_err(|denial| if by_file { NotReinstated::ByFile(denial) } else { NotReinstated::Denied(denial) })?;
-        Ok(self.state.standing(crate::state::standing::Standing::number))
+        Ok(self.state.standing(Standing::number))
     }
 
     fn answer(
@@ -134,7 +136,7 @@ impl Engine {
         outcome
     }
 
-    fn end(
+    async fn end(
         &self,
         policy: &Policy,
         caller: &Caller,
@@ -143,7 +145,7 @@ impl Engine {
         seen: &mut Seen,
     ) -> Result<(), Denial> {
         self.is_known_and_free(policy, caller.agent().as_str())?;
-        let ledger = self.state.ledger();
+        let state = &self.state;
         let refused = |refused: Refused| refused.denial();
         match target {
             RevokeTarget::Token(text) => {
@@ -152,38 +154,37 @@ impl Engine {
                 seen.token = Some(token.id());
                 let chain = token.claims().chain.iter().map(AsRef::as_ref);
                 may_end_token(policy, caller, Some(chain))?;
-                end_token(ledger, &token, now).map_err(refused)
+                end_token(state, &token, now).await.map_err(refused)
             }
             RevokeTarget::TokenId(id) => {
                 seen.token = Some(*id);
-                let known = ledger.look_up(*id);
+                let known = state.look_up(*id).await.map_err(refused)?;
                 may_end_token(policy, caller, known.as_ref().map(|known| known.chain.iter().map(String::as_str)))?;
-                if ledger.revoke_held_id(*id) {
+                if state.revoke_held_id(*id).await.map_err(refused)? {
                     return Ok(());
                 }
                 let keep_until = now.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS);
-                ledger.revoke_unknown(*id, keep_until).map_err(refused)
+                state.revoke_unknown(*id, keep_until).await.map_err(refused)
             }
             RevokeTarget::Agent(agent) => {
                 if !is_administrator(policy, caller) && agent != caller.agent() {
                     return Err(only_administrators("revoke another agent's tokens"));
                 }
                 is_named(policy, agent)?;
-                ledger.revoke_agent(agent.as_str(), now).map(|_| ()).map_err(refused)
+                state.revoke_agent(agent.as_str(), now).await.map(|_| ()).map_err(refused)
             }
             RevokeTarget::Quarantine(agent) => {
                 if !is_administrator(policy, caller) {
                     return Err(only_administrators("put an agent under quarantine"));
                 }
                 is_named(policy, agent)?;
-                ledger.quarantine(agent.as_str(), now).map(|_| ()).map_err(refused)
+                state.quarantine(agent.as_str(), now).await.map(|_| ()).map_err(refused)
             }
             RevokeTarget::All => {
                 if !is_administrator(policy, caller) {
                     return Err(only_administrators("revoke everything"));
                 }
-                ledger.revoke_all(now);
-                Ok(())
+                state.revoke_all(now).await.map(|_| ()).map_err(refused)
             }
         }
     }
@@ -191,15 +192,15 @@ impl Engine {
 
 /// Ends a token that opened. One of ours that the ledger doesn't hold is over already, and so is one
 /// that expired or lives longer than any token may.
-fn end_token(ledger: &Ledger, token: &VerifiedToken<'_>, now: Timestamp) -> Result<(), Refused> {
+async fn end_token(state: &State, token: &VerifiedToken<'_>, now: Timestamp) -> Result<(), Refused> {
     let expires_at = token.claims().expires_at;
     let lifetime = expires_at.saturating_sub(token.claims().issued_at);
     let is_over = !token.claims().is_foreign() || expires_at <= now.seconds() || lifetime > limits::TTL_SECONDS;
-    if ledger.revoke_held(&record(token)) || is_over {
+    if state.revoke_held(&record(token)).await? || is_over {
         return Ok(());
     }
     let kept = now.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS);
-    ledger.revoke_unknown(token.id(), kept.max(expires_at.saturating_add(limits::RETRY_SECONDS)))
+    state.revoke_unknown(token.id(), kept.max(expires_at.saturating_add(limits::RETRY_SECONDS))).await
 }
 
 /// A mistyped name must not look like a kill switch that was pulled.

@@ -117,13 +117,13 @@ fn revocations(door: &Door, policy: &Policy) -> pb::ListRevocationsResponse {
         number,
         revoked_at: Some(wire::timestamp(at)),
     };
-    let ledger = door.engine().state().ledger();
-    let unknown = ledger.unknown_revocations();
+    let state = door.engine().state();
+    let unknown = state.unknown_revocations();
     let owned = |sources: Vec<&str>| sources.into_iter().map(ToOwned::to_owned).collect();
     let quarantines = door.engine().quarantines(policy).into_iter();
     let quarantines =
         quarantines.map(|(agent, sources)| Quarantine { agent, sources: owned(sources) }).collect::<Vec<_>>();
-    ledger.standing(|standing| {
+    state.standing(|standing| {
         let all = standing.all().map(|cutoff| revocation("all", String::new(), cutoff.number, cutoff.at));
         let agents =
             standing.agents().map(|(name, cutoff)| revocation("agent", name.to_string(), cutoff.number, cutoff.at));
@@ -170,7 +170,7 @@ fn agent(name: &str, entry: &AgentPolicy, quarantined: bool) -> pb::list_agents_
 fn service_status(door: &Door, policy: &Policy, condition: Condition) -> pb::GetStatusResponse {
     let engine = door.engine();
     let state = engine.state();
-    let (entries, capacity) = state.ledger().size();
+    let (entries, capacity) = state.size().map(|(entries, capacity)| (entries, capacity.entries)).unwrap_or_default();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let numbers = engine.events().numbers();
     let revision = state.standing(crate::state::standing::Standing::number);
@@ -188,8 +188,8 @@ fn service_status(door: &Door, policy: &Policy, condition: Condition) -> pb::Get
         policy_reload_failures: condition.policy_reload_failures,
         state_backend: state.backend().to_owned(),
         ledger_entries: count(entries),
-        ledger_capacity: count(capacity.entries),
-        fence: Some(wire::timestamp(state.ledger().fence())),
+        ledger_capacity: count(capacity),
+        fence: Some(wire::timestamp(state.fence())),
         state_revision: revision,
         quarantined_agents: count(engine.quarantines(policy).len()),
         stream_id: engine.events().stream_id().to_string(),

@@ -225,7 +225,8 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
     ) -> Result<Response<pb::IntrospectResponse>, Status> {
         let visit = enter(&self.door, &request)?;
         let target = wire::introspection(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
-        let seen = self.door.engine().introspect(&visit.caller, target).map_err(|denial| status::refusal(&denial))?;
+        let seen =
+            self.door.engine().introspect(&visit.caller, target).await.map_err(|denial| status::refusal(&denial))?;
         Ok(Response::new(wire::introspect_response(seen)))
     }
 

@@ -40,8 +40,8 @@ pub(super) async fn ready(
         "policy_reload_failures": condition.policy_reload_failures,
         "state_backend": pages.door.engine().state().backend(),
         "state_waiting": state.waiting,
-        "fence_seconds": pages.door.engine().state().ledger().fence().seconds(),
-        "ledger_entries": pages.door.engine().state().ledger().size().0,
+        "fence_seconds": pages.door.engine().state().fence().seconds(),
+        "ledger_entries": pages.door.engine().state().size().map(|(entries, _)| entries),
     });
     (code, axum::Json(body)).into_response()
 }

@@ -50,11 +50,11 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
     }
 
     state(samples, engine.state());
-    let ledger = engine.state().ledger();
-    let (entries, capacity) = ledger.size();
-    samples.gauge("remit_ledger_entries", "Live tokens in the ledger.", number(entries));
-    samples.gauge("remit_ledger_capacity", "Live tokens that the ledger has room for.", number(capacity.entries));
-    let unknown = ledger.unknown_revocation_count();
+    if let Some((entries, capacity)) = engine.state().size() {
+        samples.gauge("remit_ledger_entries", "Live tokens in the ledger.", number(entries));
+        samples.gauge("remit_ledger_capacity", "Live tokens that the ledger has room for.", number(capacity.entries));
+    }
+    let unknown = engine.state().unknown_revocation_count();
     let by_name = engine.state().standing(crate::state::standing::Standing::len);
     samples.gauge(
         "remit_revocations",
@@ -66,7 +66,7 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
     samples.moment(
         "remit_fence_timestamp_seconds",
         "Tokens of other issuers made up to this moment are refused.",
-        ledger.fence(),
+        engine.state().fence(),
     );
 
     let events = engine.events().numbers();
@@ -102,7 +102,7 @@ fn state(samples: &mut Samples<'_>, state: &crate::state::State) {
     let backend = state.backend();
     samples.head("remit_state_info", "The backend in use, always 1.", "gauge");
     samples.line(&format!("remit_state_info{{backend=\"{backend}\"}}"), 1);
-    let is_well = u8::from(report.trouble.is_empty() && !report.is_halted);
+    let is_well = u8::from(report.trouble.is_empty() && report.halted.is_none());
     samples.gauge("remit_state_well", "1 while the state directory can be written to.", is_well);
     samples.gauge("remit_state_waiting", "Changes that wait to be on the disk.", report.waiting);
     samples.counter("remit_state_failures_total", "Writes to the state directory that failed.", report.failures);

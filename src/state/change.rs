@@ -32,6 +32,8 @@ pub(super) enum Change<'a> {
     Quarantined { name: Cow<'a, str>, sources: QuarantineSources },
     /// It no longer is.
     Reinstated { name: Cow<'a, str> },
+    /// The version of a shared store's last word on the agent's quarantine.
+    QuarantineVersion { name: Cow<'a, str>, version: u64 },
     /// An id that the ledger doesn't hold is revoked, and remembered up to this second.
     Unknown { id: TokenId, until: u64 },
     /// Tokens of other issuers may be taken up to this moment.
@@ -103,6 +105,11 @@ impl<'a> Change<'a> {
                 out.push(7);
                 put_text(out, name);
             }
+            Self::QuarantineVersion { name, version } => {
+                out.push(13);
+                put_u64(out, *version);
+                put_text(out, name);
+            }
             Self::Unknown { id, until } => {
                 out.push(8);
                 out.extend_from_slice(id.bytes());
@@ -158,6 +165,10 @@ impl<'a> Change<'a> {
             10 => Self::Entered(Entered::read(bytes)?),
             11 => Self::Left { id: take_id(bytes)?, left: u32::from_le_bytes(take(bytes)?) },
             12 => Self::Ended { id: take_id(bytes)? },
+            13 => {
+                let version = take_u64(bytes)?;
+                Self::QuarantineVersion { version, name: take_text(bytes)? }
+            }
             _ => return None,
         })
     }
@@ -261,6 +272,7 @@ mod tests {
             Change::Agent { name: name(), cutoff },
             Change::Quarantined { name: name(), sources: QuarantineSources { api: true } },
             Change::Reinstated { name: name() },
+            Change::QuarantineVersion { name: name(), version: 7 },
             Change::Unknown { id, until: 5 },
             Change::Mark { until: at },
             Change::Entered(Entered {

@@ -280,7 +280,7 @@ impl<'c> Play<'c> {
     }
 
     fn forget_expired(&self) {
-        let ledger = self.world.engine.state().ledger();
+        let ledger = self.world.engine.state().ledger().unwrap();
         for shard in 0..ledger.shards() {
             ledger.sweep(shard, self.world.now());
         }

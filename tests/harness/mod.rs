@@ -265,7 +265,7 @@ impl World {
     /// # Errors
     /// Why the caller may not.
     pub(crate) fn introspect(&self, caller: &Caller, target: TokenTarget<'_>) -> Result<Introspection, Denial> {
-        self.engine.introspect(caller, target)
+        self.runtime.block_on(self.engine.introspect(caller, target))
     }
 
     /// Every event written since the last call, as the audit log has it. Waits until none is on its way.

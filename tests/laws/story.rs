@@ -448,7 +448,7 @@ impl Story {
     }
 
     fn sweep(&self) {
-        let (ledger, now) = (self.world.engine.state().ledger(), self.world.clock.now());
+        let (ledger, now) = (self.world.engine.state().ledger().unwrap(), self.world.clock.now());
         (0..ledger.shards()).for_each(|shard| ledger.sweep(shard, now));
         ledger.forget_outlived_revocations(now);
     }

@@ -111,7 +111,7 @@ impl World {
     }
 
     pub fn left(&self, id: TokenId) -> Option<u32> {
-        self.engine.state().ledger().look_up(id).map(|known| known.left)
+        self.engine.state().ledger().unwrap().look_up(id).map(|known| known.left)
     }
 }
 

@@ -41,7 +41,7 @@ fn an_offline_jwt_is_an_access_token_that_says_everything() {
     assert_eq!(face.introspect("worker", &parent)["remaining_uses"], 2, "a use is spent at the exchange");
     let id = TokenId::parse(jti.as_str().unwrap()).unwrap();
     assert_eq!(
-        face.engine.state().ledger().look_up(id).map(|known| known.left),
+        face.engine.state().ledger().unwrap().look_up(id).map(|known| known.left),
         Some(0),
         "and nobody can spend it again"
     );

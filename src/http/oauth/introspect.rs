@@ -29,7 +29,7 @@ async fn answer(oauth: &OAuth, request: Request) -> Result<Value, Refusal> {
     let visit = client::enter(oauth, &asked)?;
     let token = asked.form.required("token")?;
     // Whoever may not see a token learns as much as of one that there isn't (RFC 7662 §2.2).
-    let seen = oauth.door.engine().introspect(&visit.caller, TokenTarget::Token(token));
+    let seen = oauth.door.engine().introspect(&visit.caller, TokenTarget::Token(token)).await;
     Ok(match seen {
         Ok(Introspection { active: Ok(()), token: Some(token) }) => Value::Object(described(oauth, &token)),
         Ok(Introspection { active: _, token: _ }) | Err(_) => json!({ "active": false }),

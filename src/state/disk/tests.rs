@@ -92,12 +92,13 @@ fn settle(state: &State) {
 fn mint(state: &State, token: &Token) {
     state
         .ledger()
+        .unwrap()
         .mint(&token.record(), &["kubectl_get".into()], state.standing(crate::state::standing::Standing::number))
         .unwrap();
 }
 
 fn spend(state: &State, token: &Token) -> Result<u32, Refused> {
-    state.ledger().spend(&token.record(), &[], state.standing(crate::state::standing::Standing::number))
+    state.ledger().unwrap().spend(&token.record(), &[], state.standing(crate::state::standing::Standing::number))
 }
 
 fn message(world: &World) -> String {
@@ -112,7 +113,7 @@ fn an_orderly_stop_leaves_the_ledger_to_one_start_and_no_more() {
     let state = world.start().unwrap();
     mint(&state, &token);
     assert_eq!(spend(&state, &token), Ok(2));
-    let moved = state.ledger().mint_child(&token.record(), &child.record(), &[], 0);
+    let moved = state.ledger().unwrap().mint_child(&token.record(), &child.record(), &[], 0);
     assert_eq!((moved, spend(&state, &foreign)), (Ok(1), Ok(0)));
     state.save().unwrap();
     assert!(matches!(spend(&state, &token), Err(Refused::Unavailable { .. })), "nothing is spent after it was saved");
@@ -125,9 +126,9 @@ fn an_orderly_stop_leaves_the_ledger_to_one_start_and_no_more() {
     assert_eq!((spend(&state, &token), spend(&state, &token)), (Ok(0), Err(Refused::Exhausted)));
     assert_eq!((spend(&state, &child), spend(&state, &child)), (Ok(0), Err(Refused::Exhausted)));
     assert_eq!(spend(&state, &foreign), Err(Refused::Exhausted), "the saved fence stays, and the entry with it");
-    assert_eq!(state.ledger().root_capabilities(token.id), ["kubectl_get"]);
-    assert_eq!(state.ledger().look_up(child.id).unwrap().chain, ["coordinator", "deployer", "validator"]);
-    assert_eq!(state.ledger().size().0, 3);
+    assert_eq!(state.ledger().unwrap().root_capabilities(token.id), ["kubectl_get"]);
+    assert_eq!(state.ledger().unwrap().look_up(child.id).unwrap().chain, ["coordinator", "deployer", "validator"]);
+    assert_eq!(state.ledger().unwrap().size().0, 3);
     // A crash: the ledger was used up.
     drop(state);
     let state = world.start().unwrap();
@@ -138,13 +139,13 @@ fn an_orderly_stop_leaves_the_ledger_to_one_start_and_no_more() {
 fn after_a_crash_foreign_tokens_are_fenced_up_to_the_mark() {
     let world = World::new(Backend::Memory);
     let state = world.start().unwrap();
-    assert_eq!(state.ledger().fence(), world.now());
+    assert_eq!(state.ledger().unwrap().fence(), world.now());
     assert!(state.accepts_foreign(Timestamp::from_seconds(START + 2)).is_ok());
     assert!(state.accepts_foreign(Timestamp::from_seconds(START + 3)).is_err(), "beyond the durable mark");
     drop(state);
     // The wall clock stands still, or goes back.
     let state = world.start().unwrap();
-    assert_eq!(state.ledger().fence(), Timestamp::from_seconds(START + 2));
+    assert_eq!(state.ledger().unwrap().fence(), Timestamp::from_seconds(START + 2));
     assert_eq!(world.now(), Timestamp::from_seconds(START), "many restarts don't take time with them");
     drop(state);
     world.now.store(START - 100, Ordering::SeqCst);
@@ -156,7 +157,7 @@ fn after_a_crash_foreign_tokens_are_fenced_up_to_the_mark() {
 fn revocations_and_quarantines_outlive_a_crash() {
     let world = World::new(Backend::Memory);
     let state = world.start().unwrap();
-    let ledger = state.ledger();
+    let ledger = state.ledger().unwrap();
     ledger.revoke_agent("deployer", world.now()).unwrap();
     ledger.revoke_all(world.now());
     ledger.revoke_agent("analyst", world.now()).unwrap();
@@ -176,8 +177,8 @@ fn revocations_and_quarantines_outlive_a_crash() {
             assert_eq!(standing.agent("analyst").unwrap().number, 3);
             assert!(standing.is_quarantined("writer") && !standing.is_quarantined("validator"));
         });
-        assert_eq!(state.ledger().unknown_revocations(), [(id(9), START + 100)]);
-        assert_eq!(state.ledger().unknown_revocation_count(), 1);
+        assert_eq!(state.ledger().unwrap().unknown_revocations(), [(id(9), START + 100)]);
+        assert_eq!(state.ledger().unwrap().unknown_revocation_count(), 1);
     }
 }
 
@@ -185,14 +186,14 @@ fn revocations_and_quarantines_outlive_a_crash() {
 fn a_number_that_was_never_durable_is_not_given_twice() {
     let world = World::new(Backend::Journal);
     let state = world.start().unwrap();
-    state.ledger().revoke_agent("other", world.now()).unwrap();
+    state.ledger().unwrap().revoke_agent("other", world.now()).unwrap();
     mint(&state, &Token::root(1, 1));
     settle(&state);
     drop(state);
     // The revocation is lost, and the token that was minted after it is not.
     std::fs::write(world.file("revocations"), fresh_register(0)).unwrap();
     let state = world.start().unwrap();
-    assert_eq!(state.ledger().revoke_agent("deployer", world.now()), Ok(2));
+    assert_eq!(state.ledger().unwrap().revoke_agent("deployer", world.now()), Ok(2));
     assert!(matches!(spend(&state, &Token::root(1, 1)), Err(Refused::Revoked { .. })));
 }
 
@@ -230,7 +231,7 @@ fn the_register_cut_at_any_byte_is_what_it_was_then() {
     let mut lengths = Vec::new();
     for name in ["one", "two", "three", "four"] {
         lengths.push(usize::try_from(world.file("revocations").metadata().unwrap().len()).unwrap());
-        state.ledger().quarantine(name, world.now()).unwrap();
+        state.ledger().unwrap().quarantine(name, world.now()).unwrap();
         settle(&state);
     }
     let bytes = std::fs::read(world.file("revocations")).unwrap();
@@ -288,7 +289,7 @@ fn a_ledger_without_its_revocations_is_refused() {
     let world = World::new(Backend::Memory);
     let state = world.start().unwrap();
     let before = std::fs::read(world.file("revocations")).unwrap();
-    state.ledger().quarantine("deployer", world.now()).unwrap();
+    state.ledger().unwrap().quarantine("deployer", world.now()).unwrap();
     state.save().unwrap();
     drop(state);
     std::fs::write(world.file("revocations"), before).unwrap();
@@ -305,13 +306,13 @@ fn a_journal_brings_back_every_use_after_a_crash_and_begins_a_fresh_file() {
     let (token, foreign, ended) = (Token::root(1, 3), Token::foreign(2, START + 1), Token::root(4, 1));
     let child = token.child(3, 1);
     let state = world.start().unwrap();
-    let fence = state.ledger().fence();
+    let fence = state.ledger().unwrap().fence();
     mint(&state, &token);
     mint(&state, &ended);
     assert_eq!(spend(&state, &token), Ok(2));
-    assert_eq!(state.ledger().mint_child(&token.record(), &child.record(), &[], 0), Ok(1));
+    assert_eq!(state.ledger().unwrap().mint_child(&token.record(), &child.record(), &[], 0), Ok(1));
     assert_eq!(spend(&state, &foreign), Ok(0));
-    assert!(state.ledger().revoke_held(&ended.record()));
+    assert!(state.ledger().unwrap().revoke_held(&ended.record()));
     settle(&state);
     drop(state);
     // Its end may be in the kernel's memory alone, marked as written by a sync that failed.
@@ -321,8 +322,8 @@ fn a_journal_brings_back_every_use_after_a_crash_and_begins_a_fresh_file() {
 
     for _ in 0..2 {
         let state = world.start().unwrap();
-        assert_eq!(state.ledger().fence(), fence);
-        let left = |token: &Token| state.ledger().check(&token.record());
+        assert_eq!(state.ledger().unwrap().fence(), fence);
+        let left = |token: &Token| state.ledger().unwrap().check(&token.record());
         assert_eq!((left(&token), left(&child), left(&foreign)), (Ok(1), Ok(1), Ok(0)));
         assert!(matches!(left(&ended), Err(Refused::Revoked { .. })));
     }
@@ -347,7 +348,7 @@ fn a_journal_cut_at_any_byte_has_every_use_before_the_cut() {
     let length = || usize::try_from(world.file("ledger").metadata().unwrap().len()).unwrap();
     let mut lengths = vec![length()];
     let child = token.child(2, 3);
-    state.ledger().mint_child(&token.record(), &child.record(), &[], 0).unwrap();
+    state.ledger().unwrap().mint_child(&token.record(), &child.record(), &[], 0).unwrap();
     settle(&state);
     lengths.push(length());
     for _ in 0..2 {
@@ -411,8 +412,8 @@ fn live_tokens_come_back_whatever_the_bounds_are_now() {
     let directory = Directory::open(&world.folder.path().join("state")).unwrap();
     let (now, small) = (world.now(), Capacity { entries: 2, per_agent: 2 });
     let state = State::in_directory(directory, Backend::Memory, small, move || now, 7).unwrap();
-    assert_eq!(state.ledger().size(), (3, small));
-    let another = state.ledger().mint(&Token::root(4, 1).record(), &[], 0);
+    assert_eq!(state.ledger().unwrap().size(), (3, small));
+    let another = state.ledger().unwrap().mint(&Token::root(4, 1).record(), &[], 0);
     assert_eq!(another, Err(Refused::Full { capacity: 2 }));
     assert!(tokens.iter().all(|token| spend(&state, token) == Ok(0)));
 }
@@ -423,8 +424,12 @@ fn everything(state: &State) -> Vec<String> {
     let (mut all, snapshot) = (Vec::new(), Snapshot { sequence: 0, register: 0, time: at, fence: at });
     state
         .ledger()
+        .unwrap()
         .tell_tokens(snapshot, false, &mut |changes| all.extend(changes.iter().map(|one| format!("{one:?}"))));
-    state.ledger().tell_register(snapshot, at, &mut |changes| all.extend(changes.iter().map(|one| format!("{one:?}"))));
+    state
+        .ledger()
+        .unwrap()
+        .tell_register(snapshot, at, &mut |changes| all.extend(changes.iter().map(|one| format!("{one:?}"))));
     all.sort();
     all
 }
@@ -442,15 +447,15 @@ fn what_racing_threads_left_is_what_comes_back() {
                 let mut child = token.child(number, 1);
                 child.id = TokenId::from_bytes([round, thread, number, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, number]);
                 let born = state.standing(crate::state::standing::Standing::number);
-                let _ = state.ledger().mint(&token.record(), &["kubectl_get".into()], born);
+                let _ = state.ledger().unwrap().mint(&token.record(), &["kubectl_get".into()], born);
                 let _ = spend(&state, &token);
-                let _ = state.ledger().mint_child(&token.record(), &child.record(), &[], born);
+                let _ = state.ledger().unwrap().mint_child(&token.record(), &child.record(), &[], born);
                 let _ = spend(&state, &child);
                 if number % 7 == 0 {
-                    state.ledger().revoke_held(&token.record());
-                    state.ledger().quarantine(&format!("agent-{thread}-{number}"), world.now()).unwrap();
-                    state.ledger().reinstate(&format!("agent-{thread}-{}", number.saturating_sub(7)));
-                    state.ledger().revoke_unknown(child.id, START + 100).unwrap();
+                    state.ledger().unwrap().revoke_held(&token.record());
+                    state.ledger().unwrap().quarantine(&format!("agent-{thread}-{number}"), world.now()).unwrap();
+                    state.ledger().unwrap().reinstate(&format!("agent-{thread}-{}", number.saturating_sub(7)));
+                    state.ledger().unwrap().revoke_unknown(child.id, START + 100).unwrap();
                 }
             }
         };
@@ -481,7 +486,7 @@ fn what_has_expired_does_not_come_back() {
     settle(&state);
     drop(state);
     world.now.store(START + 300, Ordering::SeqCst);
-    assert_eq!(world.start().unwrap().ledger().size().0, 0);
+    assert_eq!(world.start().unwrap().ledger().unwrap().size().0, 0);
 }
 
 #[test]
