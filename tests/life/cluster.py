@@ -214,6 +214,14 @@ class Oracle:
             self.families = live if self.double_spends() == 0 else self.families
         return len(owner)
 
+    def forget_revocations(self, since):
+        """What was revoked since then was revoked at a primary that is gone, without a majority: nobody promised it."""
+        with self.lock:
+            for family in self.families:
+                if family.revoked_at is not None and family.revoked_at >= since:
+                    family.revoked_at = None
+                    self.counts["revoked_elsewhere"] += 1
+
     def check_quarantines(self, worlds, places):
         """Whoever was put under quarantine, and was not reinstated, gets nothing anywhere."""
         for agent, is_in_force in self.quarantined.items():
@@ -277,6 +285,8 @@ class Load:
             with self.oracle.lock:
                 family = chance.choice([family, family, chance.choice(self.oracle.families[-200:])])
             self._step(chance, family)
+        # So that what is made can be tried again in a few seconds.
+        self.over.wait(0.02)
 
     def _step(self, chance, family):
         number = chance.randrange(len(self.nodes))
@@ -296,8 +306,8 @@ class Load:
             family = chance.choice(self.oracle.families[-200:]) if self.oracle.families else None
         if family:
             chance.choice(list(self.nodes))[COORDINATOR].revoke(token=family.root.token)
-            family.revoked_at = time.monotonic()
             with self.oracle.lock:
+                family.revoked_at = time.monotonic()
                 self.oracle.counts["revoked"] += 1
 
     def _quarantine(self, chance):

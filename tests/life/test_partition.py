@@ -110,5 +110,6 @@ def grant(folder):
     """The deployer may do it of its own right too."""
     path = folder / "policy.json"
     policy = json.loads(path.read_text())
-    policy["grants"] = [{"agent": DEPLOYER, "capabilities": ["kubectl_get"], "resources": ["prod/*"]}]
+    agents = [COORDINATOR, DEPLOYER]
+    policy["grants"] = [{"agent": name, "capabilities": ["kubectl_get"], "resources": ["prod/*"]} for name in agents]
     path.write_text(json.dumps(policy))
