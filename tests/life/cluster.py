@@ -158,7 +158,13 @@ class Family:
         self.texts = [(DEPLOYER, made.token)]
         self.root = made
         self.allowed = 0
+        # When it had been revoked, and when the tokens of an agent in it had been.
         self.revoked_at = None
+        self.ended_for = {}
+
+    def ended_at(self, agent):
+        moments = [moment for moment in (self.revoked_at, self.ended_for.get(agent)) if moment is not None]
+        return min(moments, default=None)
 
 
 class Oracle:
@@ -175,19 +181,20 @@ class Oracle:
     def double_spends(self):
         return sum(max(0, family.allowed - USES) for family in self.families)
 
-    def allowed(self, family, answer, began, place):
+    def allowed(self, family, agent, answer, began, place):
         """Counts an answer; an ALLOW that began after its root's revocation had returned is a lost revocation."""
         with self.lock:
             self.counts[answer] += 1
             if answer != "ALLOWED":
                 return
             family.allowed += 1
-            is_revoked = family.revoked_at is not None and began > family.revoked_at
+            ended_at = family.ended_at(agent)
+            is_revoked = ended_at is not None and began > ended_at
             if is_revoked and began < self.two_primaries_until:
                 self.counts["heard_late"] += 1
             elif is_revoked:
                 self.counts["lost_revocations"] += 1
-                print(f"LOST: allowed at {place} {began - family.revoked_at:.3f} s after its revocation", flush=True)
+                print(f"LOST: allowed at {place} {began - ended_at:.3f} s after its revocation", flush=True)
             if family.allowed > USES:
                 print(f"DOUBLE: allowed {family.allowed} times, the last time at {place}", flush=True)
 
@@ -208,7 +215,7 @@ class Oracle:
                 texts = [text for text in texts if seen[text]["ALLOWED"]]
                 for text, answers in seen.items():
                     for answer in answers:
-                        self.allowed(owner[text], answer, began, place)
+                        self.allowed(owner[text], text[0], answer, began, place)
         with self.lock:
             self.counts["tried_again"] += len(owner) * len(worlds)
             self.families = live if self.double_spends() == 0 else self.families
@@ -218,6 +225,7 @@ class Oracle:
         """What was revoked since then was revoked at a primary that is gone, without a majority: nobody promised it."""
         with self.lock:
             for family in self.families:
+                family.ended_for = {agent: at for agent, at in family.ended_for.items() if at < since}
                 if family.revoked_at is not None and family.revoked_at >= since:
                     family.revoked_at = None
                     self.counts["revoked_elsewhere"] += 1
@@ -246,7 +254,7 @@ class Load:
         self.nodes = nodes
         self.oracle = oracle
         self.over = threading.Event()
-        works = [self._use] * 4 + [self._revoke, self._quarantine]
+        works = [self._use] * 4 + [self._revoke, self._revoke_agent, self._quarantine]
         self.threads = [
             threading.Thread(target=self._run, args=(work, random.Random(f"{seed} {number}")))
             for number, work in enumerate(works)
@@ -298,7 +306,7 @@ class Load:
             return
         began = time.monotonic()
         answer = reason(world[agent].authorize("kubectl_get", "prod/web", token))
-        self.oracle.allowed(family, answer, began, f"node {number} under load")
+        self.oracle.allowed(family, agent, answer, began, f"node {number} under load")
 
     def _revoke(self, chance):
         self.over.wait(0.03)
@@ -309,6 +317,17 @@ class Load:
             with self.oracle.lock:
                 family.revoked_at = time.monotonic()
                 self.oracle.counts["revoked"] += 1
+
+    def _revoke_agent(self, chance):
+        """Ends what the validator got from roots that there are by now."""
+        self.over.wait(0.3)
+        with self.oracle.lock:
+            minted = list(self.oracle.families)
+        chance.choice(list(self.nodes))["ops-admin"].revoke(agent=VALIDATOR)
+        with self.oracle.lock:
+            self.oracle.counts["revoked_agents"] += 1
+            for family in minted:
+                family.ended_for.setdefault(VALIDATOR, time.monotonic())
 
     def _quarantine(self, chance):
         """One agent goes in and out; the other one stays in from its first success."""

@@ -22,7 +22,7 @@ from stores import Store, missing
 from test_durability import trust_deployer
 from waiting import wait_until
 
-ROUNDS = int(os.environ.get("REMIT_PARTITIONS", "2"))
+ROUNDS = int(os.environ.get("REMIT_PARTITIONS", "1"))
 # A copy of revocations is believed for a second; an operation under way takes 200 ms.
 DENIES_WITHIN = 1.2
 

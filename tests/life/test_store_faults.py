@@ -5,7 +5,6 @@ Most of the time passes while a new epoch waits, so they run side by side.
 
 import contextlib
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -15,6 +14,7 @@ from cluster import RECOVERY, SERVE_AFTER, Family, Nodes, Oracle, Stores, asked_
 from conftest import cannot
 from remit_client import Refused, reason, refused
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, WRITER, deployer_token
+from side_by_side import side_by_side
 from stores import Store, Tls, missing, sentinels
 from waiting import wait_until
 
@@ -30,17 +30,15 @@ def case(function):
 
 @pytest.fixture(scope="module")
 def running(request, trusting, tmp_path_factory):
-    """Those that were selected, begun together."""
     if why := missing():
         cannot(why)
-    chosen = [item.callspec.params["name"] for item in request.session.items if item.module is request.module]
-    with ThreadPoolExecutor(len(chosen)) as pool:
 
-        def run(name):
-            with contextlib.ExitStack() as stack:
-                CASES[name](Scene(stack, trusting, tmp_path_factory.mktemp(name)))
+    def run(name):
+        with contextlib.ExitStack() as stack:
+            CASES[name](Scene(stack, trusting, tmp_path_factory.mktemp(name)))
 
-        yield {name: pool.submit(run, name) for name in chosen}
+    with side_by_side(request, run) as results:
+        yield results
 
 
 class Scene:
@@ -183,7 +181,7 @@ def a_store_that_evicts_gives_nothing_twice_and_takes_no_foreign_tokens(scene):
     for _ in range(200):
         family = Family(nodes[0][COORDINATOR].delegate(DEPLOYER, ["kubectl_get"], ["prod/*"], max_uses=4))
         oracle.families.append(family)
-        oracle.allowed(family, ask(nodes[0], family.root.token), time.monotonic(), "before")
+        oracle.allowed(family, DEPLOYER, ask(nodes[0], family.root.token), time.monotonic(), "before")
     used = int(store.info("memory")["used_memory"])
     store.call("CONFIG", "SET", "maxmemory", used - 30_000)
     wait_until(lambda: int(store.info("stats")["evicted_keys"]) > 20, "keys are evicted", 10)
@@ -193,6 +191,27 @@ def a_store_that_evicts_gives_nothing_twice_and_takes_no_foreign_tokens(scene):
     nodes.serve()
     oracle.try_everything(nodes, ["node 0", "node 1"])
     assert oracle.double_spends() == 0 and oracle.counts["TOKEN_FENCED"] > 0, oracle.counts
+
+
+@case
+def foreign_tokens_are_not_taken_again_after_a_failover(scene):
+    stores = scene.stores()
+    nodes = scene.nodes(stores.primary)
+    fence = nodes[0].administrator().status().fence.seconds
+    wait_until(lambda: time.time() > fence + 1, "tokens of other issuers are taken", 20)
+    tokens = [foreign(nodes[0], task=f"{number}") for number in range(40)]
+    assert {ask(nodes[0], token) for token in tokens[:20]} == {"ALLOWED"}
+    stores.wire.hold()
+    assert {ask(nodes[1], token) for token in tokens[20:30]} == {"ALLOWED"}
+    stores.primary.kill()
+    stores.promote()
+    stores.steady.follow(stores.primary.port)
+    nodes.lead_to(stores.primary)
+    nodes.serve()
+    fresh = foreign(nodes[0], task="after")
+    assert {ask(world, token) for world in nodes for token in [*tokens, fresh]} == {"TOKEN_FENCED"}
+    later = foreign(nodes[0], task="later", iat=int(time.time()) + 4)
+    assert ask(nodes[0], later) != "ALLOWED", "a clock that is ahead is no way round"
 
 
 @case
@@ -221,7 +240,7 @@ def sentinels_lead_to_the_new_primary(scene):
     oracle = Oracle()
     oracle.families.append(family)
     stores.wire.hold()
-    oracle.allowed(family, ask(nodes[1], family.root.token), time.monotonic(), "before")
+    oracle.allowed(family, DEPLOYER, ask(nodes[1], family.root.token), time.monotonic(), "before")
     stores.primary.kill()
     stores.wire.cut()
     wait_until(lambda: {one.primary_port() for one in group} == {stores.lagging.port}, "they agree", 20)
@@ -238,6 +257,6 @@ def is_refused(call):
     return False
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_store(running, name):
-    running[name].result()
+@pytest.mark.parametrize("case", CASES)
+def test_store(running, case):
+    running[case].result()

@@ -18,7 +18,7 @@ local millis = now * 1000 + math.floor(tonumber(time[2]) / 1000)
 local record = redis.call('HMGET', KEYS[1], 'replid', 'id', 'fence', 'serve_after', 'base', 'counter', 'changes', 'latest')
 
 -- The epoch's check begins. A test takes it out, to show what it is for.
--- The epoch's check begins: tests/life/test_epoch.py shows what happens without it.
+-- The epoch's check begins: tests/life/epoch_check.py shows what happens without it.
 if record[1] ~= replid then
   -- Numbers of two epochs don't overlap, so that a token is never taken for one that began in the other: each begins a
   -- million further on.
