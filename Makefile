@@ -4,7 +4,7 @@ CARGO ?= cargo
 PYTEST = .cache/venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench doc tools clean-cache
+.PHONY: help run test lint bench assure doc tools clean-cache
 
 help: ## What the words do.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -21,6 +21,10 @@ lint: tools ## Format, clippy, documentation and protocol files.
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
 	tests/life/buf lint
+
+assure: tools ## The large figures, hours of them, into docs/assurance.md.
+	$(CARGO) test --no-run
+	tests/assure
 
 bench: ## What things cost.
 	$(CARGO) bench

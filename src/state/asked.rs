@@ -21,6 +21,15 @@ impl State {
         }
     }
 
+    /// Whether an answer waits for nothing: neither for a disk nor for a store.
+    #[must_use]
+    pub fn answers_at_once(&self) -> bool {
+        match self {
+            Self::Memory { .. } => true,
+            Self::Journal { .. } | Self::Valkey { .. } => false,
+        }
+    }
+
     /// The counting core, where this process counts.
     #[must_use]
     pub fn ledger(&self) -> Option<&Ledger> {

@@ -44,6 +44,30 @@ pub(super) enum Change<'a> {
     Left { id: TokenId, left: u32 },
     /// It and its descendants are revoked.
     Ended { id: TokenId },
+    /// Which ledger belongs to this register.
+    Paired(Paired),
+    /// Which ledger this is.
+    Lineage(Lineage),
+    /// How far the register beside this ledger is on the disk.
+    RegisterAt { sequence: u64 },
+}
+
+/// The ledger that a register names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Paired {
+    /// Its generation; 0 for none.
+    pub(super) generation: u64,
+    /// The number of its last change that is on the disk, at least.
+    pub(super) sequence: u64,
+}
+
+/// Whose ledger it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lineage {
+    /// Its generation.
+    pub(super) own: u64,
+    /// That of the ledger which it was made from.
+    pub(super) follows: u64,
 }
 
 /// What a snapshot begins with.
@@ -106,7 +130,7 @@ impl<'a> Change<'a> {
                 put_text(out, name);
             }
             Self::QuarantineVersion { name, version } => {
-                out.push(13);
+                out.push(16);
                 put_u64(out, *version);
                 put_text(out, name);
             }
@@ -131,6 +155,20 @@ impl<'a> Change<'a> {
             Self::Ended { id } => {
                 out.push(12);
                 out.extend_from_slice(id.bytes());
+            }
+            Self::Paired(Paired { generation, sequence }) => {
+                out.push(13);
+                put_u64(out, *generation);
+                put_u64(out, *sequence);
+            }
+            Self::Lineage(Lineage { own, follows }) => {
+                out.push(14);
+                put_u64(out, *own);
+                put_u64(out, *follows);
+            }
+            Self::RegisterAt { sequence } => {
+                out.push(15);
+                put_u64(out, *sequence);
             }
         }
     }
@@ -165,7 +203,10 @@ impl<'a> Change<'a> {
             10 => Self::Entered(Entered::read(bytes)?),
             11 => Self::Left { id: take_id(bytes)?, left: u32::from_le_bytes(take(bytes)?) },
             12 => Self::Ended { id: take_id(bytes)? },
-            13 => {
+            13 => Self::Paired(Paired { generation: take_u64(bytes)?, sequence: take_u64(bytes)? }),
+            14 => Self::Lineage(Lineage { own: take_u64(bytes)?, follows: take_u64(bytes)? }),
+            15 => Self::RegisterAt { sequence: take_u64(bytes)? },
+            16 => {
                 let version = take_u64(bytes)?;
                 Self::QuarantineVersion { version, name: take_text(bytes)? }
             }
@@ -288,6 +329,9 @@ mod tests {
             }),
             Change::Left { id, left: 9 },
             Change::Ended { id },
+            Change::Paired(Paired { generation: 10, sequence: 11 }),
+            Change::Lineage(Lineage { own: 12, follows: 13 }),
+            Change::RegisterAt { sequence: 14 },
             Change::Whole,
         ]
     }

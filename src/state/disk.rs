@@ -2,7 +2,7 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `lock` | Held by the one process that uses the directory. |
+//! | `lock` | The number of the one process that uses the directory, which holds a lock on the directory itself. |
 //! | `revocations` | Revocations, quarantines, and the mark; each change is on the disk before it is answered. |
 //! | `ledger` | Live tokens: written at an orderly stop and used up by the next start (memory), or each change as it is made (journal). |
 //!
@@ -10,10 +10,12 @@
 
 mod closed;
 mod committer;
+mod error;
 mod frame;
 mod log;
 mod medium;
 mod open;
+mod pairing;
 mod waiting;
 
 use std::fs::File;
@@ -23,13 +25,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-pub(super) use committer::Clock;
-use committer::{Committer, MARK_AHEAD, OnFailure, Plan, STOP_WAIT, Thread};
+use committer::{Beside, Committer, MARK_AHEAD, OnFailure, Plan, STOP_WAIT, Thread};
+pub use error::StateError;
 use frame::Kind;
 use log::{CommitError, Log};
 use medium::{Disk, sync_folder};
-pub use open::StateError;
-pub(super) use waiting::{NotDurable, Waiting};
+use pairing::Pairing;
+pub(super) use waiting::{Clock, NotDurable, Waiting};
 
 use super::change::{Sink, Snapshot};
 use super::ledger::export::Left;
@@ -75,6 +77,7 @@ pub(super) struct Kept {
     closing: AtomicBool,
     clock: Clock,
     salt: u64,
+    pairing: Arc<Pairing>,
     restored: bool,
     /// Unlocked when the last closes it: all that writes has it open.
     lock: Arc<File>,
@@ -134,18 +137,28 @@ impl Directory {
         let waiting = Arc::new(Waiting::new(register.sequence, Arc::clone(&clock)));
         let sequence = tokens.as_ref().map_or(0, |tokens| tokens.sequence);
         let uses = (uses == Uses::Each).then(|| Arc::new(Waiting::new(sequence, Arc::clone(&clock))));
+        let found = tokens.as_ref().map(|tokens| (tokens.lineage.own, tokens.sequence));
+        let pairing = Arc::new(Pairing::new(salt, found, &waiting, uses.as_ref()));
         let sinks = Sinks { register: Some(sink(&waiting)), tokens: uses.as_ref().map(sink) };
         let ledger = Arc::new(Ledger::restored(capacity, super::SHARDS, Left { register, tokens, fence, now }, sinks));
 
         let on_failure = if uses.is_some() { OnFailure::Stop } else { OnFailure::BeginAnew };
         let logs = Logs { folder: &folder, lock: &lock, clock: &clock, on_failure, salt };
-        let register = logs.begin(Kind::Register, register_source(&ledger, &clock), &waiting)?;
+        let mut register =
+            logs.begin(Kind::Register, register_source(&ledger, &clock, &pairing), &pairing, &waiting)?;
         let tokens = match &uses {
+            // The register in its place names no ledger any more.
             None => {
                 use_up(&folder).map_err(|error| StateError::Io(folder.join(LEDGER), error))?;
                 None
             }
-            Some(uses) => Some(logs.begin(Kind::Ledger, tokens_source(&ledger, &clock, &waiting), uses)?),
+            Some(uses) => {
+                let source = tokens_source(&ledger, &clock, &waiting, &pairing);
+                let tokens = logs.begin(Kind::Ledger, source, &pairing, uses)?;
+                let named = register.commit_first(&pairing.take_own());
+                named.map_err(|error| StateError::Io(folder.join(REVOCATIONS), error))?;
+                Some(tokens)
+            }
         };
         // All that can fail on the disk is done.
         let started =
@@ -153,7 +166,7 @@ impl Directory {
         let register = started(register)?;
         let tokens = tokens.map(started).transpose()?;
         let closing = AtomicBool::new(false);
-        let kept = Kept { folder, lock, register, tokens, closing, clock, salt: salt ^ 1 << 63, restored };
+        let kept = Kept { folder, lock, register, tokens, closing, clock, salt: salt ^ 1 << 63, pairing, restored };
         Ok((ledger, kept))
     }
 }
@@ -172,6 +185,7 @@ impl Logs<'_> {
         &self,
         kind: Kind,
         source: committer::Source,
+        pairing: &Arc<Pairing>,
         waiting: &Arc<Waiting>,
     ) -> Result<Committer<Disk>, StateError> {
         let (name, marks, long, salt) = match kind {
@@ -180,7 +194,8 @@ impl Logs<'_> {
         };
         let plan = Plan { name, kind, on_failure: self.on_failure, marks, long, salt };
         let disk = Disk { folder: self.folder.to_owned(), name, _lock: Arc::clone(self.lock) };
-        let begun = Committer::begin(disk, plan, Arc::clone(self.clock), source, Arc::clone(waiting));
+        let begun =
+            Committer::begin(disk, plan, Arc::clone(self.clock), source, beside(kind, pairing), Arc::clone(waiting));
         begun.map_err(|error| StateError::Io(self.folder.join(name), error))
     }
 }
@@ -250,6 +265,10 @@ impl Kept {
         // Both write at the same time.
         self.tokens.iter().for_each(Thread::stop);
         let register_trouble = || self.register().trouble();
+        if self.tokens.is_none() {
+            // Before the ledger is in its place, so that no other ledger is ever taken for it.
+            self.register().note(&[self.pairing.take_own()]);
+        }
         let is_durable = self.register.finish(STOP_WAIT);
         if let Some(tokens) = &self.tokens {
             // A disk that doesn't answer the one doesn't answer the other.
@@ -276,10 +295,10 @@ impl Kept {
         let now = (self.clock)();
         let snapshot = Snapshot { sequence: 0, register: self.register().durable(), time: now, fence: ledger.fence() };
         let disk = Disk { folder: self.folder.clone(), name: LEDGER, _lock: Arc::clone(&self.lock) };
-        let (ledger, salt) = (Arc::clone(ledger), self.salt);
+        let (ledger, salt, lineage) = (Arc::clone(ledger), self.salt, self.pairing.lineage());
         let (done, left) = channel();
         let work = move || {
-            let begun = Log::begin(&disk, Kind::Ledger, salt, |tell| ledger.tell_tokens(snapshot, true, tell));
+            let begun = Log::begin(&disk, Kind::Ledger, salt, |tell| ledger.tell_tokens(snapshot, lineage, true, tell));
             let saved = begun.map_err(CommitError::into_inner).and_then(|log| log.put_in_place());
             // It holds the lock.
             drop(disk);
@@ -306,19 +325,34 @@ fn sink(waiting: &Arc<Waiting>) -> Arc<dyn Sink> {
     waiting
 }
 
-fn register_source(ledger: &Arc<Ledger>, clock: &Clock) -> committer::Source {
-    let (ledger, clock) = (Arc::clone(ledger), Arc::clone(clock));
+/// What each log says of the other.
+fn beside(kind: Kind, pairing: &Arc<Pairing>) -> Beside {
+    let pairing = Arc::clone(pairing);
+    match kind {
+        Kind::Register => Arc::new(move || Some(pairing.named())),
+        Kind::Ledger => Arc::new(move || Some(pairing.register())),
+    }
+}
+
+fn register_source(ledger: &Arc<Ledger>, clock: &Clock, pairing: &Arc<Pairing>) -> committer::Source {
+    let (ledger, clock, pairing) = (Arc::clone(ledger), Arc::clone(clock), Arc::clone(pairing));
     Arc::new(move |sequence, mark, tell| {
         let snapshot = Snapshot { sequence, register: sequence, time: clock(), fence: ledger.fence() };
-        ledger.tell_register(snapshot, mark, tell);
+        ledger.tell_register(snapshot, pairing.named(), mark, tell);
     })
 }
 
-fn tokens_source(ledger: &Arc<Ledger>, clock: &Clock, register: &Arc<Waiting>) -> committer::Source {
+fn tokens_source(
+    ledger: &Arc<Ledger>,
+    clock: &Clock,
+    register: &Arc<Waiting>,
+    pairing: &Arc<Pairing>,
+) -> committer::Source {
     let (ledger, clock, register) = (Arc::clone(ledger), Arc::clone(clock), Arc::clone(register));
+    let pairing = Arc::clone(pairing);
     Arc::new(move |sequence, _, tell| {
         let snapshot = Snapshot { sequence, register: register.durable(), time: clock(), fence: ledger.fence() };
-        ledger.tell_tokens(snapshot, false, tell);
+        ledger.tell_tokens(snapshot, pairing.lineage(), false, tell);
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::book::{Entry, Symbols};
-use super::change::{Change, Entered, Snapshot};
+use super::change::{Change, Entered, Lineage, Paired, Snapshot};
 use super::register::Register as Names;
 use super::standing::Standing;
 use crate::domain::time::Timestamp;
@@ -17,6 +17,8 @@ pub(super) struct Register {
     /// Ids revoked without being known, each with the second up to which it is remembered.
     pub(super) unknown: HashMap<TokenId, u64>,
     pub(super) mark: Timestamp,
+    /// The ledger that belongs to it.
+    pub(super) paired: Paired,
     pub(super) is_whole: bool,
 }
 
@@ -25,6 +27,10 @@ pub(super) struct Register {
 pub(super) struct Tokens {
     pub(super) snapshot: Option<Snapshot>,
     pub(super) sequence: u64,
+    /// Whose it is.
+    pub(super) lineage: Lineage,
+    /// The register beside it is at least this far.
+    pub(super) register: u64,
     pub(super) entries: HashMap<TokenId, Entry>,
     /// The names in them, and how many there are of each issuer.
     pub(super) names: Names,
@@ -57,9 +63,14 @@ impl Register {
                 *kept = until.max(*kept);
             }
             Change::Mark { until } => self.mark = self.mark.max(until),
-            Change::Snapshot(_) | Change::Whole | Change::Entered(_) | Change::Left { .. } | Change::Ended { .. } => {
-                return false;
-            }
+            Change::Paired(paired) => self.paired = paired,
+            Change::Snapshot(_)
+            | Change::Whole
+            | Change::Entered(_)
+            | Change::Left { .. }
+            | Change::Ended { .. }
+            | Change::Lineage(_)
+            | Change::RegisterAt { .. } => return false,
         }
         true
     }
@@ -79,7 +90,10 @@ impl Tokens {
             Change::Snapshot(snapshot) if self.snapshot.is_none() => {
                 self.snapshot = Some(snapshot);
                 self.sequence = snapshot.sequence;
+                self.register = snapshot.register;
             }
+            Change::Lineage(lineage) if !self.is_whole => self.lineage = lineage,
+            Change::RegisterAt { sequence } => self.register = self.register.max(sequence),
             Change::Whole if !self.is_whole => self.is_whole = true,
             Change::Entered(entered) => self.enter(entered),
             // What is not held has expired since: the snapshot no longer had it.
@@ -102,7 +116,9 @@ impl Tokens {
             | Change::Reinstated { .. }
             | Change::QuarantineVersion { .. }
             | Change::Unknown { .. }
-            | Change::Mark { .. } => return false,
+            | Change::Mark { .. }
+            | Change::Paired(_)
+            | Change::Lineage(_) => return false,
         }
         true
     }

@@ -17,7 +17,7 @@ import pytest
 import seed_token
 from assurance import assure
 from conftest import REPOSITORY, cannot
-from remit_client import Refused, reason, refused
+from remit_client import Refused, authorize_request, reason, refused
 from remit_process import ANY_PORT, binary, environment
 from replay import replay
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, WRITER, deployer_token, validator_token
@@ -70,6 +70,18 @@ def test_tokens_live_through_an_orderly_restart(serve, folder, backend):
     assert get(world, spent) == "TOKEN_USES_EXHAUSTED"
     assert [get(world, token) for _ in range(2)] == ["ALLOWED", "TOKEN_USES_EXHAUSTED"]
     assert [get(world, child, VALIDATOR) for _ in range(2)] == ["ALLOWED", "TOKEN_USES_EXHAUSTED"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_batch_spends_in_its_order_and_a_crash_brings_nothing_back(serve, backend):
+    world = serve(REMIT_STATE_BACKEND=backend)
+    tokens = [deployer_token(world).token for _ in range(40)]
+    asked = [authorize_request("kubectl_get", "prod/web", token) for token in tokens for _ in range(2)]
+    answers = [reason(answer) for answer in world[DEPLOYER].batch_authorize(asked)]
+    assert answers == ["ALLOWED", "TOKEN_USES_EXHAUSTED"] * 40, "the first of two is the one that is allowed"
+    restart(world)
+    wanted = "TOKEN_USES_EXHAUSTED" if backend == "journal" else "TOKEN_FENCED"
+    assert {get(world, token) for token in tokens} == {wanted}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::frame::Kind;
 use super::log::{CommitError, Log, Tell};
 use super::medium::Medium;
-use super::waiting::{Records, Waiting};
+use super::waiting::{Clock, Records, Waiting};
 use crate::domain::time::Timestamp;
 use crate::state::change::{Change, Sink as _};
 
@@ -23,8 +23,6 @@ const IDLE: Duration = Duration::from_millis(250);
 /// How long a stop waits for a disk that doesn't answer: what it holds back then is lost.
 pub(super) const STOP_WAIT: Duration = Duration::from_secs(5);
 
-/// Reads the time.
-pub(in crate::state) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Tells all that is, up to at least the change of this number; the mark is the committer's.
 pub(super) type Source = Arc<dyn Fn(u64, Timestamp, Tell<'_>) + Send + Sync>;
 
@@ -36,6 +34,9 @@ pub(super) enum OnFailure {
     /// A full disk is waited for; anything else ends it until the next start.
     Stop,
 }
+
+/// What is said in this log of the one beside it, each second.
+pub(super) type Beside = Arc<dyn Fn() -> Option<Change<'static>> + Send + Sync>;
 
 /// How a log is written.
 #[derive(Clone)]
@@ -57,6 +58,9 @@ pub(super) struct Committer<M: Medium> {
     plan: Plan,
     clock: Clock,
     source: Source,
+    beside: Beside,
+    /// When that was said last.
+    said_at: Timestamp,
     waiting: Arc<Waiting>,
     /// None once it is broken.
     log: Option<Log<M>>,
@@ -91,17 +95,40 @@ impl<M: Medium> Committer<M> {
         plan: Plan,
         clock: Clock,
         source: Source,
+        beside: Beside,
         waiting: Arc<Waiting>,
     ) -> io::Result<Self> {
         let mark = if plan.marks { clock().after(MARK_AHEAD) } else { Timestamp::default() };
-        let (batch, long) = (Records::default(), plan.long);
-        let mut committer =
-            Self { medium, plan, clock, source, waiting, log: None, batch, mark, rewriting: None, long };
+        let (batch, long, said_at) = (Records::default(), plan.long, clock());
+        let mut committer = Self {
+            medium,
+            plan,
+            clock,
+            source,
+            beside,
+            said_at,
+            waiting,
+            log: None,
+            batch,
+            mark,
+            rewriting: None,
+            long,
+        };
         let sequence = committer.waiting.begin_again();
         committer.log = Some(committer.fresh(sequence)?);
         committer.waiting.is_durable(sequence);
         committer.waiting.mark(mark);
         Ok(committer)
+    }
+
+    /// Writes this now, before anything is answered.
+    pub(super) fn commit_first(&mut self, change: &Change<'_>) -> io::Result<()> {
+        self.waiting.note(std::slice::from_ref(change));
+        self.turn();
+        if self.waiting.backlog() == 0 {
+            return Ok(());
+        }
+        Err(io::Error::other(self.waiting.trouble().unwrap_or_else(|| "it could not be written".to_owned())))
     }
 
     /// Goes on in a thread of its own.
@@ -135,19 +162,33 @@ impl<M: Medium> Committer<M> {
 
     /// One round: the mark if it is due, and all that waits.
     pub(super) fn turn(&mut self) {
-        if self.plan.marks {
-            let now = (self.clock)();
-            if self.mark.since(now) <= MARK_LEFT {
-                self.mark = now.after(MARK_AHEAD);
-                self.waiting.note(&[Change::Mark { until: self.mark }]);
-            }
-        }
+        self.note_what_is_due();
         if self.log.is_some() {
             self.take_over();
             self.commit();
             self.rewrite_if_long();
         } else if self.plan.on_failure == OnFailure::BeginAnew && self.waiting.has_news() {
             self.begin_anew();
+        }
+    }
+
+    /// The mark, and how far the log beside this one is.
+    fn note_what_is_due(&mut self) {
+        let now = (self.clock)();
+        let is_due =
+            if self.plan.marks { self.mark.since(now) <= MARK_LEFT } else { now.since(self.said_at) >= MARK_LEFT };
+        if !is_due {
+            return;
+        }
+        self.said_at = now;
+        let mut due = Vec::new();
+        if self.plan.marks {
+            self.mark = now.after(MARK_AHEAD);
+            due.push(Change::Mark { until: self.mark });
+        }
+        due.extend((self.beside)());
+        if !due.is_empty() {
+            self.waiting.note(&due);
         }
     }
 

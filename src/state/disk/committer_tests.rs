@@ -160,7 +160,8 @@ impl World {
             tell(&[Change::Mark { until: mark }, Change::Whole]);
         });
         let plan = Plan { name: "test", kind: Kind::Register, on_failure, marks: true, long: u64::MAX, salt: 1 };
-        let committer = Committer::begin(medium.clone(), plan, clock, source, Arc::clone(&waiting)).unwrap();
+        let committer =
+            Committer::begin(medium.clone(), plan, clock, source, Arc::new(|| None), Arc::clone(&waiting)).unwrap();
         Self { medium, waiting, known, committer, now }
     }
 

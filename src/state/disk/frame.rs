@@ -13,7 +13,7 @@
 pub(super) const PAYLOAD_BYTES: usize = 256 * 1024;
 
 const MAGIC: [u8; 8] = *b"REMITSTA";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 24;
 /// Length and its check.
 const FRONT_BYTES: usize = 8;
@@ -317,9 +317,9 @@ mod tests {
         assert_eq!(read(&bytes, Kind::Register, |_| true), Err(Damage::NotOurs));
         assert_eq!(read(b"root:x:0:0:root:/root:/bin/bash\n", Kind::Ledger, |_| true), Err(Damage::NotOurs));
         let mut newer = bytes[..HEADER_BYTES - 4].to_vec();
-        newer[8] = 2;
+        newer[8] = VERSION + 1;
         let check = crc(&[&newer]);
         newer.extend_from_slice(&check.to_le_bytes());
-        assert_eq!(read(&newer, Kind::Ledger, |_| true), Err(Damage::Version(2)));
+        assert_eq!(read(&newer, Kind::Ledger, |_| true), Err(Damage::Version(VERSION + 1)));
     }
 }

@@ -3,110 +3,17 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::REVOCATIONS;
 use super::closed::closed;
+use super::error::StateError;
 use super::frame::{self, Damage, End, Kind};
 use super::medium::sync_folder;
-use super::{LEDGER, REVOCATIONS};
+use super::pairing::{Fit, fit};
 use crate::state::recovered::{Register, Tokens};
-
-/// Why there is no state to begin with, or none was left for the next start. The text says how to go on.
-#[derive(Debug)]
-pub enum StateError {
-    /// A file or the directory can't be used.
-    Io(PathBuf, io::Error),
-    /// Others could write to the directory or a file in it.
-    Exposed {
-        /// Which.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-        /// The number of its owner.
-        owner: u32,
-        /// The number of this process's user.
-        user: u32,
-    },
-    /// Another process, by its number where it is known, has the directory.
-    Locked(PathBuf, String),
-    /// A file has bytes that nobody wrote, from this place on.
-    Damaged(PathBuf, usize),
-    /// A file is not one of Remit's.
-    NotOurs(PathBuf),
-    /// Another version of Remit wrote the file.
-    Version(PathBuf, u8),
-    /// The ledger knows of revocations that the other file doesn't have, or there is none.
-    Behind(PathBuf),
-    /// What is in the file is not all of it, so that the ledger was not left for the next start.
-    NotSaved(PathBuf, Option<String>),
-    /// What is in the file of a journal is not all of it: what was answered with success is.
-    NotWritten(PathBuf, Option<String>),
-}
-
-impl std::fmt::Display for StateError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Io(path, error) => write!(f, "{} can't be used: {error}", path.display()),
-            Self::Exposed { path, mode, owner, user } => write!(
-                f,
-                "{} has mode {mode:04o} and is user {owner}'s, so that others than this user ({user}) could change it: chown it to this user and chmod o-w it, and g-w where its group is not this process's own; or name a folder inside it in [state] dir, which is made",
-                path.display()
-            ),
-            Self::Locked(path, by) => write!(
-                f,
-                "{} is used by another process{by}: one process a state directory; give this one its own in [state] dir",
-                path.display()
-            ),
-            Self::Damaged(path, at) => {
-                write!(f, "{} is damaged at byte {at}, so nothing of it is believed; {}", path.display(), way_on(path))
-            }
-            Self::NotOurs(path) => {
-                write!(f, "{} is not a file of Remit's, and is left alone; {}", path.display(), way_on(path))
-            }
-            Self::Version(path, version) => write!(
-                f,
-                "{} was written by another version of Remit (format {version}): start that one; or {}",
-                path.display(),
-                way_on(path)
-            ),
-            Self::Behind(path) => write!(
-                f,
-                "{} is missing or older than the ledger beside it, so revoked tokens could come back; put the newest one back; or {}",
-                path.display(),
-                way_on(path)
-            ),
-            Self::NotSaved(path, why) => write!(
-                f,
-                "not everything could be written to {}{}: the next start ends every live token, and revocations that were not answered with success may be lost",
-                path.display(),
-                in_brackets(why.as_deref())
-            ),
-            Self::NotWritten(path, why) => write!(
-                f,
-                "not everything could be written to {}{}: live tokens stay, and revocations that were not answered with success may be lost",
-                path.display(),
-                in_brackets(why.as_deref())
-            ),
-        }
-    }
-}
-
-impl std::error::Error for StateError {}
-
-fn in_brackets(why: Option<&str>) -> String {
-    why.map(|why| format!(" ({why})")).unwrap_or_default()
-}
-
-/// What is lost by going on without this file.
-fn way_on(path: &Path) -> &'static str {
-    if path.file_name().is_some_and(|name| name == LEDGER) {
-        "to go on without it, remove it: every live token ends, and agents ask for new ones"
-    } else {
-        "to go on without it, remove it and the ledger beside it: every live token ends, and agents under quarantine are free unless the policy lists them in quarantined"
-    }
-}
 
 /// Makes the directory if only it is missing, and locks it.
 pub(super) fn lock(folder: &Path) -> Result<File, StateError> {
@@ -123,11 +30,13 @@ pub(super) fn lock(folder: &Path) -> Result<File, StateError> {
     closed(folder, &metadata)?;
     let path = folder.join("lock");
     let failed = |error| StateError::Io(path.clone(), error);
+    // The directory itself is locked: nobody unlocks it by removing a file.
+    let directory = File::open(folder).map_err(|error| StateError::Io(folder.to_owned(), error))?;
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
     closed(&path, &file.metadata().map_err(failed)?)?;
-    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    if let Err(error) = flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
             return Err(failed(error.into()));
         }
@@ -136,9 +45,9 @@ pub(super) fn lock(folder: &Path) -> Result<File, StateError> {
         let owner = owner.trim().parse::<u32>().map(|number| format!(" (number {number})")).unwrap_or_default();
         return Err(StateError::Locked(folder.to_owned(), owner));
     }
-    // For people; the lock alone counts.
+    // For people; the directory's lock alone counts.
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-    Ok(file)
+    Ok(directory)
 }
 
 /// The revocations that were left; none if there is no such file.
@@ -156,13 +65,22 @@ pub(super) fn tokens(path: &Path, register: Option<&Register>) -> Result<Option<
     if !fold(path, Kind::Ledger, |frame| tokens.apply(frame))? {
         return Ok(None);
     }
-    let Some(snapshot) = tokens.snapshot.filter(|_| tokens.is_whole) else {
+    if !tokens.is_whole || tokens.snapshot.is_none() {
         return Err(StateError::Damaged(path.to_owned(), 0));
-    };
-    if register.is_none_or(|register| register.sequence < snapshot.register) {
-        return Err(StateError::Behind(path.with_file_name(REVOCATIONS)));
     }
-    Ok(Some(tokens))
+    match fit(register, &tokens) {
+        Fit::Together => Ok(Some(tokens)),
+        Fit::UsedUp => {
+            tracing::warn!(
+                target: "state",
+                file = %path.display(),
+                "an earlier start used this ledger up: it is left out, and every live token ends"
+            );
+            Ok(None)
+        }
+        Fit::RegisterBehind => Err(StateError::Behind(path.with_file_name(REVOCATIONS))),
+        Fit::LedgerBehind => Err(StateError::Older(path.to_owned())),
+    }
 }
 
 /// Hands over each frame of a file; whether there is such a file.

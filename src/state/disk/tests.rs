@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::domain::token::{SealTag, TokenId};
+use crate::state::change::Change;
 use crate::state::{Backend, Foreign, Refused, State, TokenRecord};
 
 const ROOM: Capacity = Capacity { entries: 1000, per_agent: 1000 };
@@ -15,6 +16,7 @@ struct World {
     folder: tempfile::TempDir,
     now: Arc<AtomicU64>,
     backend: Backend,
+    starts: AtomicU64,
 }
 
 fn id(number: u8) -> TokenId {
@@ -60,7 +62,8 @@ impl Token {
 
 impl World {
     fn new(backend: Backend) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), now: Arc::new(AtomicU64::new(START)), backend }
+        let (folder, now) = (tempfile::tempdir().unwrap(), Arc::new(AtomicU64::new(START)));
+        Self { folder, now, backend, starts: AtomicU64::new(7) }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -72,7 +75,7 @@ impl World {
         self.now.fetch_max(directory.time().seconds(), Ordering::SeqCst);
         let now = Arc::clone(&self.now);
         let clock = move || Timestamp::from_seconds(now.load(Ordering::SeqCst));
-        State::in_directory(directory, self.backend, ROOM, clock, 7)
+        State::in_directory(directory, self.backend, ROOM, clock, self.starts.fetch_add(1, Ordering::SeqCst))
     }
 
     fn now(&self) -> Timestamp {
@@ -197,15 +200,18 @@ fn a_number_that_was_never_durable_is_not_given_twice() {
     assert!(matches!(spend(&state, &Token::root(1, 1)), Err(Refused::Revoked { .. })));
 }
 
-/// A register without anything in it.
+/// A register with nothing in it but the name of the first start's ledger.
 fn fresh_register(sequence: u64) -> Vec<u8> {
-    use crate::state::change::Change;
     let mut framing = frame::Framing::new(1);
     let mut bytes = framing.header(Kind::Register);
     let at = Timestamp::from_seconds(START);
     let mut payload = Vec::new();
     log::encode(
-        &[Change::Snapshot(Snapshot { sequence, register: 0, time: at, fence: at }), Change::Whole],
+        &[
+            Change::Snapshot(Snapshot { sequence, register: 0, time: at, fence: at }),
+            Change::Paired(crate::state::change::Paired { generation: 7, sequence: 0 }),
+            Change::Whole,
+        ],
         &mut payload,
     );
     framing.frame(&payload, &mut bytes);
@@ -219,6 +225,8 @@ fn a_directory_has_one_process() {
     let refusal = message(&world);
     assert!(refusal.contains("one process a state directory"), "{refusal}");
     assert!(refusal.contains(&std::process::id().to_string()), "{refusal}");
+    std::fs::remove_file(world.file("lock")).unwrap();
+    assert!(message(&world).contains("one process a state directory"), "whatever is removed");
     drop(state);
     world.start().unwrap();
 }
@@ -422,14 +430,12 @@ fn live_tokens_come_back_whatever_the_bounds_are_now() {
 fn everything(state: &State) -> Vec<String> {
     let at = Timestamp::default();
     let (mut all, snapshot) = (Vec::new(), Snapshot { sequence: 0, register: 0, time: at, fence: at });
-    state
-        .ledger()
-        .unwrap()
-        .tell_tokens(snapshot, false, &mut |changes| all.extend(changes.iter().map(|one| format!("{one:?}"))));
-    state
-        .ledger()
-        .unwrap()
-        .tell_register(snapshot, at, &mut |changes| all.extend(changes.iter().map(|one| format!("{one:?}"))));
+    state.ledger().unwrap().tell_tokens(snapshot, Change::Whole, false, &mut |changes| {
+        all.extend(changes.iter().map(|one| format!("{one:?}")));
+    });
+    state.ledger().unwrap().tell_register(snapshot, Change::Whole, at, &mut |changes| {
+        all.extend(changes.iter().map(|one| format!("{one:?}")));
+    });
     all.sort();
     all
 }
@@ -533,3 +539,9 @@ fn what_a_stop_could_not_write_is_told_by_what_is_lost() {
     let journal = StateError::NotWritten(path, Some("no answer".to_owned())).to_string();
     assert!(journal.contains("(no answer): live tokens stay, and revocations") && !journal.contains("ends"));
 }
+
+#[path = "put_back_tests.rs"]
+mod put_back;
+
+#[path = "tears_tests.rs"]
+mod tears;

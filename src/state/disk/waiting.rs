@@ -1,12 +1,12 @@
 //! What waits to be written to a log, and how far writing came.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use super::committer::Clock;
 use super::log::encode;
 use crate::domain::limits;
 use crate::domain::time::Timestamp;
@@ -16,6 +16,9 @@ use crate::state::change::{Change, Sink};
 const BACKLOG: u64 = 500_000;
 /// What they may take, in bytes: a full number of common ones.
 const BACKLOG_BYTES: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+
+/// Reads the time.
+pub(in crate::state) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Records back to back.
 #[derive(Default)]

@@ -59,10 +59,11 @@ impl<K: Locks> Ledger<K> {
     pub(in crate::state) fn tell_register(
         &self,
         snapshot: Snapshot,
+        paired: Change<'_>,
         mark: Timestamp,
         tell: &mut dyn FnMut(&[Change<'_>]),
     ) {
-        tell(&[Change::Snapshot(snapshot)]);
+        tell(&[Change::Snapshot(snapshot), paired]);
         // Under the lock, so that what was noted is in force.
         let standing = self.revoking.with(|()| self.standing.read(Clone::clone));
         tell(&[Change::Counter { number: standing.number(), latest: standing.latest() }]);
@@ -87,8 +88,14 @@ impl<K: Locks> Ledger<K> {
 
     /// Tells every token: all that was noted up to the snapshot's number, at least. With `close`, nothing in a shard
     /// changes any more once it was told.
-    pub(in crate::state) fn tell_tokens(&self, snapshot: Snapshot, close: bool, tell: &mut dyn FnMut(&[Change<'_>])) {
-        tell(&[Change::Snapshot(snapshot)]);
+    pub(in crate::state) fn tell_tokens(
+        &self,
+        snapshot: Snapshot,
+        lineage: Change<'_>,
+        close: bool,
+        tell: &mut dyn FnMut(&[Change<'_>]),
+    ) {
+        tell(&[Change::Snapshot(snapshot), lineage]);
         for shard in &self.shards {
             let copied = shard.with(|book| {
                 if close {

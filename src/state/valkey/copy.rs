@@ -286,9 +286,14 @@ impl Copy {
     /// Puts what was read in the place of all that was known of revocations; quarantines that are newer here stay.
     pub(super) fn replace(&self, epoch: &str, changes: u64, read: &Everything) {
         let mut progress = self.progress.lock();
+        let goes_on = progress.epoch == epoch;
         *progress = Progress { epoch: epoch.to_owned(), changes };
         self.ledger.follow(|standing| {
             let mut fresh = standing.without_revocations();
+            if goes_on {
+                // Requests that begin now begin after it.
+                fresh.continue_from(standing.number(), Timestamp::default());
+            }
             // Of all first: what came after it stays.
             let (all, agents): (Vec<_>, Vec<_>) = read.cutoffs.iter().partition(|(name, _)| name.is_empty());
             all.iter().for_each(|(_, cutoff)| fresh.restore_all(**cutoff));
@@ -421,3 +426,7 @@ pub(super) struct Everything {
     /// Ids, and the second up to which each is kept.
     pub(super) unknown: HashMap<TokenId, u64>,
 }
+
+#[cfg(test)]
+#[path = "copy_tests.rs"]
+mod tests;
