@@ -215,6 +215,35 @@ def foreign_tokens_are_not_taken_again_after_a_failover(scene):
 
 
 @case
+def revocations_that_a_store_evicted_do_not_bring_tokens_back(scene):
+    store = scene.store(maxmemory_policy="allkeys-random")
+    nodes = scene.nodes(store, replicas=0)
+    ended = [deployer_token(nodes[0], max_uses=5).token for _ in range(2)]
+    nodes[0]["ops-admin"].revoke(agent=DEPLOYER)
+    assert {ask(world, token) for world in nodes for token in ended} == {"TOKEN_REVOKED"}
+    # What eviction does, without its chance.
+    evicted = [key for key in store.call("KEYS", "*:revoked")]
+    assert store.call("DEL", *evicted) == len(evicted) == 1
+    answers = {ask(world, token) for world in nodes for token in ended}
+    assert "ALLOWED" not in answers, "a revocation was forgotten"
+    nodes.serve()
+    assert {ask(world, token) for world in nodes for token in ended} == {"TOKEN_FENCED"}
+
+
+@case
+def a_store_whose_clock_was_set_back_waits_no_longer_than_any(scene):
+    store = scene.store()
+    nodes = scene.nodes(store, replicas=0)
+    token = deployer_token(nodes[0], max_uses=5).token
+    # An epoch that was begun an hour ahead.
+    (record,) = store.call("KEYS", "*:epoch")
+    store.call("HSET", record, "serve_after", int(time.time() + 3600) * 1000)
+    assert {ask(world, token) for world in nodes} <= {"STATE_UNAVAILABLE", "TOKEN_FENCED"}
+    nodes.serve()
+    assert {ask(world, token) for world in nodes} == {"TOKEN_FENCED"}
+
+
+@case
 def a_store_is_spoken_to_over_tls_alone(scene):
     authority = Authority.new()
     store = scene.store(password="geheim", tls=Tls(scene.folder, authority))
