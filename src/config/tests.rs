@@ -1,4 +1,8 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::*;
+use crate::state::{Place, StoreAddress};
 
 /// Every key once.
 pub(super) const EVERYTHING: &str = r#"
@@ -91,6 +95,21 @@ rules = [{ hosts = ["api"], methods = ["POST"], path = "/mcp/{db}", rpc = ["tool
 log = "debug"
 format = "text"
 "#;
+
+/// The same with the keys that only a store has, which no configuration has all of.
+pub(super) fn everything_of_every_backend() -> String {
+    let store = r#"url = "redis://a"
+sentinels = ["redis://a"]
+sentinel_service = "remit"
+username = "remit"
+password_file = "password"
+ca = "ca.pem"
+prefix = "remit"
+replicas = 2
+timeout_ms = 100
+"#;
+    EVERYTHING.replace("per_agent_share = 0.5\n", &format!("per_agent_share = 0.5\n{store}"))
+}
 
 const REQUIRED: &str = r#"
 policy.file = "policy.json"

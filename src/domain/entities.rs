@@ -241,8 +241,8 @@ mod tests {
         let entities = Entities::new(agents.iter(), listed);
         let names = |type_name| entities.subjects(type_name).iter().map(AgentName::as_str).collect::<Vec<_>>();
         assert_eq!((names("agent"), names("user"), names("group")), (vec!["a", "b"], vec!["user:y", "user:z"], vec![]));
-        assert_eq!(entities.resources("db"), ["db:x".into(), "db:y".into()]);
-        assert_eq!(entities.resources("resource"), ["/d".into()]);
+        assert_eq!(entities.resources("db"), [Box::<str>::from("db:x"), Box::<str>::from("db:y")]);
+        assert_eq!(entities.resources("resource"), [Box::<str>::from("/d")]);
         assert_eq!(entities.properties_of(Kind::Resource, "db:x"), Some(&property));
         assert_eq!(entities.properties_of(Kind::Resource, "db:y"), None);
         assert_eq!(entities.properties_of(Kind::Subject, "db:x"), None);

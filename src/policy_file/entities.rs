@@ -191,7 +191,7 @@ mod tests {
         let role = policy.entities.properties_of(Kind::Subject, "user:bob").unwrap();
         assert_eq!(serde_json::Value::Object(role.clone()), json!({"role": "admin", "n": [1, 2.5, null, true]}));
         assert!(policy.entities.properties_of(Kind::Resource, "record:record-1").is_some());
-        assert_eq!(policy.entities.resources("resource"), ["/data/x".into()]);
+        assert_eq!(policy.entities.resources("resource"), [Box::<str>::from("/data/x")]);
         let actions = policy.entities.actions().iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(actions, ["read", "write"]);
     }
