@@ -57,8 +57,10 @@ impl Trouble {
             Some("NOREPLICAS") => Self::Replicas,
             Some("MISCONF") => Self::Disk,
             Some("NOPERM" | "NOAUTH" | "WRONGPASS") => Self::Forbidden(said()),
-            // A command that a script may not use is an error of the script.
-            _ if said().contains("ACL failure") => Self::Forbidden(said()),
+            // A command that a script may not use is an error of the script: in Valkey's words, and in Redis'.
+            _ if ["ACL failure", "executing the script can't"].iter().any(|words| said().contains(words)) => {
+                Self::Forbidden(said())
+            }
             _ if error.is_unrecoverable_error() || error.is_io_error() => Self::Broken(said()),
             _ => Self::Odd(said()),
         }
