@@ -29,17 +29,18 @@ WATCHED, ALWAYS = ANALYST, WRITER
 class Nodes:
     """Remit processes with the keys of one folder, each with a wire to the store."""
 
-    def __init__(self, stack, template, folder, count, primary, password=None, replicas=2, **settings):
+    def __init__(self, stack, template, folder, count, primary, replicas=2, sentinels=()):
         self.wires = [stack.enter_context(Wire(primary.port)) for _ in range(count)]
         self.worlds = []
-        user = f":{password}@" if password else ""
         for number, wire in enumerate(self.wires):
-            how = {
-                "REMIT_STATE_BACKEND": "valkey",
-                "REMIT_STATE_URL": f"redis://{user}127.0.0.1:{wire.port}",
-                "REMIT_STATE_REPLICAS": str(replicas),
-            }
-            self.worlds.append(node(stack, copy_folder(template, folder / f"node{number}"), how | settings))
+            how = state(primary, folder, replicas)
+            if sentinels:
+                urls = ",".join(f"redis://127.0.0.1:{one.port}" for one in sentinels)
+                how |= {"REMIT_STATE_SENTINELS": urls, "REMIT_STATE_SENTINEL_SERVICE": sentinels[0].name}
+            else:
+                host = "localhost" if primary.tls else "127.0.0.1"
+                how["REMIT_STATE_URL"] = f"{primary.scheme}://{host}:{wire.port}"
+            self.worlds.append(node(stack, copy_folder(template, folder / f"node{number}"), how))
 
     def __iter__(self):
         return iter(self.worlds)
@@ -75,6 +76,19 @@ class Nodes:
             left = seconds - (time.monotonic() - began)
             wait_until(lambda world=world: is_served(world), f"it serves again: {problems(world)}", max(left, 0.1), 0.05)
         return time.monotonic() - began
+
+
+def state(store, folder, replicas):
+    """The settings of a node for such a store, without where it is."""
+    how = {"REMIT_STATE_BACKEND": "valkey", "REMIT_STATE_REPLICAS": str(replicas)}
+    if store.password:
+        file = folder / f"{store.port}.password"
+        file.write_text(store.password)
+        file.chmod(0o600)
+        how["REMIT_STATE_PASSWORD_FILE"] = str(file)
+    if store.tls:
+        how["REMIT_STATE_CA"] = str(store.tls.ca)
+    return how
 
 
 def node(stack, folder, settings):
@@ -144,7 +158,13 @@ class Family:
         self.texts = [(DEPLOYER, made.token)]
         self.root = made
         self.allowed = 0
+        # When it had been revoked, and when the tokens of an agent in it had been.
         self.revoked_at = None
+        self.ended_for = {}
+
+    def ended_at(self, agent):
+        moments = [moment for moment in (self.revoked_at, self.ended_for.get(agent)) if moment is not None]
+        return min(moments, default=None)
 
 
 class Oracle:
@@ -161,19 +181,20 @@ class Oracle:
     def double_spends(self):
         return sum(max(0, family.allowed - USES) for family in self.families)
 
-    def allowed(self, family, answer, began, place):
+    def allowed(self, family, agent, answer, began, place):
         """Counts an answer; an ALLOW that began after its root's revocation had returned is a lost revocation."""
         with self.lock:
             self.counts[answer] += 1
             if answer != "ALLOWED":
                 return
             family.allowed += 1
-            is_revoked = family.revoked_at is not None and began > family.revoked_at
+            ended_at = family.ended_at(agent)
+            is_revoked = ended_at is not None and began > ended_at
             if is_revoked and began < self.two_primaries_until:
                 self.counts["heard_late"] += 1
             elif is_revoked:
                 self.counts["lost_revocations"] += 1
-                print(f"LOST: allowed at {place} {began - family.revoked_at:.3f} s after its revocation", flush=True)
+                print(f"LOST: allowed at {place} {began - ended_at:.3f} s after its revocation", flush=True)
             if family.allowed > USES:
                 print(f"DOUBLE: allowed {family.allowed} times, the last time at {place}", flush=True)
 
@@ -194,11 +215,20 @@ class Oracle:
                 texts = [text for text in texts if seen[text]["ALLOWED"]]
                 for text, answers in seen.items():
                     for answer in answers:
-                        self.allowed(owner[text], answer, began, place)
+                        self.allowed(owner[text], text[0], answer, began, place)
         with self.lock:
             self.counts["tried_again"] += len(owner) * len(worlds)
             self.families = live if self.double_spends() == 0 else self.families
         return len(owner)
+
+    def forget_revocations(self, since):
+        """What was revoked since then was revoked at a primary that is gone, without a majority: nobody promised it."""
+        with self.lock:
+            for family in self.families:
+                family.ended_for = {agent: at for agent, at in family.ended_for.items() if at < since}
+                if family.revoked_at is not None and family.revoked_at >= since:
+                    family.revoked_at = None
+                    self.counts["revoked_elsewhere"] += 1
 
     def check_quarantines(self, worlds, places):
         """Whoever was put under quarantine, and was not reinstated, gets nothing anywhere."""
@@ -224,7 +254,7 @@ class Load:
         self.nodes = nodes
         self.oracle = oracle
         self.over = threading.Event()
-        works = [self._use] * 4 + [self._revoke, self._quarantine]
+        works = [self._use] * 4 + [self._revoke, self._revoke_agent, self._quarantine]
         self.threads = [
             threading.Thread(target=self._run, args=(work, random.Random(f"{seed} {number}")))
             for number, work in enumerate(works)
@@ -263,6 +293,8 @@ class Load:
             with self.oracle.lock:
                 family = chance.choice([family, family, chance.choice(self.oracle.families[-200:])])
             self._step(chance, family)
+        # So that what is made can be tried again in a few seconds.
+        self.over.wait(0.02)
 
     def _step(self, chance, family):
         number = chance.randrange(len(self.nodes))
@@ -274,7 +306,7 @@ class Load:
             return
         began = time.monotonic()
         answer = reason(world[agent].authorize("kubectl_get", "prod/web", token))
-        self.oracle.allowed(family, answer, began, f"node {number} under load")
+        self.oracle.allowed(family, agent, answer, began, f"node {number} under load")
 
     def _revoke(self, chance):
         self.over.wait(0.03)
@@ -282,9 +314,20 @@ class Load:
             family = chance.choice(self.oracle.families[-200:]) if self.oracle.families else None
         if family:
             chance.choice(list(self.nodes))[COORDINATOR].revoke(token=family.root.token)
-            family.revoked_at = time.monotonic()
             with self.oracle.lock:
+                family.revoked_at = time.monotonic()
                 self.oracle.counts["revoked"] += 1
+
+    def _revoke_agent(self, chance):
+        """Ends what the validator got from roots that there are by now."""
+        self.over.wait(0.3)
+        with self.oracle.lock:
+            minted = list(self.oracle.families)
+        chance.choice(list(self.nodes))["ops-admin"].revoke(agent=VALIDATOR)
+        with self.oracle.lock:
+            self.oracle.counts["revoked_agents"] += 1
+            for family in minted:
+                family.ended_for.setdefault(VALIDATOR, time.monotonic())
 
     def _quarantine(self, chance):
         """One agent goes in and out; the other one stays in from its first success."""

@@ -54,13 +54,13 @@ class History:
 
 
 def after(state, call):
-    """Every state that can follow when the model does this call and answers what was answered.
+    """The state that follows when the model does this call; nothing if the model answers otherwise.
 
-    A state holds (token, left, is revoked), in the order of tokens.
+    A state holds (token, left, is revoked), in the order of tokens. A call without an answer may have happened.
     """
     tokens = {token: (left, is_revoked) for token, left, is_revoked in state}
     if call.token not in tokens:
-        return [state] if call.answer == UNKNOWN else []
+        return None
     left, is_revoked = tokens[call.token]
     above = [call.token[:length] for length in range(1, len(call.token) + 1)]
     is_dead = any(tokens[token][1] for token in above)
@@ -70,7 +70,6 @@ def after(state, call):
     elif is_dead:
         answer, changed = REVOKED, {}
     elif call.what == CHECK:
-        # A token without uses is still one to look at, as its issuer does.
         answer, changed = (ALLOWED if left else EXHAUSTED), {}
     elif left == 0:
         answer, changed = EXHAUSTED, {}
@@ -78,18 +77,20 @@ def after(state, call):
         answer, changed = FEWER, {}
     else:
         answer, changed = ALLOWED, {call.token: (left - call.uses, is_revoked)}
-        if call.what == MOVE:
+        # Nobody has the child of a move that was not answered.
+        if call.what == MOVE and call.answer != UNKNOWN:
             changed[call.child] = (call.uses, False)
 
-    happened = tuple(sorted((token, *values) for token, values in (tokens | changed).items()))
-    if call.answer == UNKNOWN:
-        return [happened, state]
-    is_so = answer == call.answer and call.left in (None, left)
-    return [happened] if is_so else []
+    if call.answer != UNKNOWN and (answer != call.answer or call.left not in (None, left)):
+        return None
+    return tuple(sorted((token, *values) for token, values in (tokens | changed).items()))
 
 
 def order(history):
-    """An order of the calls that the model agrees with, or nothing when there is none."""
+    """An order of the calls that the model agrees with, or nothing when there is none.
+
+    A call without an answer need not be in it.
+    """
     calls = sorted(history.calls, key=lambda call: call.began)
     everything = (1 << len(calls)) - 1
     must = sum(1 << index for index, call in enumerate(calls) if call.answer != UNKNOWN)
@@ -99,17 +100,27 @@ def order(history):
         state, done, path = stack.pop()
         if done & must == must:
             return [calls[index] for index in path]
-        for index in candidates(calls, everything & ~done):
-            for following in after(state, calls[index]):
-                key = (following, done | 1 << index)
-                if key not in seen:
-                    seen.add(key)
-                    stack.append((*key, (*path, index)))
+        for index, following in steps(calls, state, everything & ~done):
+            key = (following, done | 1 << index)
+            if key not in seen:
+                seen.add(key)
+                stack.append((*key, (*path, index)))
     return None
 
 
-def candidates(calls, open_calls):
-    """Calls still to be placed that began before every other one of them ended."""
+def steps(calls, state, open_calls):
+    """Calls that began before every other one still to be placed ended, each with the state after it."""
     indexes = [index for index in range(len(calls)) if open_calls >> index & 1]
     first_end = min(calls[index].ended for index in indexes)
-    return [index for index in indexes if calls[index].began <= first_end]
+    known, unknown = [], {}
+    for index in indexes:
+        if calls[index].began > first_end:
+            break
+        following = after(state, calls[index])
+        if calls[index].answer == UNKNOWN:
+            # Of those that do the same one is enough: none of them ever ends. One that does nothing is left out.
+            if following not in (None, state):
+                unknown.setdefault(following, index)
+        elif following is not None:
+            known.append((index, following))
+    return [(index, following) for following, index in unknown.items()] + known

@@ -215,11 +215,13 @@ class Store(Process):
         return self._launch(file)
 
     @property
+    def scheme(self):
+        return "rediss" if self.tls else "redis"
+
+    @property
     def url(self):
-        scheme = "rediss" if self.tls else "redis"
-        user = f":{self.password}@" if self.password else ""
-        host = "localhost" if self.tls else self.host
-        return f"{scheme}://{user}{host}:{self.port}"
+        """Where it is, without a password."""
+        return f"{self.scheme}://{'localhost' if self.tls else self.host}:{self.port}"
 
     def connect(self):
         return Connection(self.port, self.password, self.tls and self.tls.context(), host=self.host)

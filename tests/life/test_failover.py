@@ -1,6 +1,7 @@
 """Three nodes on one shared store under load, while its primary dies, hangs, changes, forgets and comes back.
 
-After each fault every token that was ever minted, and has not expired, is tried again everywhere.
+After each fault every token that was ever minted, and has not expired, is tried again everywhere. Beside it runs the
+proof that the epoch's check is what keeps uses from being given twice.
 `REMIT_FAILOVERS` sets how many faults each kind of store sees (3).
 """
 
@@ -13,18 +14,16 @@ import pytest
 from assurance import assure
 from cluster import Load, Nodes, Oracle, Stores, good_replicas
 from conftest import cannot
+from epoch_check import prove
+from side_by_side import side_by_side
 from stores import missing
 from waiting import wait_until
 
 ROUNDS = int(os.environ.get("REMIT_FAILOVERS", "3"))
 SEED = int(os.environ.get("REMIT_SEED", "20261122"))
 LOAD_SECONDS = 1.0
+SEEN = ("minted", "ALLOWED", "tried_again", "revoked", "quarantines")
 LOSSES = ("double_spends", "lost_revocations", "lost_quarantines")
-
-
-def need(kind):
-    if why := missing(kind):
-        cannot(why)
 
 
 class Place:
@@ -34,7 +33,7 @@ class Place:
         self.chance = random.Random(seed)
         self.seed = seed
         self.stores = Stores(stack, folder, kind, password="geheim")
-        self.nodes = Nodes(stack, template, folder, 3, self.stores.primary, password="geheim")
+        self.nodes = Nodes(stack, template, folder, 3, self.stores.primary)
         self.oracle = Oracle()
         self.recoveries = []
         self.nodes.serve()
@@ -120,12 +119,14 @@ class Place:
         self.stores.wire.cut()
         self.stores.lagging.call("CONFIG", "SET", "min-replicas-to-write", 0)
         self.stores.lagging.promote()
-        # The connections to the first one stay open; only new ones would go elsewhere.
+        away = time.monotonic()
         self.nodes.lead_to(self.stores.lagging)
         self.recover()
+        self.check(self.nodes, ["the other store"] * 3)
         self.oracle.two_primaries_until = float("inf")
         self.nodes.lead_to(first)
         self.recover()
+        self.oracle.forget_revocations(away)
         self.oracle.two_primaries_until = time.monotonic()
         self.stores.lagging.call("CONFIG", "SET", "min-replicas-to-write", 1)
         self.stores.follow()
@@ -158,22 +159,36 @@ FAULTS = {
     "redis": ["primary_is_killed", "primary_hangs_and_comes_back", "store_is_emptied"],
     "valkey": ["brain_is_split", "store_starts_from_an_old_snapshot", "store_fails_over_and_back"],
 }
+KINDS = list(FAULTS)
 EVERY_FAULT = [*FAULTS["redis"], *FAULTS["valkey"], "primaries_change_places_twice", "node_is_killed"]
 
 
-@pytest.mark.parametrize("kind", ["redis", "valkey"])
-def test_nothing_is_given_twice_whatever_happens_to_the_store(trusting, tmp_path, kind):
-    need(kind)
+@pytest.fixture(scope="module")
+def running(request, trusting, tmp_path_factory):
+    for kind in KINDS:
+        if why := missing(kind):
+            cannot(why)
+
+    def run(case):
+        folder = tmp_path_factory.mktemp("case")
+        return prove(folder) if case == "epoch" else fail_over(trusting, folder, case)
+
+    with side_by_side(request, run) as results:
+        yield results
+
+
+def fail_over(template, folder, kind):
+    """As many rounds as there shall be; what the oracle counted."""
     faults = FAULTS[kind] + [fault for fault in EVERY_FAULT if fault not in FAULTS[kind]]
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        place = Place(stack, trusting, tmp_path, kind, f"{SEED} {kind}")
+        place = Place(stack, template, folder, kind, f"{SEED} {kind}")
         for number in range(ROUNDS):
             fault = faults[number % len(faults)]
             place.round(fault, number)
             print(f"\n{kind}: {number + 1} of {ROUNDS}, {fault}, {dict(place.oracle.counts)}", flush=True)
         oracle = place.oracle
-    seen = {name: oracle.counts[name] for name in ("minted", "ALLOWED", "tried_again", "revoked", "quarantines")}
+    seen = {name: oracle.counts[name] for name in SEEN}
     losses = {"double_spends": oracle.double_spends()} | {name: oracle.counts[name] for name in LOSSES[1:]}
     assure(
         "failover",
@@ -185,6 +200,20 @@ def test_nothing_is_given_twice_whatever_happens_to_the_store(trusting, tmp_path
         seed=SEED,
         seconds=round(time.monotonic() - began, 1),
     )
+    return oracle, losses
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_nothing_is_given_twice_whatever_happens_to_the_store(running, case):
+    oracle, losses = running[case].result()
     assert losses == dict.fromkeys(LOSSES, 0)
-    assert min(seen[name] for name in ("minted", "ALLOWED", "tried_again", "revoked", "quarantines")) > 0
+    assert min(oracle.counts[name] for name in SEEN) > 0
     assert oracle.counts["TOKEN_FENCED"] > 0, "tokens of before a failover were tried"
+
+
+@pytest.mark.parametrize("case", ["epoch"])
+def test_uses_are_given_twice_without_the_epochs_check_and_never_with_it(running, case):
+    for kind, (without, with_it) in running[case].result().items():
+        assure("epoch check", store=kind, double_spends_without=max(without.values()), double_spends_with=max(with_it.values()))
+        assert set(with_it.values()) == {0}, with_it
+        assert min(without.values()) > 0, without

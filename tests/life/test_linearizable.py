@@ -16,8 +16,9 @@ from remit_client import Refused, World, reason
 from remit_process import Remit, copy_folder
 from seed_policy import COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
 from stores import Store, missing
+from waiting import wait_until
 
-HISTORIES = int(os.environ.get("REMIT_HISTORIES", "150"))
+HISTORIES = int(os.environ.get("REMIT_HISTORIES", "100"))
 THREADS = 6
 STEPS = 6
 USES = 5
@@ -94,7 +95,7 @@ class Family:
     def __init__(self, worlds, seed):
         self.random = random.Random(seed)
         self.worlds = worlds
-        self.root = deployer_token(worlds[0], max_uses=USES, delegatable=True).token
+        self.root = wait_until(self._minted, "a root")
         self.texts = {ROOT: self.root}
         self.history = History(USES)
 
@@ -121,6 +122,10 @@ class Family:
         if failures:
             raise failures[0]
 
+    def _minted(self):
+        with contextlib.suppress(Refused):
+            return deployer_token(self.worlds[0], max_uses=USES, delegatable=True).token
+
     def _step(self, chance, clients, step):
         token = chance.choice(list(self.texts))
         holder = clients[DEPLOYER if token == ROOT else VALIDATOR]
@@ -131,7 +136,7 @@ class Family:
         elif what == SPEND:
             self.history.record(SPEND, token, lambda: known(reason(holder.authorize("kubectl_get", "prod/web", text))))
         elif what == CHECK:
-            self.history.record(CHECK, token, lambda: checked(holder.introspect(token=text)))
+            self.history.record(CHECK, token, lambda: checked(holder, text))
         else:
             self.history.record(REVOKE, token, lambda: granted(lambda: holder.revoke(token=text)))
 
@@ -161,7 +166,11 @@ def granted(call):
         return known(refusal.reason)
 
 
-def checked(seen):
+def checked(holder, text):
+    try:
+        seen = holder.introspect(token=text)
+    except Refused as refusal:
+        return known(refusal.reason)
     answer = known(reason(seen))
     return (answer, seen.remaining_uses) if answer == ALLOWED else answer
 
@@ -177,7 +186,7 @@ def spoilt(good):
     return bad
 
 
-def examine(worlds, backend, histories=HISTORIES):
+def examine(worlds, backend, disturb=lambda number: None):
     began = time.monotonic()
     clients = [
         {name: worlds[index % len(worlds)].fresh(name) for name in (COORDINATOR, DEPLOYER, VALIDATOR)}
@@ -185,9 +194,12 @@ def examine(worlds, backend, histories=HISTORIES):
     ]
     calls = found = unknown = spoilable = 0
     try:
-        for number in range(histories):
+        for number in range(HISTORIES):
             family = Family(worlds, f"{SEED} {backend} {number}")
+            disturber = threading.Thread(target=disturb, args=(number,))
+            disturber.start()
             family.run(clients)
+            disturber.join()
             assert order(family.history), (SEED, number, sorted(family.history.calls, key=lambda call: call.began))
             calls += len(family.history.calls)
             unknown += sum(call.answer == UNKNOWN for call in family.history.calls)
@@ -201,7 +213,7 @@ def examine(worlds, backend, histories=HISTORIES):
     assure(
         "linearizability",
         backend=backend,
-        histories=histories,
+        histories=HISTORIES,
         calls=calls,
         unknown=unknown,
         not_linearizable=0,
@@ -227,4 +239,14 @@ def test_some_order_explains_what_clients_of_three_nodes_saw(trusting, tmp_path)
         store = stack.enter_context(Store(tmp_path))
         nodes = Nodes(stack, trusting, tmp_path, 3, store, replicas=0)
         nodes.serve()
-        examine(nodes, "valkey")
+
+        def disturb(number):
+            """Now and then a node loses its connection, and nobody knows what was still done."""
+            if number % 10 == 9:
+                time.sleep(random.uniform(0, 0.02))
+                wire = random.choice(nodes.wires)
+                wire.cut()
+                wire.mend()
+                nodes.serve()
+
+        examine(nodes, "valkey", disturb)

@@ -12,7 +12,7 @@ import time
 import networks
 import pytest
 from assurance import assure
-from cluster import RECOVERY, SERVE_AFTER, is_served, node, problems
+from cluster import RECOVERY, SERVE_AFTER, is_served, node, problems, state
 from conftest import cannot
 from networks import Network
 from remit_client import reason, refused
@@ -22,7 +22,7 @@ from stores import Store, missing
 from test_durability import trust_deployer
 from waiting import wait_until
 
-ROUNDS = int(os.environ.get("REMIT_PARTITIONS", "2"))
+ROUNDS = int(os.environ.get("REMIT_PARTITIONS", "1"))
 # A copy of revocations is believed for a second; an operation under way takes 200 ms.
 DENIES_WITHIN = 1.2
 
@@ -48,8 +48,8 @@ def pair(network, template, tmp_path):
             folder = copy_folder(template, tmp_path / f"node{cable}")
             trust_deployer(folder)
             grant(folder)
-            url = f"redis://:geheim@{network.address_over(cable)}:{store.port}"
-            how = {"REMIT_STATE_BACKEND": "valkey", "REMIT_STATE_URL": url, "REMIT_STATE_REPLICAS": "0"}
+            how = state(store, tmp_path, replicas=0)
+            how["REMIT_STATE_URL"] = f"redis://{network.address_over(cable)}:{store.port}"
             worlds.append(node(stack, folder, how))
         for world in worlds:
             wait_until(lambda world=world: is_served(world), "it serves", SERVE_AFTER + RECOVERY)
@@ -110,5 +110,6 @@ def grant(folder):
     """The deployer may do it of its own right too."""
     path = folder / "policy.json"
     policy = json.loads(path.read_text())
-    policy["grants"] = [{"agent": DEPLOYER, "capabilities": ["kubectl_get"], "resources": ["prod/*"]}]
+    agents = [COORDINATOR, DEPLOYER]
+    policy["grants"] = [{"agent": name, "capabilities": ["kubectl_get"], "resources": ["prod/*"]} for name in agents]
     path.write_text(json.dumps(policy))

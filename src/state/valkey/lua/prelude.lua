@@ -17,8 +17,11 @@ local now = tonumber(time[1])
 local millis = now * 1000 + math.floor(tonumber(time[2]) / 1000)
 local record = redis.call('HMGET', KEYS[1], 'replid', 'id', 'fence', 'serve_after', 'base', 'counter', 'changes', 'latest')
 
+local wait = tonumber(record[4] or '0') - millis
+
 -- The epoch's check begins. A test takes it out, to show what it is for.
-if record[1] ~= replid then
+-- One that would wait longer than any was begun before the clock was set back.
+if record[1] ~= replid or wait > 5000 then
   -- Numbers of two epochs don't overlap, so that a token is never taken for one that began in the other: each begins a
   -- million further on.
   local greatest = math.max(tonumber(record[6] or '0'), tonumber(ARGV[3]))
@@ -32,7 +35,6 @@ if record[1] ~= replid then
 end
 -- The epoch's check ends.
 
-local wait = tonumber(record[4]) - millis
 if wait > 0 then
   return {'wait', wait, record[2]}
 end

@@ -28,6 +28,11 @@ local function ended(number, second)
       end
     end
   end
+  -- A store that evicts may have forgotten who is revoked. Then this epoch ends: nobody can say who is.
+  if counter > base and now < latest + 3600 and redis.call('EXISTS', KEYS[2]) == 0 then
+    redis.call('DEL', KEYS[1])
+    return ''
+  end
 end
 
 -- Why the token may not be used; or nothing, the uses that are left, its number, and whether it is held.
