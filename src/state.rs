@@ -265,12 +265,10 @@ impl State {
         clock: impl Fn() -> Timestamp + Send + Sync + 'static,
         chance: impl Fn() -> [u8; 16] + Send + Sync + 'static,
     ) -> Result<Self, StateError> {
-        let [a, b, c, d, e, f, g, h, ..] = chance();
-        let salt = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let salt = chance().iter().fold(0_u64, |salt, byte| salt.rotate_left(8) ^ u64::from(*byte));
         let clock: disk::Clock = Arc::new(clock);
         let none = Capacity { entries: 0, per_agent: 0 };
-        let (ledger, kept) =
-            directory.without_tokens().begin(Uses::AtStop, none, Arc::clone(&clock), salt)?;
+        let (ledger, kept) = directory.without_tokens().begin(Uses::AtStop, none, Arc::clone(&clock), salt)?;
         let kept = Arc::new(kept);
         let store = Store::start(settings, ledger, Arc::clone(&kept), clock, Arc::new(chance))?;
         Ok(Self::Valkey { store: Arc::new(store), kept: KeptState(kept) })
@@ -389,7 +387,7 @@ impl State {
             Some(store) => store.halted,
             None => self.accepts().is_err().then_some("the state directory can't be written to, so nothing is allowed"),
         };
-        let of_store = store.iter().flat_map(|store| store.trouble.clone());
+        let of_store = store.iter().filter_map(|store| store.trouble.clone());
         Report {
             directory: Some(kept.folder().to_owned()),
             waiting: logs().map(disk::Waiting::backlog).fold(0, u64::saturating_add),

@@ -187,7 +187,16 @@ const HOUSE: &[Room] = &[
             "telemetry",
             "transport",
         ],
-        crates: &["tokio", "tokio_util", "tonic", "tonic_reflection", "tracing", "parking_lot", "prometheus", "zeroize"],
+        crates: &[
+            "tokio",
+            "tokio_util",
+            "tonic",
+            "tonic_reflection",
+            "tracing",
+            "parking_lot",
+            "prometheus",
+            "zeroize",
+        ],
     },
     Room {
         name: "dev_folder",

@@ -19,10 +19,7 @@ impl StateConfig {
     ///
     /// # Errors
     /// What is missing or wrong, and what to write.
-    pub fn store(
-        &self,
-        read_password: impl FnOnce(PathBuf) -> ReadPassword,
-    ) -> Result<Option<StoreSettings>, String> {
+    pub fn store(&self, read_password: impl FnOnce(PathBuf) -> ReadPassword) -> Result<Option<StoreSettings>, String> {
         if self.backend != Backend::Valkey {
             return match self.store_key() {
                 Some(key) => Err(format!("[state] {key} is for backend = \"valkey\": write that, or leave it out")),
@@ -57,7 +54,9 @@ impl StateConfig {
 
 impl StateConfig {
     fn store_key(&self) -> Option<&'static str> {
-        let Self { url, sentinels, sentinel_service, username, password_file, ca, prefix, replicas, timeout_ms, .. } = self;
+        let Self {
+            url, sentinels, sentinel_service, username, password_file, ca, prefix, replicas, timeout_ms, ..
+        } = self;
         let given = [
             (url.is_some(), "url"),
             (sentinels.is_some(), "sentinels"),
@@ -75,7 +74,9 @@ impl StateConfig {
     fn place(&self) -> Result<Place, String> {
         let place = match (&self.url, self.sentinels.as_deref()) {
             (Some(_), Some(_)) => {
-                return Err("[state] url and sentinels are both there: write where the store is, or who knows it".to_owned());
+                return Err(
+                    "[state] url and sentinels are both there: write where the store is, or who knows it".to_owned()
+                );
             }
             (None, None | Some([])) => {
                 let why = "[state] url is missing: write where the store is, such as url = \"redis://127.0.0.1:6379/0\"; or sentinels and sentinel_service";
@@ -88,7 +89,8 @@ impl StateConfig {
                 Place::At(address("url", url, 6379)?)
             }
             (None, Some(sentinels)) => {
-                let missing = "[state] sentinel_service is missing: write the name under which the Sentinels know the primary";
+                let missing =
+                    "[state] sentinel_service is missing: write the name under which the Sentinels know the primary";
                 let service = self.sentinel_service.clone().ok_or(missing)?;
                 let sentinels = sentinels.iter().map(|url| address("sentinels", url, 26379));
                 Place::AskSentinels { sentinels: sentinels.collect::<Result<_, _>>()?, service }

@@ -368,10 +368,14 @@ fn a_store_is_told_where_it_is_and_nothing_about_it_is_guessed() {
     let read = |text: &str| Given::file(&format!("{REQUIRED}{text}\n")).config().state.store(no_password);
     assert!(read("").unwrap().is_none());
     let valkey = "state.backend = \"valkey\"\nstate.replicas = 2\n";
-    let settings = read(&format!("{valkey}state.url = \"rediss://store.example.com/3\"\nstate.ca = \"ca.pem\"")).unwrap().unwrap();
+    let settings =
+        read(&format!("{valkey}state.url = \"rediss://store.example.com/3\"\nstate.ca = \"ca.pem\"")).unwrap().unwrap();
     let address = StoreAddress { host: "store.example.com".to_owned(), port: 6379, tls: true, database: 3 };
     assert_eq!(settings.place, Place::At(address));
-    assert_eq!((settings.replicas, settings.timeout, settings.prefix.as_str()), (2, Duration::from_millis(200), "remit"));
+    assert_eq!(
+        (settings.replicas, settings.timeout, settings.prefix.as_str()),
+        (2, Duration::from_millis(200), "remit")
+    );
     let sentinels = "state.sentinels = [\"redis://one\", \"redis://[::1]:9\"]\nstate.sentinel_service = \"remit\"";
     let settings = read(&format!("{valkey}{sentinels}")).unwrap().unwrap();
     let Place::AskSentinels { sentinels, service } = settings.place else { panic!("{:?}", settings.place) };
@@ -396,7 +400,10 @@ fn what_is_wrong_with_a_store_says_what_to_write_and_shows_no_password() {
         (format!("{missing}state.url = \"http://a\""), "[state] url: its scheme"),
         (format!("{missing}state.url = \"a:6379\""), "[state] url: "),
         (format!("{missing}state.url = \"redis://a/x\""), "[state] url: its path"),
-        (format!("{missing}state.url = \"redis://user:secret@a\""), "[state] url: a user or password may not stand in it"),
+        (
+            format!("{missing}state.url = \"redis://user:secret@a\""),
+            "[state] url: a user or password may not stand in it",
+        ),
         (format!("{missing}state.url = \"redis://:secret@a\""), "[state] url: a user or password may not stand in it"),
         (format!("{missing}state.url = \"redis://a?password=secret\""), "[state] url: nothing may follow"),
         (format!("{both}state.ca = \"ca.pem\""), "[state] ca is for TLS"),

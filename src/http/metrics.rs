@@ -114,10 +114,15 @@ fn state(samples: &mut Samples<'_>, state: &crate::state::State) {
 
 /// How the shared store is. What has never been is infinitely long ago.
 fn store(samples: &mut Samples<'_>, report: &StoreReport) {
-    let age = |age: Option<std::time::Duration>| age.map_or_else(|| "+Inf".to_owned(), |age| age.as_secs_f64().to_string());
+    let age =
+        |age: Option<std::time::Duration>| age.map_or_else(|| "+Inf".to_owned(), |age| age.as_secs_f64().to_string());
     samples.gauge("remit_store_up", "1 while the store answers, so that requests are decided.", u8::from(report.is_up));
     samples.gauge("remit_store_last_contact_seconds", "Since the store last answered.", age(report.last_contact));
-    samples.gauge("remit_store_copy_age_seconds", "Age of the copy of revocations and quarantines.", age(report.copy_age));
+    samples.gauge(
+        "remit_store_copy_age_seconds",
+        "Age of the copy of revocations and quarantines.",
+        age(report.copy_age),
+    );
     samples.counter(
         "remit_store_epoch_changes_total",
         "Epochs that ended, and with each every token: the primary changed, or the store was emptied.",

@@ -156,16 +156,8 @@ impl<'a> Change<'a> {
                 out.push(12);
                 out.extend_from_slice(id.bytes());
             }
-            Self::Paired(Paired { generation, sequence }) => {
-                out.push(13);
-                put_u64(out, *generation);
-                put_u64(out, *sequence);
-            }
-            Self::Lineage(Lineage { own, follows }) => {
-                out.push(14);
-                put_u64(out, *own);
-                put_u64(out, *follows);
-            }
+            Self::Paired(Paired { generation, sequence }) => put_pair(out, 13, [*generation, *sequence]),
+            Self::Lineage(Lineage { own, follows }) => put_pair(out, 14, [*own, *follows]),
             Self::RegisterAt { sequence } => {
                 out.push(15);
                 put_u64(out, *sequence);
@@ -252,6 +244,13 @@ impl<'a> Entered<'a> {
 
 fn put_u64(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_pair(out: &mut Vec<u8>, kind: u8, numbers: [u64; 2]) {
+    out.push(kind);
+    for number in numbers {
+        put_u64(out, number);
+    }
 }
 
 fn put_cutoff(out: &mut Vec<u8>, cutoff: Cutoff) {

@@ -65,6 +65,13 @@ impl Store {
         clock: Clock,
         chance: Chance,
     ) -> Result<Self, StateError> {
+        if let Some(address) = settings.exposed() {
+            tracing::warn!(
+                target: "state",
+                store = %address,
+                "the store is spoken to without TLS: whoever is on the way can give uses back and lift quarantines; write rediss:// unless something else encrypts it"
+            );
+        }
         let folder = kept.folder().to_owned();
         let copy = Arc::new(Copy::new(settings, ledger, kept, clock, chance));
         let (running, stopped) = watch::channel(());

@@ -242,6 +242,21 @@ def test_an_emptied_store_ends_every_token_and_no_quarantine(template, tmp_path,
         assert get(worlds[2], deployer_token(worlds[1]).token) == "ALLOWED"
 
 
+def test_a_store_that_forgot_who_is_revoked_ends_its_epoch(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        token = deployer_token(world, max_uses=3).token
+        world["ops-admin"].revoke(agent=DEPLOYER)
+        (revoked,) = store.call("KEYS", "*:revoked")
+        # As an eviction would: the next revocation would hide that one is missing.
+        store.call("DEL", revoked)
+        with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+            world["ops-admin"].revoke(agent=ANALYST)
+        assert get(world, token) != "ALLOWED"
+        wait_until(lambda: ready(world), "it serves again", SERVE_AFTER + RECOVERY)
+        assert get(world, token) == "TOKEN_FENCED"
+        assert get(world, deployer_token(world).token) == "ALLOWED"
+
+
 def test_a_store_that_was_away_is_found_within_five_seconds(template, tmp_path, kind):
     with Store(tmp_path, kind) as store, nodes(template, tmp_path, store, 2) as worlds:
         token = deployer_token(worlds[0], max_uses=3).token

@@ -165,11 +165,9 @@ impl Copy {
             return Err(self.trouble.lock().clone());
         }
         if self.age() > FRESH {
-            return Err(match self.trouble.lock().clone() {
-                // It was well a moment ago, and the thread has not noticed yet.
-                Trouble::Reading => Trouble::Stale,
-                trouble => trouble,
-            });
+            // Where it was well a moment ago, the thread has not noticed yet.
+            let trouble = self.trouble.lock().clone();
+            return Err(if trouble == Trouble::Reading { Trouble::Stale } else { trouble });
         }
         Ok(())
     }
@@ -296,8 +294,12 @@ impl Copy {
             }
             // Of all first: what came after it stays.
             let (all, agents): (Vec<_>, Vec<_>) = read.cutoffs.iter().partition(|(name, _)| name.is_empty());
-            all.iter().for_each(|(_, cutoff)| fresh.restore_all(**cutoff));
-            agents.iter().for_each(|(name, cutoff)| fresh.restore_agent(name, **cutoff));
+            for (_, cutoff) in all {
+                fresh.restore_all(*cutoff);
+            }
+            for (name, cutoff) in agents {
+                fresh.restore_agent(name, *cutoff);
+            }
             *standing = fresh;
         });
         for (name, (version, is_quarantine)) in &read.quarantines {

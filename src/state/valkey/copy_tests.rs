@@ -111,7 +111,8 @@ fn another_epoch_takes_its_own_revocations_and_keeps_the_newer_word_on_quarantin
     read.cutoffs.clear();
     copy.replace("two", 0, &read);
     assert!(!quarantined("deployer"), "a newer word lifts it");
-    copy.ledger.standing(|standing| assert!(standing.is_empty() && standing.number() == 0, "numbers are the epoch's own"));
+    copy.ledger
+        .standing(|standing| assert!(standing.is_empty() && standing.number() == 0, "numbers are the epoch's own"));
 }
 
 #[test]

@@ -89,11 +89,12 @@ impl Store {
         let (link, epoch) = copy.serving()?;
         let token = epoch.token(id);
         let call = copy.call(&copy.scripts.look_up, &epoch.id, [&epoch.record, &epoch.cutoffs, &token]);
-        match copy.ask(&link, &call.with(&epoch.token)).await? {
-            Reply::Known(held) => Ok(Some(held)),
-            Reply::Unknown => Ok(None),
-            other => Err(Trouble::Odd(format!("{other:?}").chars().take(120).collect())),
+        let reply = copy.ask(&link, &call.with(&epoch.token)).await?;
+        if reply == Reply::Unknown {
+            return Ok(None);
         }
+        let Reply::Known(held) = reply else { return Err(reply.unexpected()) };
+        Ok(Some(held))
     }
 
     /// Runs a script about a token; `add` appends what only this one needs.
@@ -107,16 +108,7 @@ impl Store {
         let refused = |trouble: Trouble| trouble.refused();
         let (link, epoch) = self.copy.serving().map_err(refused)?;
         let call = add(&epoch, of_token(&self.copy, &epoch, script, token, born));
-        let reply = self.copy.ask(&link, &call).await.map_err(refused)?;
-        match reply {
-            Reply::Left(left) => Ok(left),
-            Reply::Fenced => Err(Refused::Fenced),
-            Reply::Revoked(by) => Err(Refused::Revoked { by: by.into() }),
-            Reply::Exhausted => Err(Refused::Exhausted),
-            Reply::Few(left) => Err(Refused::TooManyUses { left }),
-            Reply::Full(capacity) => Err(Refused::Full { capacity }),
-            other => Err(Trouble::Odd(format!("{other:?}").chars().take(120).collect()).refused()),
-        }
+        self.copy.ask(&link, &call).await.map_err(refused)?.left()
     }
 }
 

@@ -34,7 +34,10 @@ pub(super) fn judge(settings: &StoreSettings, looked: &Looked) -> Verdict {
     let keeps = value("maxmemory-policy") == "noeviction";
     let stays = value("repl-backlog-ttl") == "0";
     let wrong = |name: &str, wanted: &str, without: &str| {
-        format!("the store's {name} is {:?} and has to be {wanted} (CONFIG SET {name} {wanted}): {without}", value(name))
+        format!(
+            "the store's {name} is {:?} and has to be {wanted} (CONFIG SET {name} {wanted}): {without}",
+            value(name)
+        )
     };
     let foreign = "until then tokens of other issuers are refused";
     let found = [
@@ -44,7 +47,9 @@ pub(super) fn judge(settings: &StoreSettings, looked: &Looked) -> Verdict {
         }),
         (!is_soon).then(|| wrong("min-replicas-max-lag", &MAX_LAG.to_string(), foreign)),
         (!keeps).then(|| wrong("maxmemory-policy", "noeviction", foreign)),
-        (!stays).then(|| wrong("repl-backlog-ttl", "0", "until then every token ends when no replica was there for so long")),
+        (!stays).then(|| {
+            wrong("repl-backlog-ttl", "0", "until then every token ends when no replica was there for so long")
+        }),
     ];
     Verdict { wrong: found.into_iter().flatten().collect(), counts_foreign: insists && is_soon && keeps }
 }
@@ -78,7 +83,8 @@ mod tests {
     }
 
     fn looked(values: [&str; 4]) -> Looked {
-        let settings = SETTINGS.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.to_owned())).collect();
+        let settings =
+            SETTINGS.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.to_owned())).collect();
         Looked { settings, keys: 0 }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Store;
 use super::copy::Epoch;
 use super::link::Link;
-use super::reply::{News, Reply};
+use super::reply::News;
 use super::script::Call;
 use super::trouble::Trouble;
 use crate::domain::limits;
@@ -70,11 +70,7 @@ impl Store {
         let call = self.changing(&epoch).with("quarantine").with(name).number(version).with("");
         let sent = (copy.clock)();
         let reply = copy.understood(link.run_replicated(&call).await).map_err(here)?;
-        let number = match reply {
-            Reply::News(news) => self.heard(&epoch, &news, sent),
-            Reply::Full(capacity) => return Err(Refused::Full { capacity }),
-            other => return Err(here(Trouble::Odd(format!("{other:?}").chars().take(120).collect()))),
-        };
+        let number = self.heard(&epoch, &reply.news()?, sent);
         self.on_every_replica(&link).await?;
         Ok(number)
     }
@@ -119,21 +115,15 @@ impl Store {
     /// Asks for a change and takes it into the copy; what the script answers.
     async fn changed(&self, link: &Link, epoch: &Epoch, call: Call<'_>) -> Result<u64, Refused> {
         let sent = (self.copy.clock)();
-        match self.copy.ask(link, &call).await.map_err(|trouble| trouble.refused())? {
-            Reply::News(news) => Ok(self.heard(epoch, &news, sent)),
-            Reply::Full(capacity) => Err(Refused::Full { capacity }),
-            other => Err(Trouble::Odd(format!("{other:?}").chars().take(120).collect()).refused()),
-        }
+        let reply = self.copy.ask(link, &call).await.map_err(|trouble| trouble.refused())?;
+        Ok(self.heard(epoch, &reply.news()?, sent))
     }
 
     /// Takes what changed into the copy. Where some of it is missing nothing is allowed until all of it was read.
     fn heard(&self, epoch: &Epoch, news: &News, sent: crate::domain::time::Timestamp) -> u64 {
-        match self.copy.hear(&epoch.id, news, sent) {
-            Ok(true) => {}
-            Ok(false) | Err(_) => {
-                self.copy.stop_serving(&Trouble::Reading);
-                self.copy.wake.notify_one();
-            }
+        if self.copy.hear(&epoch.id, news, sent) != Ok(true) {
+            self.copy.stop_serving(&Trouble::Reading);
+            self.copy.wake.notify_one();
         }
         news.number
     }

@@ -169,10 +169,9 @@ impl Session {
         let sent = (self.copy.clock)();
         let keys = [&epoch.record, &epoch.cutoffs, &epoch.log, &epoch.quarantines].map(String::as_str);
         let call = self.copy.call(&self.copy.scripts.poll, &epoch.id, keys).number(self.copy.changes());
-        match self.ask(&call).await? {
-            Reply::News(news) => Ok((news, sent)),
-            other => Err(unexpected(&other)),
-        }
+        let reply = self.ask(&call).await?;
+        let Reply::News(news) = reply else { return Err(reply.unexpected()) };
+        Ok((news, sent))
     }
 
     /// Reads everything there is of this epoch, tells the store the quarantines that it lacks, and serves the epoch.
@@ -198,10 +197,8 @@ impl Session {
             loop {
                 let keys = [&epoch.record, &epoch.cutoffs, &epoch.quarantines, &epoch.unknown].map(String::as_str);
                 let call = self.copy.call(&self.copy.scripts.read, &epoch.id, keys).with(which).with(&next);
-                let page = match self.ask(&call).await? {
-                    Reply::Page(page) => page,
-                    other => return Err(unexpected(&other)),
-                };
+                let reply = self.ask(&call).await?;
+                let Reply::Page(page) = reply else { return Err(reply.unexpected()) };
                 first = first.or(Some(page.changes));
                 keep(which, &page, read).ok_or_else(|| Trouble::Odd("a page has another form".to_owned()))?;
                 next = page.next;
@@ -227,13 +224,13 @@ impl Session {
             let call = self.copy.call(&self.copy.scripts.revoke, &epoch.id, keys).number(self.copy.changes());
             let call = call.with(kind).with(&name).number(version.max(1)).with(mode);
             let sent = (self.copy.clock)();
-            match self.ask(&call).await? {
-                Reply::News(news) => drop(self.copy.hear(&epoch.id, &news, sent)?),
-                Reply::Full(_) => {
-                    tracing::error!(target: "state", agent = name, "the store has no room for its quarantine, which is in force here");
-                }
-                other => return Err(unexpected(&other)),
+            let reply = self.ask(&call).await?;
+            if matches!(reply, Reply::Full(_)) {
+                tracing::error!(target: "state", agent = name, "the store has no room for its quarantine, which is in force here");
+                continue;
             }
+            let Reply::News(news) = reply else { return Err(reply.unexpected()) };
+            self.copy.hear(&epoch.id, &news, sent)?;
         }
         Ok(())
     }
@@ -252,8 +249,7 @@ fn keep(which: &str, page: &Page, read: &mut Everything) -> Option<()> {
         match which {
             "2" => {
                 let (number, at) = value.split_once(':')?;
-                let cutoff =
-                    Cutoff { number: number.parse().ok()?, at: Timestamp::from_seconds(at.parse().ok()?) };
+                let cutoff = Cutoff { number: number.parse().ok()?, at: Timestamp::from_seconds(at.parse().ok()?) };
                 read.cutoffs.insert(name.clone(), cutoff);
             }
             "3" => {
@@ -266,10 +262,6 @@ fn keep(which: &str, page: &Page, read: &mut Everything) -> Option<()> {
         }
     }
     Some(())
-}
-
-fn unexpected(reply: &Reply) -> Trouble {
-    Trouble::Odd(format!("{reply:?}").chars().take(120).collect())
 }
 
 /// Looks at the settings that the store runs with.

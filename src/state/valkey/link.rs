@@ -15,13 +15,13 @@ use super::trouble::Trouble;
 
 /// How long opening a connection may take: longer than a try at a store that doesn't answer, shorter than the time in
 /// which it has to be found again.
-const CONNECT: Duration = Duration::from_millis(1000);
+const CONNECT: Duration = Duration::from_secs(1);
 /// How long a Sentinel may take: the next one may know.
 const SENTINEL: Duration = Duration::from_millis(400);
 /// Requests that wait to be written to a connection.
 const QUEUE: usize = 1024;
 /// How long replicas have to acknowledge a quarantine, and the store to say so.
-const WAIT: Duration = Duration::from_millis(1000);
+const WAIT: Duration = Duration::from_secs(1);
 const WAIT_ANSWER: Duration = Duration::from_millis(1500);
 
 /// A connection for what requests ask, and one for what may take longer.
@@ -119,11 +119,7 @@ async fn run(connection: &MultiplexedConnection, command: &Cmd) -> Result<Value,
 }
 
 /// Asks one Sentinel after the other where the primary is.
-async fn primary(
-    settings: &StoreSettings,
-    sentinels: &[StoreAddress],
-    service: &str,
-) -> Result<StoreAddress, Trouble> {
+async fn primary(settings: &StoreSettings, sentinels: &[StoreAddress], service: &str) -> Result<StoreAddress, Trouble> {
     let mut last = Trouble::Odd("no Sentinel is configured".to_owned());
     for sentinel in sentinels {
         match ask_sentinel(settings, sentinel, service).await {
@@ -143,13 +139,10 @@ async fn ask_sentinel(
     let mut ask = redis::cmd("SENTINEL");
     ask.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
     let answer = run(&connection, &ask).await?;
-    let parts = match &answer {
-        Value::Array(parts) => parts.as_slice(),
-        _ => &[],
-    };
-    let text = |value: &Value| match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
-        _ => None,
+    let parts = if let Value::Array(parts) = &answer { parts.as_slice() } else { &[] };
+    let text = |value: &Value| {
+        let Value::BulkString(bytes) = value else { return None };
+        String::from_utf8(bytes.clone()).ok()
     };
     let [host, port] = parts else {
         return Err(Trouble::Odd(format!("it knows no primary named {service:?}: see [state] sentinel_service")));
@@ -172,10 +165,15 @@ async fn connect(
         .set_response_timeout(Some(answer))
         .set_pipeline_buffer_size(QUEUE);
     let connected = client.get_multiplexed_async_connection_with_config(&config).await;
-    connected.map_err(|error| match Trouble::of(&error) {
-        Trouble::Slow => Trouble::Broken(format!("{address} did not answer within {} ms", within.as_millis())),
-        Trouble::Broken(said) | Trouble::Odd(said) => Trouble::Broken(format!("{address}: {said}")),
-        trouble => trouble,
+    connected.map_err(|error| {
+        let trouble = Trouble::of(&error);
+        if trouble == Trouble::Slow {
+            return Trouble::Broken(format!("{address} did not answer within {} ms", within.as_millis()));
+        }
+        if let Trouble::Broken(said) | Trouble::Odd(said) = &trouble {
+            return Trouble::Broken(format!("{address}: {said}"));
+        }
+        trouble
     })
 }
 
@@ -197,7 +195,9 @@ fn client(settings: &StoreSettings, address: &StoreAddress, authenticates: bool)
         ConnectionAddr::Tcp(host, port)
     };
     let info = place.into_connection_info().map_err(misconfigured)?.set_redis_settings(login);
-    let Some(ca) = settings.ca.as_ref().filter(|_| address.tls) else { return Client::open(info).map_err(misconfigured) };
+    let Some(ca) = settings.ca.as_ref().filter(|_| address.tls) else {
+        return Client::open(info).map_err(misconfigured);
+    };
     let unreadable = |error| Trouble::Broken(format!("[state] ca {} can't be read: {error}", ca.display()));
     let root_cert = Some(std::fs::read(ca).map_err(unreadable)?);
     Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert }).map_err(misconfigured)

@@ -2,6 +2,9 @@
 
 use redis::Value;
 
+use super::trouble::Trouble;
+use crate::state::Refused;
+
 /// An answer, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
@@ -127,11 +130,9 @@ impl Reply {
                 changes: number(changes)?,
                 entries: items(entries)?.iter().map(Entry::read).collect::<Option<_>>()?,
             }),
-            ("page", [changes, next, entries]) => Self::Page(Page {
-                changes: number(changes)?,
-                next: text(next)?,
-                entries: pairs(entries)?,
-            }),
+            ("page", [changes, next, entries]) => {
+                Self::Page(Page { changes: number(changes)?, next: text(next)?, entries: pairs(entries)? })
+            }
             ("none", []) => Self::Unknown,
             ("known", [left, expires_at, ancestors, chain, revoked, capabilities]) => Self::Known(Held {
                 left: number(left)?.try_into().ok()?,
@@ -143,6 +144,53 @@ impl Reply {
             }),
             _ => return None,
         })
+    }
+}
+
+impl Reply {
+    /// The uses that are left, or why the token is refused.
+    pub(super) fn left(self) -> Result<u32, Refused> {
+        match self {
+            Self::Left(left) => Ok(left),
+            Self::Fenced => Err(Refused::Fenced),
+            Self::Revoked(by) => Err(Refused::Revoked { by: by.into() }),
+            Self::Exhausted => Err(Refused::Exhausted),
+            Self::Few(left) => Err(Refused::TooManyUses { left }),
+            Self::Full(capacity) => Err(Refused::Full { capacity }),
+            Self::Replica
+            | Self::Epoch(_)
+            | Self::Wait(_)
+            | Self::Strange
+            | Self::News(_)
+            | Self::Page(_)
+            | Self::Unknown
+            | Self::Known(_) => Err(self.unexpected().refused()),
+        }
+    }
+
+    /// What changed, and with it what was asked for.
+    pub(super) fn news(self) -> Result<News, Refused> {
+        match self {
+            Self::News(news) => Ok(news),
+            Self::Full(capacity) => Err(Refused::Full { capacity }),
+            Self::Replica
+            | Self::Epoch(_)
+            | Self::Wait(_)
+            | Self::Strange
+            | Self::Fenced
+            | Self::Revoked(_)
+            | Self::Exhausted
+            | Self::Few(_)
+            | Self::Left(_)
+            | Self::Page(_)
+            | Self::Unknown
+            | Self::Known(_) => Err(self.unexpected().refused()),
+        }
+    }
+
+    /// That a script gave an answer that isn't its own.
+    pub(super) fn unexpected(&self) -> Trouble {
+        Trouble::Odd(format!("{self:?}").chars().take(120).collect())
     }
 }
 

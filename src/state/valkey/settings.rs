@@ -79,6 +79,18 @@ impl std::fmt::Display for StoreAddress {
 }
 
 impl StoreSettings {
+    /// The first address that is not on this machine and not spoken to over TLS.
+    pub(super) fn exposed(&self) -> Option<&StoreAddress> {
+        let here = |host: &str| {
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        };
+        let all = match &self.place {
+            Place::At(address) => std::slice::from_ref(address),
+            Place::AskSentinels { sentinels, .. } => sentinels,
+        };
+        all.iter().find(|address| !address.tls && !here(&address.host))
+    }
+
     /// How many replicas the store has to insist on for most of its servers to have each write.
     pub(super) fn least_replicas(&self) -> u64 {
         u64::from(self.replicas).saturating_add(1) / 2

@@ -57,8 +57,10 @@ impl Trouble {
             Some("NOREPLICAS") => Self::Replicas,
             Some("MISCONF") => Self::Disk,
             Some("NOPERM" | "NOAUTH" | "WRONGPASS") => Self::Forbidden(said()),
-            // A command that a script may not use is an error of the script.
-            _ if said().contains("ACL failure") => Self::Forbidden(said()),
+            // A command that a script may not use is an error of the script: in Valkey's words, and in Redis'.
+            _ if ["ACL failure", "executing the script can't"].iter().any(|words| said().contains(words)) => {
+                Self::Forbidden(said())
+            }
             _ if error.is_unrecoverable_error() || error.is_io_error() => Self::Broken(said()),
             _ => Self::Odd(said()),
         }
@@ -73,12 +75,16 @@ impl Trouble {
     pub(super) fn why(&self) -> &'static str {
         match self {
             Self::Broken(_) => "the store can't be reached, so nothing is allowed: see the service's log about [state]",
-            Self::Slow => "the store did not answer in time, so nothing is allowed; a use that was asked for counts as spent",
+            Self::Slow => {
+                "the store did not answer in time, so nothing is allowed; a use that was asked for counts as spent"
+            }
             Self::Replica => "the store is a replica, so nothing is allowed until its primary is found",
             Self::Epoch(_) | Self::Waiting => {
                 "the store has a new primary or was emptied: every token of before has ended, and nothing is answered for some seconds"
             }
-            Self::Reading => "the store's revocations are being read, and nothing is allowed before: ask again in a moment",
+            Self::Reading => {
+                "the store's revocations are being read, and nothing is allowed before: ask again in a moment"
+            }
             Self::Stale => "nothing was heard from the store for more than a second, so nothing is allowed",
             Self::Strange => "the store changed its primary while this was decided: ask again",
             Self::Replicas => "the store has too few replicas in reach (min-replicas-to-write), so nothing is allowed",
@@ -86,7 +92,9 @@ impl Trouble {
             Self::Disk => "the store can't write to its disk, so nothing is allowed: see the store's log",
             Self::Memory => "the store's memory is full",
             Self::Forbidden(_) => "the store refuses this service's user: see the service's log about [state]",
-            Self::NoScript | Self::Odd(_) => "the store's answer could not be used: see the service's log about [state]",
+            Self::NoScript | Self::Odd(_) => {
+                "the store's answer could not be used: see the service's log about [state]"
+            }
         }
     }
 
@@ -114,10 +122,7 @@ impl Trouble {
     }
 
     pub(super) fn refused(&self) -> Refused {
-        match self {
-            Self::Memory => Refused::StoreFull,
-            _ => Refused::Unavailable { why: self.why() },
-        }
+        if *self == Self::Memory { Refused::StoreFull } else { Refused::Unavailable { why: self.why() } }
     }
 }
 

@@ -32,6 +32,11 @@ local function no_room(key)
   return redis.call('HLEN', key) >= AGENTS and redis.call('HEXISTS', key, name) == 0
 end
 
+-- A store that evicts may have forgotten who is revoked: what is written now would hide it. So this epoch ends.
+if kind ~= 'reinstate' and counter > base and now < latest + 3600 and redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('HSET', KEYS[1], 'replid', '')
+  return {'wait', 4000, record[2]}
+end
 if kind ~= 'reinstate' and no_room(KEYS[2]) or kind ~= 'agent' and kind ~= 'all' and no_room(KEYS[4]) then
   return {'full', AGENTS}
 end

@@ -30,7 +30,7 @@ local function ended(number, second)
   end
   -- A store that evicts may have forgotten who is revoked. Then this epoch ends: nobody can say who is.
   if counter > base and now < latest + 3600 and redis.call('EXISTS', KEYS[2]) == 0 then
-    redis.call('DEL', KEYS[1])
+    redis.call('HSET', KEYS[1], 'replid', '')
     return ''
   end
 end
