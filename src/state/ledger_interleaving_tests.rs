@@ -30,14 +30,14 @@ fn is_spent(ledger: &Ledger<LoomLocks>, token: &Token) -> u32 {
 fn every_interleaving_of_three_for_the_last_use_gives_it_once() {
     loom::model(|| {
         let (ledger, root) = loom_ledger(1);
-        let spender = beside(&ledger, |ledger| is_spent(ledger, &Token::root(1, 1)));
-        let mover = beside(&ledger, |ledger| {
+        let spending = beside(&ledger, |ledger| is_spent(ledger, &Token::root(1, 1)));
+        let moving = beside(&ledger, |ledger| {
             let (root, child) = (Token::root(1, 1), Token::root(1, 1).child(2, 1));
             u32::from(mint_child(ledger, &root, &child).is_ok())
         });
         let here = is_spent(&ledger, &root);
-        let moved = mover.join().unwrap();
-        assert_eq!(here + spender.join().unwrap() + moved, 1);
+        let moved = moving.join().unwrap();
+        assert_eq!(here + spending.join().unwrap() + moved, 1);
         assert_eq!(is_spent(&ledger, &root.child(2, 1)), moved, "what was moved is the child's to spend");
     });
 }
@@ -63,8 +63,8 @@ fn every_interleaving_of_two_moves_gives_children_no_more_than_there_was() {
 fn every_interleaving_of_a_spend_a_move_and_a_revocation_is_some_order_of_them() {
     loom::model(|| {
         let (ledger, root) = loom_ledger(2);
-        let spender = beside(&ledger, |ledger| spend(ledger, &Token::root(1, 2)));
-        let mover = beside(&ledger, |ledger| {
+        let spending = beside(&ledger, |ledger| spend(ledger, &Token::root(1, 2)));
+        let moving = beside(&ledger, |ledger| {
             let root = Token::root(1, 2);
             mint_child(ledger, &root, &root.child(2, 1))
         });
@@ -74,7 +74,7 @@ fn every_interleaving_of_a_spend_a_move_and_a_revocation_is_some_order_of_them()
             Err(Refused::Revoked { .. }) => None,
             Err(other) => panic!("{other:?}"),
         };
-        let (spent, moved) = (ended(spender.join().unwrap()), ended(mover.join().unwrap()));
+        let (spent, moved) = (ended(spending.join().unwrap()), ended(moving.join().unwrap()));
         // Whoever came second saw what the first had left.
         assert!(matches!((spent, moved), (None, None) | (Some(1), None | Some(0)) | (None | Some(0), Some(1))));
         for token in [&root, &root.child(2, 1)] {
@@ -88,10 +88,10 @@ fn every_interleaving_of_expiry_enters_a_foreign_token_once_at_most() {
     loom::model(|| {
         let ledger = empty_ledger();
         // Whoever read the clock just before the sweep still thinks that the token is good.
-        let spender = beside(&ledger, |ledger| is_spent(ledger, &Token::foreign(1, 1, 950)));
+        let spending = beside(&ledger, |ledger| is_spent(ledger, &Token::foreign(1, 1, 950)));
         ledger.sweep(0, PAST);
         assert_eq!(is_spent(&ledger, &Token::foreign(1, 1, 950)), 0);
-        let _ = spender.join().unwrap();
+        let _ = spending.join().unwrap();
         ledger.sweep(0, PAST);
         assert_eq!(ledger.size().0, 0, "every place that was taken is given back once");
     });
@@ -101,13 +101,13 @@ fn every_interleaving_of_expiry_enters_a_foreign_token_once_at_most() {
 fn every_interleaving_of_expiry_and_a_move_gives_every_place_back() {
     loom::model(|| {
         let (ledger, root) = loom_ledger(2);
-        let mover = beside(&ledger, |ledger| {
+        let moving = beside(&ledger, |ledger| {
             let (root, child) = (Token::root(1, 2), Token::root(1, 2).child(2, 1));
             mint_child(ledger, &root, &child).map(|_| is_spent(ledger, &child))
         });
         ledger.sweep(0, PAST);
         assert_eq!(spend(&ledger, &root), Err(Refused::Fenced));
-        if let Err(refused) = mover.join().unwrap() {
+        if let Err(refused) = moving.join().unwrap() {
             assert_eq!(refused, Refused::Fenced);
         }
         ledger.sweep(0, PAST);
@@ -120,13 +120,13 @@ fn every_interleaving_of_expiry_and_a_move_gives_every_place_back() {
 fn every_interleaving_of_a_root_and_a_revocation_leaves_none_of_before() {
     loom::model(|| {
         let ledger = empty_ledger();
-        let minter = beside(&ledger, |ledger| mint(ledger, &Token::root(1, 1)).is_ok());
+        let minting = beside(&ledger, |ledger| mint(ledger, &Token::root(1, 1)).is_ok());
         let number = ledger.revoke_agent("deployer", NOW).unwrap();
         let lives = is_spent(&ledger, &Token::root(1, 1)) == 1;
         // It lives only if it was asked for after the revocation; then it does so at once.
         let later = mint(&ledger, &Token::root(2, 1)).and_then(|()| spend(&ledger, &Token::root(2, 1)));
         assert_eq!((number, later), (1, Ok(0)));
-        let was_minted = minter.join().unwrap();
+        let was_minted = minting.join().unwrap();
         assert!(!lives || was_minted);
     });
 }
@@ -135,13 +135,13 @@ fn every_interleaving_of_a_root_and_a_revocation_leaves_none_of_before() {
 fn every_interleaving_of_a_revocation_of_everything_ends_children_too() {
     loom::model(|| {
         let (ledger, root) = loom_ledger(2);
-        let mover = beside(&ledger, |ledger| {
+        let moving = beside(&ledger, |ledger| {
             let root = Token::root(1, 2);
             let _ = mint_child(ledger, &root, &root.child(2, 1));
         });
         ledger.revoke_all(NOW);
         assert_eq!(is_spent(&ledger, &root), 0);
-        mover.join().unwrap();
+        moving.join().unwrap();
         assert_eq!(is_spent(&ledger, &root.child(2, 1)), 0);
     });
 }
@@ -150,10 +150,10 @@ fn every_interleaving_of_a_revocation_of_everything_ends_children_too() {
 fn every_interleaving_of_an_unknown_ids_revocation_ends_what_comes_after_it() {
     loom::model(|| {
         let ledger = empty_ledger();
-        let spender = beside(&ledger, |ledger| is_spent(ledger, &Token::foreign(1, 2, 950)));
+        let spending = beside(&ledger, |ledger| is_spent(ledger, &Token::foreign(1, 2, 950)));
         ledger.revoke_unknown(id(1), 2000).unwrap();
         assert_eq!(is_spent(&ledger, &Token::foreign(1, 2, 950)), 0);
-        let before = spender.join().unwrap();
+        let before = spending.join().unwrap();
         assert_eq!(is_spent(&ledger, &Token::foreign(1, 2, 950)), 0);
         // It was known if it was used before, and is remembered as unknown if it was not.
         let remembered = ledger.unknown_revocation_count();
