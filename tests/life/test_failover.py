@@ -1,7 +1,7 @@
 """Three nodes on one shared store under load, while its primary dies, hangs, changes, forgets and comes back.
 
-After each fault every token that was ever minted, and has not expired, is tried again everywhere. Beside it runs the
-proof that the epoch's check is what keeps uses from being given twice.
+After each fault every token that was ever minted, and has not expired, is tried again everywhere. Beside that runs
+the proof that the epoch's check is what keeps uses from being given twice, and what happens to foreign tokens.
 `REMIT_FAILOVERS` sets how many faults each kind of store sees (3).
 """
 
@@ -17,6 +17,7 @@ from conftest import cannot
 from epoch_check import prove
 from side_by_side import side_by_side
 from stores import missing
+from test_store_faults import Scene, foreign_tokens_are_not_taken_again_after_a_failover
 from waiting import wait_until
 
 ROUNDS = int(os.environ.get("REMIT_FAILOVERS", "3"))
@@ -171,7 +172,12 @@ def running(request, trusting, tmp_path_factory):
 
     def run(case):
         folder = tmp_path_factory.mktemp("case")
-        return prove(folder) if case == "epoch" else fail_over(trusting, folder, case)
+        if case == "epoch":
+            return prove(folder)
+        if case == "foreign":
+            with contextlib.ExitStack() as stack:
+                return foreign_tokens_are_not_taken_again_after_a_failover(Scene(stack, trusting, folder))
+        return fail_over(trusting, folder, case)
 
     with side_by_side(request, run) as results:
         yield results
@@ -217,3 +223,8 @@ def test_uses_are_given_twice_without_the_epochs_check_and_never_with_it(running
         assure("epoch check", store=kind, double_spends_without=max(without.values()), double_spends_with=max(with_it.values()))
         assert set(with_it.values()) == {0}, with_it
         assert min(without.values()) > 0, without
+
+
+@pytest.mark.parametrize("case", ["foreign"])
+def test_tokens_of_other_issuers_are_not_taken_again(running, case):
+    running[case].result()

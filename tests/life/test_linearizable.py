@@ -18,7 +18,7 @@ from seed_policy import COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
 from stores import Store, missing
 from waiting import wait_until
 
-HISTORIES = int(os.environ.get("REMIT_HISTORIES", "100"))
+HISTORIES = int(os.environ.get("REMIT_HISTORIES", "60"))
 THREADS = 6
 STEPS = 6
 USES = 5

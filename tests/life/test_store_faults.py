@@ -193,7 +193,7 @@ def a_store_that_evicts_gives_nothing_twice_and_takes_no_foreign_tokens(scene):
     assert oracle.double_spends() == 0 and oracle.counts["TOKEN_FENCED"] > 0, oracle.counts
 
 
-@case
+# Not a case here: its tokens wait 16 s for the fence, which test_failover.py has to spare.
 def foreign_tokens_are_not_taken_again_after_a_failover(scene):
     stores = scene.stores()
     nodes = scene.nodes(stores.primary)
