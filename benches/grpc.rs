@@ -1,5 +1,6 @@
 //! What an Authorize costs over gRPC with mTLS, beside a no-op call of the same sizes, in one run: ratios of
-//! interleaved rounds. The service runs on one thread, the load on another.
+//! interleaved rounds. The no-op runs twice: on the transport of the service, and on the one that comes with tonic. Each
+//! runs on one thread, the load on another.
 
 #![expect(
     clippy::unwrap_used,
@@ -27,7 +28,8 @@ use remit::transport::{Application, ClientAuth, Gate, Limits, Protocol, Security
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity as ClientIdentity};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity as ClientIdentity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 const CONNECTIONS: usize = 8;
@@ -173,6 +175,26 @@ fn serve_on_a_thread(routes: impl Application, store: Arc<TlsStore>) -> u16 {
     port
 }
 
+/// The same with the server that comes with tonic.
+fn serve_by_tonic(service: PolicyDecisionServiceServer<NoOp>, certificates: &Certificates) -> u16 {
+    let listener = listen::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let read = |name: &str| std::fs::read(certificates.path(name)).unwrap();
+    let tls = ServerTlsConfig::new()
+        .identity(ClientIdentity::from_pem(read("server.pem"), read("server.key")))
+        .client_ca_root(Certificate::from_pem(read("ca.pem")));
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let server = Server::builder().tls_config(tls).unwrap().add_service(service);
+            server.serve_with_incoming(incoming).await.unwrap();
+        });
+    });
+    port
+}
+
 async fn connect(certificates: &Certificates, port: u16) -> Vec<PolicyDecisionServiceClient<Channel>> {
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -252,12 +274,16 @@ fn main() {
         let sample = requests(&engine, 1).await.remove(0);
         let answer = real[0].clone().authorize(sample).await.unwrap().into_inner();
         assert_eq!(answer.decision, i32::from(pb::Decision::Allow), "{}", answer.message);
+        let no_op = PolicyDecisionServiceServer::new(NoOp(answer.clone()));
+        let tonics = connect(&certificates, serve_by_tonic(no_op, &certificates)).await;
         let no_op = Routes::new(PolicyDecisionServiceServer::new(NoOp(answer))).prepare();
         let bare = connect(&certificates, serve_on_a_thread(no_op, certificates.store(&engine))).await;
 
-        let (mut rates, mut bare_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rates, mut bare_rates, mut tonics_rates) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ratios, mut tonics_ratios) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
             let wanted = requests(&engine, REQUESTS_A_ROUND).await;
+            let (tonics_took, _) = send(&tonics, wanted.clone()).await;
             let (bare_took, _) = send(&bare, wanted.clone()).await;
             let (took, allowed) = send(&real, wanted).await;
             assert_eq!(allowed, REQUESTS_A_ROUND, "every single-use token is allowed once");
@@ -266,14 +292,18 @@ fn main() {
                 let rate = |took: Duration| REQUESTS_A_ROUND as f64 / took.as_secs_f64();
                 rates.push(rate(took));
                 bare_rates.push(rate(bare_took));
+                tonics_rates.push(rate(tonics_took));
                 ratios.push(bare_took.as_secs_f64() / took.as_secs_f64());
+                tonics_ratios.push(tonics_took.as_secs_f64() / took.as_secs_f64());
             }
         }
         println!(
             "authorize over mTLS, audit file on, one server thread, {CONNECTIONS} connections x {STREAMS} streams"
         );
-        println!("  authorize  {:>9.0} /s (median of {ROUNDS} rounds)", median(rates));
-        println!("  no-op      {:>9.0} /s", median(bare_rates));
-        println!("  ratio      {:>9.3}", median(ratios));
+        println!("  authorize                    {:>9.0} /s (median of {ROUNDS} rounds)", median(rates));
+        println!("  no-op, tonic's transport     {:>9.0} /s", median(tonics_rates));
+        println!("  no-op, the same transport    {:>9.0} /s", median(bare_rates));
+        println!("  ratio to tonic's transport   {:>9.3}", median(tonics_ratios));
+        println!("  ratio to the same transport  {:>9.3}", median(ratios));
     });
 }

@@ -27,6 +27,7 @@ tls_key = "http.key"
 client_ca = "http-ca.pem"
 [admin]
 listen = "127.0.0.1:6"
+client_auth = "optional"
 [policy]
 file = "policy.json"
 poll_seconds = 7
@@ -51,6 +52,8 @@ keep = 10
 checkpoint_events = 33
 checkpoint_seconds = 34
 on_failure = "count"
+sync = "none"
+mask = ["note", "resource=/patients/*"]
 [events]
 ring = 128
 subscriber_buffer = 12
@@ -304,6 +307,7 @@ fn an_unknown_key_is_shown_at_its_place() {
     assert!(later.contains("this version of Remit does not act on `otlp_endpoint`: remove it"), "{later}");
     for text in [
         "[tls]\nclient_auth = \"perhaps\"\n",
+        "[admin]\nclient_auth = \"perhaps\"\n",
         "[state]\nbackend = \"redis\"\n",
         "[[identity.jwt]]\naudiences = []\n",
         "[[identity.client]]\n",
