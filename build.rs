@@ -7,9 +7,14 @@ use prost::Message as _;
 const FILES: [&str; 3] = ["remit/v1/types.proto", "remit/v1/decision_service.proto", "remit/v1/admin_service.proto"];
 const ENVOY_FILES: [&str; 1] = ["envoy/service/auth/v3/external_auth.proto"];
 
+const OTLP_FILES: [&str; 2] = [
+    "opentelemetry/proto/collector/trace/v1/trace_service.proto",
+    "opentelemetry/proto/collector/logs/v1/logs_service.proto",
+];
+
 /// Messages that hold a token's text or a credential, and those that hold such messages: they have no `Debug`, so that no log can
 /// print one.
-const WITH_TOKENS: [&str; 19] = [
+const WITH_TOKENS: [&str; 20] = [
     ".remit.v1.AuthorizeRequest",
     ".remit.v1.AuthorizeResponse",
     ".remit.v1.BatchAuthorizeRequest",
@@ -29,6 +34,7 @@ const WITH_TOKENS: [&str; 19] = [
     ".remit.v1.UserCredential.evidence",
     ".remit.v1.VerifyIdentityRequest",
     ".remit.v1.VerifyIdentityRequest.evidence",
+    ".remit.v1.RecordMessageRequest",
 ];
 
 /// The same of Envoy's: headers and bodies hold tokens.
@@ -60,5 +66,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .skip_debug(ENVOY_WITH_TOKENS)
         .codec_path("crate::api::codec::LenientCodec")
         .compile_fds(protox::compile(ENVOY_FILES, ["proto"])?)?;
+    tonic_prost_build::configure().build_server(false).compile_fds(protox::compile(OTLP_FILES, ["proto"])?)?;
     Ok(())
 }

@@ -92,6 +92,13 @@ impl PolicyDecisionService for NoOp {
         Err(Status::unimplemented("a no-op"))
     }
 
+    async fn record_message(
+        &self,
+        _: Request<pb::RecordMessageRequest>,
+    ) -> Result<Response<pb::RecordMessageResponse>, Status> {
+        Err(Status::unimplemented("a no-op"))
+    }
+
     async fn watch_decisions(
         &self,
         _: Request<pb::WatchDecisionsRequest>,

@@ -11,6 +11,7 @@
 pub mod codec;
 pub mod envoy;
 pub mod google;
+pub mod opentelemetry;
 
 tonic::include_proto!("remit.v1");
 

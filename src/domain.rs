@@ -18,3 +18,4 @@ pub mod reason;
 pub mod resource;
 pub mod time;
 pub mod token;
+pub mod trace;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::caller::Caller;
 use crate::domain::limits;
 use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
+use crate::domain::trace::{TRACEPARENT, TraceContext};
 use crate::engine::{Beginning, Decision, Engine, InForce};
 use crate::identity::forwarded::Introduction;
 use crate::identity::{Identity, Unidentified};
@@ -55,6 +56,14 @@ impl Visit {
     }
 }
 
+/// The trace that a request belongs to, by its headers. One that is there twice is as good as none.
+fn trace(headers: &HeaderMap) -> Option<TraceContext> {
+    const NAME: HeaderName = HeaderName::from_static(TRACEPARENT);
+    let mut values = headers.get_all(NAME).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() { None } else { TraceContext::parse(value) }
+}
+
 impl Door {
     /// A door to this engine, for a service on so many cores.
     #[must_use]
@@ -85,20 +94,21 @@ impl Door {
         headers: &HeaderMap,
         patience: Duration,
     ) -> Result<Visit, TurnedAway> {
-        self.enter_by(patience, |policy, now| self.identify(peer, headers, policy, now))
+        self.enter_by(patience, headers, |policy, now| self.identify(peer, headers, policy, now))
     }
 
-    /// The same for a wire that has its own evidence of who asks.
+    /// The same for a wire that has its own evidence of who asks. Of its headers only the trace is read.
     ///
     /// # Errors
     /// There is no room, or nobody asks.
     pub fn enter_by(
         &self,
         patience: Duration,
+        headers: &HeaderMap,
         who: impl FnOnce(&InForce, Timestamp) -> Result<Caller, Unidentified>,
     ) -> Result<Visit, TurnedAway> {
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| TurnedAway::Overloaded)?;
-        let beginning = self.engine.begin();
+        let beginning = self.engine.begin().traced(self.engine.trace(trace(headers)));
         let now = self.engine.clock().now();
         let caller = who(&beginning.in_force, now).map_err(TurnedAway::Nobody)?;
         let deadline = now.after(patience.min(limits::REQUEST_DEADLINE));

@@ -9,11 +9,13 @@ pub mod clock;
 mod delegate;
 mod introspect;
 mod owed;
+mod record_message;
 mod recording;
 mod revoke;
 mod search;
 mod speaker;
 mod tally;
+mod traces;
 mod verify_identity;
 
 use std::borrow::Cow;
@@ -30,11 +32,13 @@ use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation, Exchange};
 pub use introspect::{Introspected, Introspection, TokenTarget};
 use owed::Owed;
+pub use record_message::AgentMessage;
 pub use recording::is_undecided;
 pub use revoke::{NotReinstated, Revocation, RevokeTarget, Revoked};
 pub use search::{Found, SearchRequest, Searched, Sought};
 pub use speaker::Speaker;
 pub use tally::{Tally, Verb};
+pub use traces::NewTraces;
 
 use crate::domain::agent::AgentName;
 use crate::domain::caller::Caller;
@@ -42,6 +46,7 @@ use crate::domain::policy::{AgentPolicy, Policy};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
+use crate::domain::trace::TraceContext;
 use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
 use crate::state::rate::RateLimiter;
@@ -68,6 +73,22 @@ pub struct Beginning {
     pub in_force: Arc<InForce>,
     /// The number of the last revocation, read before the policy: what it mints is dead if one came since.
     born: u64,
+    /// The trace that it belongs to, if it belongs to one.
+    trace: Option<TraceContext>,
+}
+
+impl Beginning {
+    /// The same, in this trace.
+    #[must_use]
+    pub fn traced(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// The trace that it belongs to.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace
+    }
 }
 
 /// A request that has begun: all that it is answered from, and the moment.
@@ -126,6 +147,7 @@ pub struct Engine {
     /// When the policy file was last read and found valid, in nanoseconds.
     policy_valid_at: AtomicU64,
     max_policy_age: Option<Duration>,
+    new_traces: NewTraces,
     state: State,
     events: Events,
     tally: Tally,
@@ -149,6 +171,7 @@ impl Engine {
             clock,
             chance,
             max_policy_age,
+            new_traces: NewTraces::default(),
             state,
             events,
             tally,
@@ -157,6 +180,12 @@ impl Engine {
             recent: RecentRequests::default(),
             owed: Owed::default(),
         }
+    }
+
+    /// The same, where requests begin traces whose callers named none.
+    #[must_use]
+    pub fn beginning_traces(self, new_traces: NewTraces) -> Self {
+        Self { new_traces, ..self }
     }
 
     /// Ends the tokens of an earlier process whose agents the policy file has under quarantine: they may have been put
@@ -198,13 +227,13 @@ impl Engine {
     #[must_use]
     pub fn begin(&self) -> Beginning {
         let born = self.state.standing(Standing::number);
-        Beginning { born, in_force: self.policy() }
+        Beginning { born, in_force: self.policy(), trace: None }
     }
 
     /// Whether neither policy nor revocations changed since.
     #[must_use]
     pub fn is_current(&self, beginning: &Beginning) -> bool {
-        let Beginning { in_force, born } = beginning;
+        let Beginning { in_force, born, trace: _ } = beginning;
         Arc::ptr_eq(&self.policy.load(), in_force) && self.state.standing(Standing::number) == *born
     }
 

@@ -27,6 +27,7 @@
 //! | [`istio`] | Communication rules as Istio's `AuthorizationPolicy` objects, and back. |
 //! | [`doctor`] | What is wrong with a proxy's configuration. |
 //! | [`telemetry`] | The log. |
+//! | [`export`] | Events to a collector, as log records and spans. |
 //! | [`shutdown`] | The first signal drains, the second stops. |
 //! | [`config`] | The only reader of settings and environment. |
 //! | [`server`] | Builds every room, joins them, and runs. |
@@ -43,6 +44,7 @@ pub mod domain;
 pub mod door;
 pub mod engine;
 pub mod events;
+pub mod export;
 pub mod grpc;
 pub mod http;
 pub mod identity;

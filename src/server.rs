@@ -33,6 +33,9 @@ use workers::Workers;
 /// After the drain, events that wait are written for at most this long.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
+/// Then the collector has so long to take what is left.
+const LAST_EXPORT: Duration = Duration::from_secs(2);
+
 /// How the service was asked to run, beside its configuration.
 pub struct Launch {
     /// The settings.
@@ -149,7 +152,14 @@ async fn serve_until(
     answering.end().await;
     let cut = workers.join().await;
     let _ = (admin.await, http.await);
-    finish(&built.engine, cut.as_ref().copied().unwrap_or(0)).await?;
+    let finished = finish(&built.engine, cut.as_ref().copied().unwrap_or(0)).await;
+    let exporter = built.exporter.lock().take();
+    if let Some(exporter) = exporter
+        && !exporter.finish(LAST_EXPORT).await
+    {
+        tracing::warn!(target: "export", "the collector did not take the last records in time");
+    }
+    finished?;
     cut.map(|_| ())
 }
 

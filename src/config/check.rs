@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 use crate::domain::limits;
 use crate::domain::token::is_free_text;
+use crate::export::Collector;
 use crate::identity::jwt::{self, Clients};
 use crate::identity::signing::{ALSO_PUBLISHED, LONGEST_LIFE};
 use crate::identity::spiffe::Template;
@@ -27,6 +28,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     missing(config)?;
     http(config)?;
     numbers(config)?;
+    telemetry(config)?;
     config.events.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
     config.audit.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
     Rules::new(&config.ext_authz).map_err(|error| ConfigError::Invalid(error.to_string()))?;
@@ -120,6 +122,28 @@ fn numbers(config: &Config) -> Result<(), ConfigError> {
     if config.keys.len() > limits::KEYS {
         let why = format!("is there {} times, and a keyring has at most {} keys", config.keys.len(), limits::KEYS);
         return Err(invalid("[[key]]", &why));
+    }
+    Ok(())
+}
+
+/// Where events are sent, and how many traces begin.
+fn telemetry(config: &Config) -> Result<(), ConfigError> {
+    let telemetry = &config.telemetry;
+    let ratio = telemetry.otlp_sample_ratio;
+    if !(0.0..=1.0).contains(&ratio) {
+        return Err(invalid("[telemetry] otlp_sample_ratio", &format!("is {ratio} and has to be 0 to 1")));
+    }
+    let Some(endpoint) = &telemetry.otlp_endpoint else {
+        let beside = [("otlp_ca", &telemetry.otlp_ca), ("otlp_headers_file", &telemetry.otlp_headers_file)];
+        return match beside.iter().find(|(_, file)| file.is_some()) {
+            Some((key, _)) => Err(invalid(&format!("[telemetry] {key}"), "needs otlp_endpoint beside it")),
+            None => Ok(()),
+        };
+    };
+    let collector = Collector::parse(endpoint);
+    let collector = collector.map_err(|why| invalid("[telemetry] otlp_endpoint", &why.to_string()))?;
+    if telemetry.otlp_ca.is_some() && !collector.is_encrypted() {
+        return Err(invalid("[telemetry] otlp_ca", "is of no use beside an otlp_endpoint of http://"));
     }
     Ok(())
 }

@@ -98,6 +98,10 @@ pub(super) const KEYS: &[Key] = &[
     key("ext_authz", "rules", Kind::Tables),
     key("telemetry", "log", Kind::Text),
     key("telemetry", "format", Kind::Text),
+    key("telemetry", "otlp_endpoint", Kind::Text),
+    key("telemetry", "otlp_ca", Kind::Path),
+    key("telemetry", "otlp_headers_file", Kind::Path),
+    key("telemetry", "otlp_sample_ratio", Kind::Fraction),
 ];
 
 const fn key(section: &'static str, name: &'static str, kind: Kind) -> Key {

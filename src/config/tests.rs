@@ -97,6 +97,10 @@ rules = [{ hosts = ["api"], methods = ["POST"], path = "/mcp/{db}", rpc = ["tool
 [telemetry]
 log = "debug"
 format = "text"
+otlp_endpoint = "https://collector.example:4317"
+otlp_ca = "collector-ca.pem"
+otlp_headers_file = "otlp.headers"
+otlp_sample_ratio = 0.5
 "#;
 
 /// The same with the keys that only a store has, which no configuration has all of.
@@ -303,8 +307,8 @@ fn an_unknown_key_is_shown_at_its_place() {
     }
     let section = Given::file("[telemtry]\nlog = \"info\"\n").error();
     assert!(section.contains("did you mean `telemetry`?"), "{section}");
-    let later = Given::file("[telemetry]\notlp_endpoint = \"x\"\n").error();
-    assert!(later.contains("this version of Remit does not act on `otlp_endpoint`: remove it"), "{later}");
+    let later = Given::file("[policy]\ncandidate = \"x\"\n").error();
+    assert!(later.contains("this version of Remit does not act on `candidate`: remove it"), "{later}");
     for text in [
         "[tls]\nclient_auth = \"perhaps\"\n",
         "[admin]\nclient_auth = \"perhaps\"\n",

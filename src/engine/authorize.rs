@@ -208,7 +208,7 @@ impl Engine {
             policy: question.policy().id.clone(),
             dry_run: question.request.dry_run,
         };
-        let event = event(&decision, question, found);
+        let event = self.timed(event(&decision, question, found));
         let committed = if let Some(place) = place {
             Some(place.commit(event))
         } else {
@@ -228,7 +228,7 @@ impl Engine {
     ) -> Decision {
         let Err(denial) = self.recorded(sequence, question.request.deadline).await else { return decision };
         let decision = Decision { outcome: Err(denial), ..decision };
-        self.events.deny(event(&decision, question, found));
+        self.events.deny(self.timed(event(&decision, question, found)));
         decision
     }
 
@@ -470,6 +470,7 @@ fn event(decision: &Decision, question: Question<'_>, found: &Findings<'_>) -> E
     event.remaining_uses = decision.token.and_then(|token| token.left);
     event.request_id = Brief::copied(request.request_id);
     event.dry_run = request.dry_run;
+    event.trace = question.beginning.trace();
     if let Some(claims) = found.token.as_ref().map(VerifiedToken::claims) {
         event.task = Brief::copied(claims.task.as_deref().unwrap_or_default());
         event.obo = Brief::copied(claims.on_behalf_of.as_deref().unwrap_or_default());

@@ -118,7 +118,7 @@ impl Engine {
         {
             // The token is in the ledger, and nobody will ever hold it.
             delegation.outcome = Err(denial);
-            self.events.deny(event(&delegation, wished, parent.as_ref()));
+            self.events.deny(self.timed(event(&delegation, wished, parent.as_ref())));
         }
         self.note_delegation(wished, parent.as_ref(), &delegation);
         delegation
@@ -151,7 +151,7 @@ impl Engine {
             Err(denial) => (Err(denial), None),
         };
         let delegation = Delegation { outcome, id: self.events.decision_id(), policy: wished.policy().id.clone() };
-        let event = event(&delegation, wished, parent);
+        let event = self.timed(event(&delegation, wished, parent));
         let committed = if let Some(place) = place {
             Some(place.commit(event))
         } else {
@@ -344,6 +344,7 @@ fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedTo
         event.note = Brief::copied("offline: counting and revocation end here");
     }
     event.request_id = Brief::copied(request.request_id);
+    event.trace = wished.beginning.trace();
     let claims = parent.map(VerifiedToken::claims);
     let task = wish.task.as_deref().or(claims.and_then(|claims| claims.task.as_deref()));
     event.task = Brief::copied(task.unwrap_or_default());

@@ -10,6 +10,7 @@ use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
+use crate::domain::trace::TraceContext;
 use crate::events::{Brief, Event, MessageType, Place};
 use crate::keyring::VerifiedToken;
 use crate::state::standing::Standing;
@@ -54,6 +55,19 @@ impl Engine {
     /// # Errors
     /// The caller may not, or the target can't be read.
     pub async fn revoke(&self, caller: &Caller, revocation: &Revocation<'_>) -> Result<Revoked, Denial> {
+        self.revoke_traced(caller, revocation, None).await
+    }
+
+    /// The same for a request of this trace.
+    ///
+    /// # Errors
+    /// As [`Engine::revoke`].
+    pub async fn revoke_traced(
+        &self,
+        caller: &Caller,
+        revocation: &Revocation<'_>,
+        trace: Option<TraceContext>,
+    ) -> Result<Revoked, Denial> {
         // A log that is stuck holds a revocation up for a moment only, and once it is done nothing waits any more.
         let place = self.events.reserve().await.ok();
         let current = self.policy();
@@ -73,6 +87,7 @@ impl Engine {
         event.token_id = seen.token;
         event.target = Brief::copied(&target_text(&revocation.target, seen.token));
         event.note = Brief::copied(revocation.note);
+        event.trace = trace;
         if let RevokeTarget::Agent(agent) | RevokeTarget::Quarantine(agent) = &revocation.target {
             event.to_agent = shared_name(policy, agent.as_str());
         }
@@ -85,6 +100,20 @@ impl Engine {
     /// # Errors
     /// The caller may not; or the policy file has the agent under quarantine, which only its author can lift.
     pub async fn reinstate(&self, caller: &Caller, agent: &AgentName, note: &str) -> Result<u64, NotReinstated> {
+        self.reinstate_traced(caller, agent, note, None).await
+    }
+
+    /// The same for a request of this trace.
+    ///
+    /// # Errors
+    /// As [`Engine::reinstate`].
+    pub async fn reinstate_traced(
+        &self,
+        caller: &Caller,
+        agent: &AgentName,
+        note: &str,
+        trace: Option<TraceContext>,
+    ) -> Result<u64, NotReinstated> {
         let place = self.events.reserve().await;
         let current = self.policy();
         let policy = &current.policy;
@@ -107,6 +136,7 @@ impl Engine {
         event.to_agent = shared_name(policy, agent.as_str());
         event.target = Brief::copied(agent.as_str());
         event.note = Brief::copied(note);
+        event.trace = trace;
         let answered = self.answer(Verb::Reinstate, Done { outcome, in_force }, event, place.ok(), now).await;
         answered
             .map_err(|denial| if by_file { NotReinstated::ByFile(denial) } else { NotReinstated::Denied(denial) })?;
@@ -117,11 +147,12 @@ impl Engine {
         &self,
         verb: Verb,
         done: Done,
-        event: Event,
+        mut event: Event,
         place: Option<Place<'_>>,
         began: Timestamp,
     ) -> Result<(), Denial> {
         let Done { outcome, in_force } = done;
+        event = self.timed(event);
         let recorded = if in_force {
             self.record_done_in_time(place, event).await
         } else {

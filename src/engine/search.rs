@@ -76,7 +76,8 @@ impl Engine {
         };
         let kind = MessageType::CapabilityRequest;
         let event = recording::event(kind, &outcome, id, policy, caller, self.clock.now());
-        let event = described(event, policy, request, outcome.as_ref().map_or(0, |found| found.names.len()));
+        let mut event = described(event, policy, request, outcome.as_ref().map_or(0, |found| found.names.len()));
+        event.trace = beginning.trace();
         let recorded = if let Some(place) = place {
             self.recorded(place.commit(event), request.question.deadline).await
         } else {

@@ -32,10 +32,12 @@ pub enum Verb {
     Revoke,
     /// Reinstate.
     Reinstate,
+    /// `RecordMessage`.
+    RecordMessage,
 }
 
 impl Verb {
-    const ALL: [Self; 4] = [Self::Authorize, Self::Delegate, Self::Revoke, Self::Reinstate];
+    const ALL: [Self; 5] = [Self::Authorize, Self::Delegate, Self::Revoke, Self::Reinstate, Self::RecordMessage];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -43,6 +45,7 @@ impl Verb {
             Self::Delegate => "delegate",
             Self::Revoke => "revoke",
             Self::Reinstate => "reinstate",
+            Self::RecordMessage => "record_message",
         }
     }
 }
@@ -50,8 +53,8 @@ impl Verb {
 /// The counters, with the handles that each decision needs kept ready.
 pub struct Tally {
     decisions: IntCounterVec,
-    allowed: [IntCounter; 4],
-    durations: [Histogram; 4],
+    allowed: [IntCounter; 5],
+    durations: [Histogram; 5],
     escalations: IntCounterVec,
     reuses: IntCounterVec,
     wrong_holders: IntCounterVec,
@@ -168,9 +171,10 @@ impl Tally {
     }
 
     /// Every counter of an agent that policy names is there from the start, at 0.
+    /// Those of an agent that policy names no more are gone.
     pub(super) fn know<'a>(&self, agents: impl Iterator<Item = &'a AgentName>) {
         let before = self.agents.load();
-        let known = agents
+        let known: HashMap<_, _> = agents
             .map(|name| {
                 for counters in [&self.escalations, &self.reuses, &self.wrong_holders] {
                     counters.with_label_values(&[name.as_str()]);
@@ -179,6 +183,14 @@ impl Tally {
                 (name.clone(), before.get(name).map(Arc::clone).unwrap_or_default())
             })
             .collect();
+        for name in before.keys().filter(|name| !known.contains_key(*name)) {
+            let series = &[name.as_str()];
+            for counters in [&self.escalations, &self.reuses, &self.wrong_holders] {
+                // What is not there needs no removing.
+                let _ = counters.remove_label_values(series);
+            }
+            let _ = (self.depth.remove_label_values(series), self.certificates.remove_label_values(series));
+        }
         self.agents.store(Arc::new(known));
     }
 
@@ -187,13 +199,14 @@ impl Tally {
     }
 
     pub(super) fn decided(&self, verb: Verb, reason: Reason, took: Duration) {
-        let [allowed_authorize, allowed_delegate, allowed_revoke, allowed_reinstate] = &self.allowed;
-        let [authorize, delegate, revoke, reinstate] = &self.durations;
+        let [allowed_authorize, allowed_delegate, allowed_revoke, allowed_reinstate, allowed_message] = &self.allowed;
+        let [authorize, delegate, revoke, reinstate, message] = &self.durations;
         let (allowed, duration) = match verb {
             Verb::Authorize => (allowed_authorize, authorize),
             Verb::Delegate => (allowed_delegate, delegate),
             Verb::Revoke => (allowed_revoke, revoke),
             Verb::Reinstate => (allowed_reinstate, reinstate),
+            Verb::RecordMessage => (allowed_message, message),
         };
         duration.observe(took.as_secs_f64());
         if reason == Reason::Allowed {

@@ -20,6 +20,18 @@ pub struct Links {
     pub own: Digest,
 }
 
+impl Links {
+    /// Puts them into the JSON object at the end of `line`.
+    pub(super) fn close(&self, line: &mut Vec<u8>) {
+        let without_end = line.pop();
+        debug_assert_eq!(without_end, Some(b'}'), "an object ends so");
+        extend(line, PREVIOUS, self.previous);
+        line.push(b'"');
+        extend(line, OWN, self.own);
+        line.extend_from_slice(END);
+    }
+}
+
 /// What a line of the log says of its place, and whether it is what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {

@@ -136,6 +136,8 @@ fn repeat(repeats: &mut Option<Box<Event>>, event: Event) {
     match repeats {
         Some(first) => {
             first.at = event.at;
+            // It stands for requests of several traces, and so for none of them.
+            first.trace = first.trace.filter(|trace| event.trace.is_some_and(|other| other.id == trace.id));
             first.repeated = first.repeated.saturating_add(1);
         }
         None => *repeats = Some(Box::new(Event { repeated: 1, ..event })),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::chain::Links;
 use super::text::{Brief, Long};
@@ -10,6 +11,7 @@ use crate::domain::policy::PolicyId;
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
+use crate::domain::trace::TraceContext;
 
 macro_rules! names {
     ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $name:literal,)* }) => {
@@ -172,8 +174,10 @@ pub struct Event {
     pub request_id: Brief,
     /// The caller's own correlation id, carried by the token.
     pub task: Brief,
-    /// Of the trace that the request belongs to.
-    pub trace_id: Brief,
+    /// The trace that the request belongs to: its id is `trace_id`.
+    pub trace: Option<TraceContext>,
+    /// How long the decision took, from [`Event::at`] on. No line tells it.
+    pub took: Duration,
     /// Nothing was spent, and nobody may act on it.
     pub dry_run: bool,
 }
@@ -218,7 +222,8 @@ impl Event {
             policy: None,
             request_id: Brief::default(),
             task: Brief::default(),
-            trace_id: Brief::default(),
+            trace: None,
+            took: Duration::ZERO,
             dry_run: false,
         }
     }

@@ -13,6 +13,7 @@ use super::event::Event;
 use super::text::{Brief, clean};
 use crate::domain::limits;
 use crate::domain::time::Timestamp;
+use crate::domain::trace::TraceId;
 
 /// What stands in `event`, on every line.
 const COMMUNICATION: &str = "agent.communication";
@@ -24,6 +25,22 @@ impl Event {
         debug_assert!(written.is_ok(), "writing to memory can't fail, and every key is a text");
     }
 }
+
+impl Event {
+    /// The line of the audit log, without its end. Without its place in the chain where it has none.
+    #[must_use]
+    pub fn line(&self, stream_id: &str) -> String {
+        let mut out = Vec::with_capacity(LINE_BYTES);
+        self.write_json(&mut out, stream_id, &stamp(self.at));
+        if let Some(links) = self.links() {
+            links.close(&mut out);
+        }
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
+
+/// Most lines are shorter.
+const LINE_BYTES: usize = 1024;
 
 /// `2026-11-21T21:51:43Z`.
 pub(super) fn stamp(at: Timestamp) -> String {
@@ -81,8 +98,8 @@ struct Line<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     task: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    trace_id: &'a str,
+    #[serde(skip_serializing_if = "Shown::is_nothing")]
+    trace_id: Shown<Option<TraceId>>,
     #[serde(skip_serializing_if = "is_false")]
     dry_run: bool,
     #[serde(skip_serializing_if = "is_zero")]
@@ -124,7 +141,7 @@ impl<'a> Line<'a> {
             policy_digest: event.policy.as_ref().map(|policy| &*policy.digest),
             request_id: event.request_id.as_str(),
             task: event.task.as_str(),
-            trace_id: event.trace_id.as_str(),
+            trace_id: Shown(event.trace.map(|trace| trace.id)),
             dry_run: event.dry_run,
             repeated: event.repeated(),
             checkpoint: event.checkpoint(),
@@ -170,6 +187,12 @@ impl Serialize for Texts<'_> {
 /// What has a text of its own; nothing is the empty text.
 struct Shown<T>(T);
 
+impl<T> Shown<Option<T>> {
+    fn is_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
 impl<T: std::fmt::Display> Serialize for Shown<Option<T>> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
@@ -196,6 +219,7 @@ mod tests {
     use crate::domain::policy::PolicyId;
     use crate::domain::reason::Reason;
     use crate::domain::token::TokenId;
+    use crate::domain::trace::TraceContext;
     use crate::events::event::{DecisionIds, MessageType, Outcome};
 
     fn least() -> Event {
@@ -230,7 +254,7 @@ mod tests {
             policy: Some(PolicyId { revision: 5, digest: "d1".into() }),
             request_id: "r-1".into(),
             task: "t-1".into(),
-            trace_id: "0af7651916cd43dd8448eb211c80319c".into(),
+            trace: TraceId::parse("0af7651916cd43dd8448eb211c80319c").map(TraceContext::of_id),
             dry_run: true,
             ..least()
         }

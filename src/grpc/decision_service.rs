@@ -203,7 +203,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
     async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
         let visit = enter(&self.door, &request)?;
         let revocation = wire::revocation(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
-        let revoked = self.door.engine().revoke(&visit.caller, &revocation).await;
+        let revoked = self.door.engine().revoke_traced(&visit.caller, &revocation, visit.beginning.trace()).await;
         let revoked = revoked.map_err(|denial| status::refusal(&denial))?;
         Ok(Response::new(pb::RevokeResponse {
             revoked_at: Some(wire::timestamp(revoked.at)),
@@ -218,7 +218,8 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         let visit = enter(&self.door, &request)?;
         let (agent, note) =
             wire::reinstatement(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
-        match self.door.engine().reinstate(&visit.caller, &agent, note).await {
+        let trace = visit.beginning.trace();
+        match self.door.engine().reinstate_traced(&visit.caller, &agent, note, trace).await {
             Ok(state_revision) => Ok(Response::new(pb::ReinstateResponse { state_revision })),
             Err(NotReinstated::Denied(denial)) => Err(status::refusal(&denial)),
             Err(NotReinstated::ByFile(denial)) => Err(status::failed_precondition(&denial)),
@@ -243,6 +244,20 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         let visit = enter(&self.door, &request)?;
         let identity = evidence::identity(&self.door, &visit, request.get_ref())?;
         Ok(Response::new(wire::identity_response(VerifiedIdentity::clone(&identity))))
+    }
+
+    async fn record_message(
+        &self,
+        request: Request<pb::RecordMessageRequest>,
+    ) -> Result<Response<pb::RecordMessageResponse>, Status> {
+        let visit = enter(&self.door, &request)?;
+        let engine = self.door.engine();
+        let message = wire::agent_message(request.get_ref(), visit.deadline)
+            .inspect_err(|_| engine.tally().malformed(Verb::RecordMessage))
+            .map_err(|malformed| status::malformed(&malformed))?;
+        let recorded = engine.record_message(&visit.beginning, &visit.caller, &message).await;
+        let sequence = recorded.map_err(|denial| status::refusal(&denial))?;
+        Ok(Response::new(pb::RecordMessageResponse { sequence }))
     }
 
     async fn watch_decisions(

@@ -25,7 +25,9 @@ use crate::domain::limits;
 use crate::domain::resource::{InvalidResource, Pattern};
 use crate::domain::time::Timestamp;
 use crate::domain::token::{TokenId, is_free_text};
-use crate::engine::{Action, AgentCall, AuthorizeRequest, DelegateRequest, Revocation, RevokeTarget, TokenTarget};
+use crate::engine::{
+    Action, AgentCall, AgentMessage, AuthorizeRequest, DelegateRequest, Revocation, RevokeTarget, TokenTarget,
+};
 
 /// A field that is not of its form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +172,26 @@ pub(super) fn introspection(request: &pb::IntrospectRequest) -> Result<TokenTarg
         Some(Target::Token(token)) => Ok(TokenTarget::Token(token)),
         Some(Target::TokenId(id)) => Ok(TokenTarget::Id(token_id(id)?)),
     }
+}
+
+/// What an agent answered, taken apart.
+pub(super) fn agent_message(
+    request: &pb::RecordMessageRequest,
+    deadline: Timestamp,
+) -> Result<AgentMessage<'_>, Malformed> {
+    let pb::RecordMessageRequest { from_agent, to_agent, token_id: id, task, text: words } = request;
+    if words.len() > limits::RESOURCE_BYTES {
+        let why = format!("it has {} bytes, and at most {} are recorded", words.len(), limits::RESOURCE_BYTES);
+        return Err(Malformed::new("text", why));
+    }
+    Ok(AgentMessage {
+        from: agent_name("from_agent", from_agent)?,
+        to: agent_name("to_agent", to_agent)?,
+        token_id: present(id).map(token_id).transpose()?,
+        task: text("task", task)?,
+        text: words,
+        deadline,
+    })
 }
 
 fn facts(given: &Struct) -> &dyn Facts {

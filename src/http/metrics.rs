@@ -1,9 +1,11 @@
-//! The metrics page: Prometheus' text format 0.0.4.
+//! The metrics page: Prometheus' text format 0.0.4, or `OpenMetrics` for who asks for it.
+
+mod openmetrics;
 
 use std::fmt::Write as _;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use prometheus::{Encoder as _, TextEncoder};
 
@@ -11,7 +13,7 @@ use super::Pages;
 use crate::domain::time::Timestamp;
 use crate::state::StoreReport;
 
-pub(super) async fn page(State(pages): State<Pages>) -> Response {
+pub(super) async fn page(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     pages.door.engine().tally().refresh(pages.door.engine().clock().now());
     let mut bytes = Vec::new();
     if TextEncoder::new().encode(&pages.registry.gather(), &mut bytes).is_err() {
@@ -19,7 +21,12 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
     }
     let mut text = String::from_utf8_lossy(&bytes).into_owned();
     sampled(&mut Samples(&mut text), &pages);
-    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()
+    let (kind, text) = if openmetrics::is_asked_for(&headers) {
+        (openmetrics::CONTENT_TYPE, openmetrics::from_text(&text))
+    } else {
+        (prometheus::TEXT_FORMAT, text)
+    };
+    ([(header::CONTENT_TYPE, kind), (header::VARY, "accept")], text).into_response()
 }
 
 /// Numbers that other rooms keep anyway, read when somebody asks for them.
@@ -46,7 +53,9 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
         "gauge",
     );
     for issuer in pages.door.identity().sources().issuers.status(engine.clock().now()) {
-        let series = format!("remit_jwks_last_refresh_timestamp_seconds{{issuer=\"{}\"}}", issuer.issuer);
+        // An issuer is what the settings say, whatever characters that has.
+        let name = issuer.issuer.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let series = format!("remit_jwks_last_refresh_timestamp_seconds{{issuer=\"{name}\"}}");
         samples.line(&series, issuer.refreshed_at.map_or(0, Timestamp::seconds));
     }
 
@@ -86,7 +95,7 @@ fn sampled(samples: &mut Samples<'_>, pages: &Pages) {
     );
 
     samples.gauge("remit_connections", "Open gRPC connections.", condition.connections.open);
-    samples.counter("remit_connections_total", "gRPC connections accepted.", condition.connections.accepted);
+    samples.counter("remit_connections_accepted_total", "gRPC connections accepted.", condition.connections.accepted);
     let failures = condition.connections.handshake_failures;
     samples.counter("remit_handshake_failures_total", "gRPC connections that failed in the handshake.", failures);
     let ahead = engine.clock().ahead_of_wall().as_secs_f64();

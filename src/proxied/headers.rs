@@ -1,6 +1,7 @@
 //! A request's headers, in either form in which proxies tell of them.
 
 use crate::domain::reason::{Denial, Reason};
+use crate::domain::trace::{TRACEPARENT, TraceContext};
 
 /// The proof of the sender of this request. It goes no further.
 pub const TOKEN_HEADER: &str = "x-remit-token";
@@ -93,6 +94,13 @@ impl<'a> Headers<'a> {
             return Err(unclear(format!("the header {TOKEN_HEADER} is there more than once")));
         }
         Ok(token)
+    }
+
+    /// The trace that the request belongs to. One that is there twice is as good as none.
+    pub(super) fn trace(&self) -> Option<TraceContext> {
+        let mut values = self.entries.iter().filter(|(known, _)| known == TRACEPARENT);
+        let (_, value) = values.next()?;
+        if values.next().is_some() { None } else { TraceContext::parse(std::str::from_utf8(value).ok()?) }
     }
 
     /// What the client sent under names that are ours, also with `_` for `-`: programs behind CGI see no difference.

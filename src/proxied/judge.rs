@@ -137,16 +137,20 @@ impl Gatekeeper {
             request_id: "",
             deadline: visit.deadline,
         };
+        // What the proxy says with its question is nearer than what came with the request that it holds.
+        let begun = visit.beginning.trace();
+        let named = begun.filter(|trace| trace.parent.is_some()).or_else(|| held.headers.trace());
+        let beginning = visit.beginning.clone().traced(named.or(begun));
         let decision = match self.understand(held) {
             Ok(understood) => {
                 let given = Given { context: Some(&understood), ..Given::default() };
                 let request = AuthorizeRequest { given, ..asked(understood.action(), understood.token()) };
-                engine.authorize_under(&visit.beginning, &visit.caller, &request).await
+                engine.authorize_under(&beginning, &visit.caller, &request).await
             }
             Err(denial) => {
                 let path = held.target.split_once('?').map_or(held.target, |(path, _)| path);
                 let request = asked(Action::Call(AgentCall { method: held.method, path }), None);
-                engine.refuse_under(&visit.beginning, &visit.caller, &request, denial)
+                engine.refuse_under(&beginning, &visit.caller, &request, denial)
             }
         };
         let receiver = destination.unwrap_or(visit.caller.agent().as_str());

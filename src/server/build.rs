@@ -17,8 +17,9 @@ use crate::domain::limits;
 use crate::domain::time::Timestamp;
 use crate::engine::chance::Chance;
 use crate::engine::clock::Clock;
-use crate::engine::{Engine, InForce, Parts, Tally};
+use crate::engine::{Engine, InForce, NewTraces, Parts, Tally};
 use crate::events::{Events, OnFailure, Sign};
+use crate::export::{self, Collector, Exporter};
 use crate::identity::api_key::ApiKeys;
 use crate::identity::forwarded::Forwarding;
 use crate::identity::jwt::{Clients, Issuers};
@@ -35,6 +36,8 @@ pub(super) struct Built {
     pub(super) engine: Arc<Engine>,
     pub(super) identity: Arc<Identity>,
     pub(super) registry: Registry,
+    /// Sends events to a collector, if there is one; taken at the end.
+    pub(super) exporter: Mutex<Option<Exporter>>,
     pub(super) tls: Arc<TlsStore>,
     pub(super) admin_tls: Arc<TlsStore>,
     pub(super) http_tls: Option<Arc<TlsStore>>,
@@ -80,6 +83,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
         .map_err(|error| ServerError::new("[audit]", error))?;
     let registry = Registry::new();
     let tally = Tally::new(&registry).map_err(|error| ServerError::new("the metrics can't be registered", error))?;
+    let (exporter, new_traces) = exporter(config, &events, &registry)?;
     // Last of all: a start that fails before this leaves the saved ledger for the next.
     let state = state(config, directory, &clock, &chance)?;
     let parts = Parts {
@@ -93,7 +97,8 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
         max_policy_age: config.policy.max_age(),
     };
     Ok(Built {
-        engine: Arc::new(Engine::new(parts)),
+        engine: Arc::new(Engine::new(parts).beginning_traces(new_traces)),
+        exporter: Mutex::new(exporter),
         identity,
         registry,
         tls: Arc::new(tls),
@@ -132,6 +137,26 @@ fn store_password(file: &Path) -> Result<StorePassword, String> {
         return Err("[state] password_file is empty".to_owned());
     }
     Ok(StorePassword::new(Zeroizing::new(text.to_owned())))
+}
+
+/// What sends events to a collector, and which requests begin a trace for it. It begins before the first event.
+fn exporter(
+    config: &Config,
+    events: &Events,
+    registry: &Registry,
+) -> Result<(Option<Exporter>, NewTraces), ServerError> {
+    let counters = export::Counters::new(registry);
+    let counters = counters.map_err(|error| ServerError::new("the metrics can't be registered", error))?;
+    let telemetry = &config.telemetry;
+    let Some(endpoint) = &telemetry.otlp_endpoint else { return Ok((None, NewTraces::Never)) };
+    let collector = Collector::parse(endpoint);
+    let collector = collector.map_err(|error| ServerError::new("[telemetry] otlp_endpoint", error))?;
+    let settings =
+        export::Settings { collector, ca: telemetry.otlp_ca.clone(), headers: telemetry.otlp_headers_file.clone() };
+    let chance = Chance::system();
+    let exporter = Exporter::start(&settings, events, counters, move || u32::from_be_bytes(chance.bytes()));
+    let exporter = exporter.map_err(|error| ServerError::new("[telemetry]", error))?;
+    Ok((Some(exporter), NewTraces::Ratio(telemetry.otlp_sample_ratio)))
 }
 
 /// What signs the audit log's checkpoints: the key of forwarded identities, whichever it is at that moment.

@@ -22,7 +22,7 @@ def it_goes_on(shared):
     assert reason(shared[DEPLOYER].authorize("kubectl_get", "prod/web", token)) == "ALLOWED"
 
 
-METHODS = ["Authorize", "BatchAuthorize", "Delegate", "BatchDelegate", "Revoke", "Reinstate", "Introspect"]
+METHODS = ["Authorize", "BatchAuthorize", "Delegate", "BatchDelegate", "Revoke", "Reinstate", "Introspect", "RecordMessage"]
 NOT_PROTOBUF = [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x05ab", b"\x0b" * 200, b"\x0a\x02\xc3\x28"]
 
 

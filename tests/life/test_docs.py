@@ -7,7 +7,7 @@ import pytest
 from conftest import REPOSITORY
 from test_cli import remit
 
-PAGES = ["docs/configuration.md", "docs/identity.md", "examples/python/propagation/README.md"]
+PAGES = ["docs/configuration.md", "docs/identity.md", "docs/telemetry.md", "examples/python/propagation/README.md"]
 # What a whole configuration has beside any part of it.
 REQUIRED = {
     "REMIT_POLICY_FILE": "policy.json",

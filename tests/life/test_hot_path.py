@@ -5,7 +5,9 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from conftest import cannot
+from otlp import Collector
 from remit_client import reason
 from seed_policy import DEPLOYER, deployer_token
 from test_durability import strace, trust_deployer
@@ -24,9 +26,19 @@ def answering(remit):
     return [task.name for task in tasks if Path(task, "comm").read_text().startswith("remit-grpc")]
 
 
-def test_a_decision_makes_no_system_call_but_the_sockets(serve, folder, tmp_path):
+@pytest.fixture(params=["alone", "with a collector"])
+def telemetry(request):
+    """Settings; events that leave for a collector leave from another thread."""
+    if request.param == "alone":
+        yield {}
+        return
+    with Collector() as collector:
+        yield {"REMIT_TELEMETRY_OTLP_ENDPOINT": collector.url}
+
+
+def test_a_decision_makes_no_system_call_but_the_sockets(telemetry, serve, folder, tmp_path):
     trust_deployer(folder)
-    world = serve(REMIT_STATE_BACKEND="memory")
+    world = serve(REMIT_STATE_BACKEND="memory", **telemetry)
     client = world[DEPLOYER]
     tokens = [deployer_token(world, max_uses=5).token for _ in range(CALLS // 5)]
     assert reason(client.authorize("kubectl_get", "prod/web", deployer_token(world).token)) == "ALLOWED"

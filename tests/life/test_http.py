@@ -1,5 +1,6 @@
 """What operators look at: metrics, health, readiness, reflection; and how the process ends."""
 
+import json
 import shutil
 import signal
 import socket
@@ -13,6 +14,8 @@ from conftest import REPOSITORY, cannot
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as plain
 from remit_client import INTERRUPTED, Refused, reason, refused
 from seed_policy import AGENTS, ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, WRITER, deployer_token, validator_token
 from waiting import wait_until
@@ -67,6 +70,103 @@ def test_the_seeds_alerts_would_fire(serve):
     assert escalations == dict.fromkeys(AGENTS, 0) | {DEPLOYER: 1, VALIDATOR: 1}
     assert reuses == dict.fromkeys(AGENTS, 0) | {VALIDATOR: 1}
     assert world.remit.metrics()[f'agent_token_wrong_holder_total{{agent_id="{ANALYST}"}}'] == 1
+
+
+# Every name that is promised, with its labels and its kind.
+METRICS = {
+    "agent_delegation_depth_current": ({"agent_id"}, "gauge"),
+    "agent_capability_escalation_attempts": ({"agent_id"}, "counter"),
+    "agent_token_reuse_attempts": ({"agent_id"}, "counter"),
+    "agent_unauthorized_communication": ({"source", "destination"}, "counter"),
+    "agent_token_wrong_holder": ({"agent_id"}, "counter"),
+    "remit_policy_max_delegation_depth": (set(), "gauge"),
+    "remit_agent_certificate_expiry_timestamp_seconds": ({"agent_id"}, "gauge"),
+    "remit_decisions": ({"verb", "result", "reason"}, "counter"),
+    "remit_decision_duration_seconds": ({"verb"}, "histogram"),
+    "remit_policy_revision": (set(), "gauge"),
+    "remit_policy_loaded_timestamp_seconds": (set(), "gauge"),
+    "remit_policy_reload_failures": (set(), "counter"),
+    "remit_certificate_expiry_timestamp_seconds": ({"role"}, "gauge"),
+    "remit_keyring_keys": (set(), "gauge"),
+    "remit_jwks_last_refresh_timestamp_seconds": ({"issuer"}, "gauge"),
+    "remit_ledger_entries": (set(), "gauge"),
+    "remit_revocations": (set(), "gauge"),
+    "remit_quarantined_agents": (set(), "gauge"),
+    "remit_fence_timestamp_seconds": (set(), "gauge"),
+    "remit_event_sequence": (set(), "gauge"),
+    "remit_subscribers": (set(), "gauge"),
+    "remit_event_gaps": (set(), "counter"),
+    "remit_audit_failures": (set(), "counter"),
+    "remit_unauthenticated": ({"method"}, "counter"),
+    "remit_otlp_exported": ({"signal"}, "counter"),
+    "remit_otlp_dropped": ({"signal"}, "counter"),
+    "remit_otlp_failures": ({"signal"}, "counter"),
+}
+
+
+def families(text):
+    """By a reader of OpenMetrics that nobody here wrote, and that refuses what is not of its form."""
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def test_every_metric_that_is_promised_is_there_with_its_labels(folder, serve):
+    policy = json.loads((folder / "policy.json").read_text())
+    policy["communication_rules"] = []
+    (folder / "policy.json").write_text(json.dumps(policy))
+    with (folder / "remit.toml").open("a") as config:
+        config.write('\n[[identity.jwt]]\nissuer = "http://127.0.0.1:9/a"\naudience = "a"\ndiscovery = true\n')
+    world = serve(is_dev=False)
+    world["svc-demo"].authorize("", "", agent=DEPLOYER, method="GET", path="/a")
+    credentials = grpc.ssl_channel_credentials((folder / "ca.pem").read_bytes())
+    with world.with_credentials(credentials, metadata=[("authorization", "Bearer no")]) as nobody:
+        with pytest.raises(Refused):
+            nobody.authorize("kubectl_get", "prod/web")
+
+    status, kind, text = world.remit.http("/metrics", accept="application/openmetrics-text; version=1.0.0")
+    assert (status, kind) == (200, "application/openmetrics-text; version=1.0.0; charset=utf-8")
+    found = families(text)
+    for name, (labels, kind) in METRICS.items():
+        family = found[name]
+        assert family.type == kind and family.documentation.endswith("."), name
+        assert family.samples, f"{name} has no series"
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == labels, sample
+    for name, family in found.items():
+        assert family.documentation, name
+        assert family.unit == ("seconds" if name.endswith("_seconds") else ""), name
+
+
+def samples(families):
+    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for f in families for sample in f.samples}
+
+
+def test_both_formats_say_the_same(shared):
+    def read(accept):
+        headers = {"accept": accept} if accept else {}
+        return shared.remit.http("/metrics", **headers)
+
+    prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+    _, kind, text = read(prometheus)
+    assert kind.startswith("application/openmetrics-text") and text.endswith("# EOF\n")
+    opened = samples(families(text).values())
+    for accept in ("", "*/*", "text/plain", "text/plain, application/openmetrics-text;q=0.5"):
+        _, kind, text = read(accept)
+        assert kind.startswith("text/plain; version=0.0.4"), accept
+    known = samples(plain(text))
+    # A bound is written as a float in the one and as it comes in the other.
+    as_float = lambda key: (key[0], tuple((k, str(float(v)) if k == "le" else v) for k, v in key[1]))  # noqa: E731
+    assert {as_float(key) for key in opened} == {as_float(key) for key in known}
+
+
+def test_an_agent_that_leaves_the_policy_takes_its_series_with_it(serve):
+    world = serve(REMIT_POLICY_POLL_SECONDS="1")
+    policy = json.loads(world.remit.policy_file.read_text())
+    policy["delegation_rules"][COORDINATOR]["can_delegate_to"].remove(WRITER)
+    policy["delegation_rules"]["agent-new"] = {"can_delegate_to": [], "max_capability_set": ["read_file"]}
+    assert WRITER in world.remit.http("/metrics")[2]
+    world.remit.policy_file.write_text(json.dumps(policy))
+    wait_until(lambda: 'agent_id="agent-new"' in world.remit.http("/metrics")[2], "the new policy", 10)
+    assert WRITER not in world.remit.http("/metrics")[2]
 
 
 def test_strangers_add_no_series(serve):

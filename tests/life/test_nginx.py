@@ -177,3 +177,16 @@ def test_the_path_says_what_a_route_means_and_the_clients_query_does_not(guarded
     kept = about | {"x_forwarded_uri": "/open?" + said}
     assert ask(guarded, "svc-demo", query="?" + said, **kept) == (200, "")
     assert ask(guarded, "svc-demo", **(about | {"x_remit_new": "a"})) == (403, "REQUEST_MALFORMED")
+
+
+def test_the_event_has_the_trace_of_the_held_request(guarded):
+    about = SAID | {"x_remit_client_certificate": certificate(guarded, ANALYST)}
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    assert ask(guarded, "svc-demo", **about, traceparent=f"00-{trace}-b7ad6b7169203331-01") == (200, "")
+    assert ask(guarded, "svc-demo", **about, traceparent=f"00-{'0' * 32}-b7ad6b7169203331-01") == (200, "")
+
+    def traces():
+        lines = [line for line in guarded.remit.audit() if line["message_type"] == "capability_request"]
+        return [line.get("trace_id") for line in lines][-2:]
+
+    wait_until(lambda: traces() == [trace, None], "the trace in the first of the last two events")

@@ -10,6 +10,7 @@ use crate::domain::policy::PolicyId;
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
+use crate::domain::trace::{TraceContext, TraceId};
 use crate::events::chain;
 use crate::events::event::{DecisionId, Event, MessageType, Outcome};
 use crate::events::text::{Brief, Long};
@@ -100,7 +101,7 @@ struct Written<'a> {
     policy_digest: &'a str,
     request_id: String,
     task: String,
-    trace_id: String,
+    trace_id: &'a str,
     dry_run: bool,
     repeated: u64,
     checkpoint: Option<&'a str>,
@@ -140,7 +141,7 @@ impl Written<'_> {
             policy: self.policy_revision.map(|revision| PolicyId { revision, digest: self.policy_digest.into() }),
             request_id: Brief::from(self.request_id),
             task: Brief::from(self.task),
-            trace_id: Brief::from(self.trace_id),
+            trace: TraceId::parse(self.trace_id).map(TraceContext::of_id),
             dry_run: self.dry_run,
             ..event
         })

@@ -92,7 +92,7 @@ pub(in crate::grpc) fn decision_event(event: &Event, stream_id: &str) -> pb::Wat
         policy_digest: policy.map(|policy| policy.digest.to_string()).unwrap_or_default(),
         request_id: event.request_id.as_str().to_owned(),
         task: event.task.as_str().to_owned(),
-        trace_id: event.trace_id.as_str().to_owned(),
+        trace_id: event.trace.map(|trace| trace.id.to_string()).unwrap_or_default(),
         dry_run: event.dry_run,
         repeated: event.repeated(),
         prev_hash: event.links().map(|links| links.previous.to_string()).unwrap_or_default(),

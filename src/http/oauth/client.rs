@@ -1,6 +1,7 @@
 //! Who the client is (RFC 6749 §2.3): by certificate (RFC 8705), API key, a JWT of its own, or an assertion that it
 //! signed (RFC 7523), and by exactly one of them.
 
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
 use super::OAuth;
@@ -23,7 +24,7 @@ pub(super) fn enter(oauth: &OAuth, asked: &Asked) -> Result<Visit, Refusal> {
     let Asked { peer, headers, form } = asked;
     only_one(asked)?;
     let visit = if has_assertion(form) {
-        by_assertion(oauth, form)?
+        by_assertion(oauth, headers, form)?
     } else {
         oauth.door.enter(peer.as_ref(), headers, limits::REQUEST_DEADLINE)?
     };
@@ -68,14 +69,14 @@ fn only_one(asked: &Asked) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn by_assertion(oauth: &OAuth, form: &Form) -> Result<Visit, Refusal> {
+fn by_assertion(oauth: &OAuth, headers: &HeaderMap, form: &Form) -> Result<Visit, Refusal> {
     let (Some(ASSERTION_TYPE), Some(assertion)) = (form.one("client_assertion_type"), form.one("client_assertion"))
     else {
         let why = "client_assertion and a client_assertion_type of jwt-bearer belong together";
         return Err(Refusal::new(Error::InvalidClient, why));
     };
     let audiences = oauth.audiences();
-    let visit = oauth.door.enter_by(limits::REQUEST_DEADLINE, |policy, now| {
+    let visit = oauth.door.enter_by(limits::REQUEST_DEADLINE, headers, |policy, now| {
         let caller = oauth.door.identity().identify_client(assertion, &audiences, &policy.policy, now);
         caller.inspect_err(|nobody| {
             oauth.door.engine().tally().unauthenticated(nobody.method());

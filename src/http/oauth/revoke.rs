@@ -31,7 +31,7 @@ async fn answer(oauth: &OAuth, request: Request) -> Result<(), Refusal> {
         return Err(Refusal::new(Error::UnsupportedTokenType, why));
     }
     let revocation = Revocation { target: RevokeTarget::Token(token), note: "" };
-    match oauth.door.engine().revoke(&visit.caller, &revocation).await {
+    match oauth.door.engine().revoke_traced(&visit.caller, &revocation, visit.beginning.trace()).await {
         Ok(_) => Ok(()),
         Err(denial) => told(&denial),
     }

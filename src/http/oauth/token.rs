@@ -84,7 +84,8 @@ fn understand<'f>(oauth: &OAuth, form: &'f Form, visit: &'f Visit) -> Result<(Pl
     let names = Names { policy: visit.policy(), issuer: oauth.issuer() };
     let plan = plan(shown, names).inspect_err(|refusal| {
         let client = visit.caller.agent().as_str();
-        tracing::info!(target: "oauth", client, why = refusal.description(), "an exchange was refused");
+        let trace_id = visit.beginning.trace().map(|trace| tracing::field::display(trace.id));
+        tracing::info!(target: "oauth", client, why = refusal.description(), trace_id, "an exchange was refused");
     })?;
     Ok((plan, wanted))
 }
