@@ -11,13 +11,16 @@ mod config;
 mod denials;
 mod error;
 mod event;
+mod files;
 mod line;
 mod log;
 mod mask;
 mod queue;
+mod recorded;
 mod recorder;
 mod rotation;
 mod stream;
+mod subscription;
 mod synced;
 mod text;
 #[cfg(test)]
@@ -36,7 +39,9 @@ pub use event::{DecisionId, Event, MessageType, Outcome};
 pub use line::Place as LinePlace;
 pub use log::LogError;
 pub use queue::{AuditUnavailable, Place, Share};
-pub use stream::{Filter, Item, Since, Subscription, TooManySubscribers};
+pub use recorded::Recorded;
+pub use stream::{Filter, Item, Since, TooManySubscribers};
+pub use subscription::Subscription;
 pub use text::{Brief, Long, Text};
 
 use crate::domain::limits;
@@ -185,7 +190,7 @@ impl Events {
         let shared = Arc::new(Shared {
             queue: Queue::new(events.ring, audit.on_failure, Arc::new(now)),
             denials: Denials::default(),
-            stream: Arc::new(Stream::new(events, archive)),
+            stream: Arc::new(Stream::new(Arc::clone(&stream_id), events, archive)),
             stream_id,
             decision_ids: DecisionIds::new(process),
             finished: watch::Sender::new(false),
@@ -255,7 +260,7 @@ impl Events {
     /// # Errors
     /// As many watch as may.
     pub fn subscribe(&self, since: Since<'_>, filter: Filter) -> Result<Subscription, TooManySubscribers> {
-        self.shared.stream.subscribe(since, &self.shared.stream_id, filter)
+        self.shared.stream.subscribe(since, filter)
     }
 
     /// What is going on.
@@ -488,7 +493,7 @@ mod tests {
                         delivered += 1;
                         assert_eq!(event.sequence(), delivered + missed);
                     }
-                    Item::Gap { from, to } => {
+                    Item::Gap { from, to, .. } => {
                         assert_eq!(from, delivered + missed + 1);
                         missed += to - from + 1;
                     }
@@ -510,8 +515,8 @@ mod tests {
             while let Some(item) = watch.next().await {
                 let (from, to) = match item {
                     Item::Event(event) => (event.sequence(), event.sequence()),
-                    Item::Gap { from, to } => (from, to),
-                    Item::Heartbeat { sequence } => {
+                    Item::Gap { from, to, .. } => (from, to),
+                    Item::Heartbeat { sequence, .. } => {
                         assert_eq!(sequence, last);
                         continue;
                     }

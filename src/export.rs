@@ -16,11 +16,11 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, Events, Filter, Item, Since, Subscription, TooManySubscribers};
+use crate::events::{Event, Events, Filter, Item, Recorded, Since, Subscription, TooManySubscribers};
 use deliver::{Delivery, Random};
 pub use endpoint::{Collector, InvalidEndpoint};
 pub use headers::{Headers, InvalidHeaders};
-use record::Recorded;
+use record::Origin;
 
 /// Events that wait for the collector. They share their memory with the ring of the stream, where that still has them.
 const QUEUE: usize = 16_384;
@@ -138,7 +138,7 @@ impl Exporter {
         let delivery = Delivery {
             endpoint,
             headers,
-            recorded: Recorded { stream_id },
+            origin: Origin { stream_id },
             counters: counters.clone(),
             give_up: give_up.clone(),
             random: Random::new(random),
@@ -181,7 +181,7 @@ impl Drop for Exporter {
 }
 
 /// Takes events from the stream as they come. One for which there is no room is dropped: it must not hold up the others.
-async fn read(mut subscription: Subscription, queue: mpsc::Sender<Arc<Event>>, counters: Counters) {
+async fn read(mut subscription: Subscription, queue: mpsc::Sender<Recorded>, counters: Counters) {
     let mut count: u32 = 0;
     while let Some(item) = subscription.next().await {
         match item {
@@ -190,7 +190,7 @@ async fn read(mut subscription: Subscription, queue: mpsc::Sender<Arc<Event>>, c
                 Err(mpsc::error::TrySendError::Full(event)) => counters.drop_event(&event),
                 Err(mpsc::error::TrySendError::Closed(_)) => return,
             },
-            Item::Gap { from, to } => counters.logs.dropped.inc_by(to.saturating_sub(from).saturating_add(1)),
+            Item::Gap { from, to, .. } => counters.logs.dropped.inc_by(to.saturating_sub(from).saturating_add(1)),
             Item::Heartbeat { .. } => {}
         }
         count = count.wrapping_add(1);

@@ -1,9 +1,11 @@
-//! The HTTP face: decisions for `AuthZEN` clients and for proxies, OAuth, metrics, liveness, readiness, published keys.
+//! The HTTP face: decisions for `AuthZEN` clients and for proxies, OAuth, events, metrics, liveness, readiness, published
+//! keys.
 
 mod authenticate;
 mod authzen;
 mod body;
 mod check;
+mod events;
 mod health;
 mod metrics;
 pub mod oauth;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{any, get};
+use tokio_util::sync::CancellationToken;
 
 use crate::door::Door;
 use crate::proxied::Gatekeeper;
@@ -35,6 +38,8 @@ pub struct Pages {
     pub public_url: Option<Arc<str>>,
     /// How the OAuth face was configured.
     pub oauth: oauth::Settings,
+    /// Streams end when the service does.
+    pub drain: CancellationToken,
 }
 
 /// The pages of the HTTP listener. Metrics, health and what is well-known need no identity; only auditors see readiness
@@ -46,6 +51,7 @@ pub fn routes(pages: Pages) -> Router {
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/.well-known/jwks.json", get(well_known::keys))
+        .route("/v1/events", get(events::stream))
         .route("/v1/check", any(check::check))
         .route("/v1/check/{*words}", any(check::check))
         .merge(authzen::routes())

@@ -19,6 +19,7 @@
 //! | [`identity`] | From evidence to a caller. |
 //! | [`engine`] | The verbs, one file each. |
 //! | [`door`] | The first thing of every request: is there room, and who asks? |
+//! | [`watching`] | A subscription to the events, with the right to it. |
 //! | [`proxied`] | A request that a proxy holds, and whether it passes. |
 //! | [`api`] | The messages that `proto/` generates. |
 //! | [`readiness`] | How the process is doing. |
@@ -59,3 +60,4 @@ pub mod shutdown;
 pub mod state;
 pub mod telemetry;
 pub mod transport;
+pub mod watching;

@@ -227,6 +227,7 @@ fn http_service(
             offline_jwt: config.http.offline_jwt,
             asks_for_certificates: config.http.client_ca.is_some(),
         },
+        drain: drain.clone(),
     };
     let gate = Gate::new(built.admin_gate.limits().clone());
     Ok((port, serve(listener, security, http::routes(pages), gate, drain.clone())))

@@ -131,6 +131,7 @@ mod tests {
                 registry,
                 public_url: None,
                 oauth: http::oauth::Settings::default(),
+                drain: tokio_util::sync::CancellationToken::new(),
             });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             Self { engine, service, router, tokens, runtime }

@@ -201,6 +201,7 @@ mod tests {
                 registry: prometheus::Registry::new(),
                 public_url: None,
                 oauth: oauth::Settings::default(),
+                drain: tokio_util::sync::CancellationToken::new(),
             });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             Self { router, service, runtime }

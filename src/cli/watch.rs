@@ -1,7 +1,10 @@
 //! `remit watch`: every decision as it is made.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde_json::{Value, json};
+use tonic::{Code, Status};
 
 use super::client::ClientArgs;
 use super::output::{self, Output};
@@ -10,15 +13,23 @@ use super::{CliError, Outcome};
 use crate::api::watch_decisions_response::Item;
 use crate::api::{DecisionEvent, Gap, Reason, WatchDecisionsRequest};
 
+/// A lost connection is tried again after this time, then after twice as long, and so on.
+const TRY_AGAIN: Duration = Duration::from_millis(250);
+/// But not later than after this time.
+const TRY_AGAIN_AT_MOST: Duration = Duration::from_secs(5);
+
 /// Watch decisions as they are made, one line each. Auditors only.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  remit watch --as ops-admin --after 0 --result denied\n\nWith --output json each line has the keys of the audit log; events that were missed are {\"gap\": {\"from\", \"to\"}}."
+    after_help = "Example:\n  remit watch --as ops-admin --after 0 --result denied\n\nWith --output json each line has the keys of the audit log; events that were missed are {\"gap\": {\"from\", \"to\"}}.\nA connection that breaks is made again, and goes on after the last event; standard error says so."
 )]
 pub(super) struct Watch {
     /// From the event after this one; 0: from the earliest that is kept [default: from now on]
     #[arg(long, value_name = "N")]
     after: Option<u64>,
+    /// The stream that --after counts in: one of an earlier process, as events have it [default: the service's own]
+    #[arg(long, value_name = "ID", requires = "after")]
+    stream: Option<String>,
     /// Only events of this agent; may be repeated
     #[arg(long = "agent", value_name = "AGENT")]
     agents: Vec<String>,
@@ -42,36 +53,126 @@ fn reason(text: &str) -> Result<Reason, String> {
 
 impl Watch {
     pub(super) async fn run(self, output: Output) -> Result<Outcome, CliError> {
-        let Self { after, agents, results, reasons, count, client } = self;
+        let Self { after, stream, agents, results, reasons, count, client } = self;
         let request = WatchDecisionsRequest {
-            stream_id: String::new(),
+            stream_id: stream.unwrap_or_default(),
             after_sequence: after,
             agents,
             results,
             reasons: reasons.into_iter().map(i32::from).collect(),
             message_types: Vec::new(),
         };
-        let mut stream = match client.decisions().await?.watch_decisions(request).await {
-            Ok(response) => response.into_inner(),
-            Err(status) => return Refusal::from_status(&status)?.print(output),
+        let mut session = Session { client, request, left: count.unwrap_or(u64::MAX), is_begun: false, output };
+        let mut pause = TRY_AGAIN;
+        loop {
+            let was_begun = std::mem::take(&mut session.is_begun);
+            let lost = match session.watch(was_begun).await {
+                Ended::Done => return Ok(Outcome::Done),
+                Ended::Failed(error) => return Err(error),
+                Ended::Refused(refusal) => return refusal.print(output),
+                Ended::Lost(why) => why,
+            };
+            pause = if session.is_begun { TRY_AGAIN } else { pause.saturating_mul(2).min(TRY_AGAIN_AT_MOST) };
+            session.is_begun = true;
+            output::complain(&format!("not connected ({lost}): trying again, to go on {}", session.place()));
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// A watch over as many connections as it takes.
+struct Session {
+    client: ClientArgs,
+    /// From where to go on.
+    request: WatchDecisionsRequest,
+    left: u64,
+    /// Something came on this connection, or on one before it.
+    is_begun: bool,
+    output: Output,
+}
+
+/// How a connection ended.
+enum Ended {
+    Done,
+    Failed(CliError),
+    Refused(Refusal),
+    /// Another one may do.
+    Lost(String),
+}
+
+impl Session {
+    /// Watches over one connection. The first one fails at once: what is wrong there is wrong with the command.
+    async fn watch(&mut self, is_another: bool) -> Ended {
+        let failed = |error: CliError| {
+            if is_another { Ended::Lost(error.to_string().replace('\n', "; ")) } else { Ended::Failed(error) }
         };
-        let mut left = count.unwrap_or(u64::MAX);
-        while left > 0 {
+        let connected = match self.client.decisions().await {
+            Ok(mut client) => client.watch_decisions(self.request.clone()).await,
+            Err(error) => return failed(error),
+        };
+        let mut stream = match connected {
+            Ok(response) => response.into_inner(),
+            Err(status) => return ended(&status, is_another),
+        };
+        if is_another {
+            output::complain(&format!("connected again, going on {}", self.place()));
+        }
+        while self.left > 0 {
             let item = match stream.message().await {
                 Ok(Some(response)) => response.item,
-                Ok(None) => return Err(CliError("the service ended the stream".to_owned())),
-                Err(status) => return Refusal::from_status(&status)?.print(output),
+                Ok(None) => return Ended::Lost("the service ended the stream".to_owned()),
+                Err(status) => return ended(&status, true),
             };
-            match item {
-                Some(Item::Event(event)) => {
-                    left = left.saturating_sub(1);
-                    output::say(&event_line(&event, output))?;
-                }
-                Some(Item::Gap(gap)) => output::say(&gap_line(&gap, output))?,
-                Some(Item::Heartbeat(_)) | None => {}
+            self.is_begun = true;
+            if let Err(error) = item.map_or(Ok(()), |item| self.show(&item)) {
+                return Ended::Failed(error);
             }
         }
-        Ok(Outcome::Done)
+        Ended::Done
+    }
+
+    fn show(&mut self, item: &Item) -> Result<(), CliError> {
+        match item {
+            Item::Event(event) => {
+                self.left = self.left.saturating_sub(1);
+                output::say(&event_line(event, self.output))?;
+                self.go_on_after(&event.stream_id, event.sequence);
+            }
+            Item::Gap(gap) => {
+                output::say(&gap_line(gap, self.output))?;
+                // After a gap of which nobody knows the end there is no place to go on from.
+                if gap.to > 0 {
+                    self.go_on_after(&gap.stream_id, gap.to);
+                }
+            }
+            Item::Heartbeat(heartbeat) => self.go_on_after(&heartbeat.stream_id, heartbeat.sequence),
+        }
+        Ok(())
+    }
+
+    fn go_on_after(&mut self, stream_id: &str, sequence: u64) {
+        self.request.after_sequence = Some(sequence);
+        if self.request.stream_id != stream_id {
+            stream_id.clone_into(&mut self.request.stream_id);
+        }
+    }
+
+    fn place(&self) -> String {
+        match self.request.after_sequence {
+            None => "from then on".to_owned(),
+            Some(sequence) => format!("after #{sequence} of {}", self.request.stream_id),
+        }
+    }
+}
+
+/// What a status ends: a refusal stays one, unless it is one for lack of room on another connection.
+fn ended(status: &Status, is_another: bool) -> Ended {
+    let is_final = matches!(status.code(), Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied);
+    match Refusal::from_status(status) {
+        Ok(refusal) if is_final || !is_another => Ended::Refused(refusal),
+        Err(error) if is_final || !is_another => Ended::Failed(error),
+        Ok(refusal) => Ended::Lost(refusal.message),
+        Err(error) => Ended::Lost(error.to_string().replace('\n', "; ")),
     }
 }
 
@@ -156,9 +257,10 @@ fn gap_line(gap: &Gap, output: Output) -> String {
     let count = to.saturating_sub(*from).saturating_add(1);
     match output {
         Output::Json => json!({"gap": {"from": from, "to": to, "stream_id": stream_id}}).to_string(),
-        Output::Text => {
-            format!("!!! GAP: {count} events were missed, #{from} to #{to}; the audit log has them")
+        Output::Text if *to == 0 => {
+            format!("!!! GAP: what stream {stream_id} had after this is not kept, and nobody knows how much it was")
         }
+        Output::Text => format!("!!! GAP: {count} events of stream {stream_id} were missed, #{from} to #{to}"),
     }
 }
 
@@ -198,7 +300,7 @@ mod tests {
     #[test]
     fn a_gap_is_loud() {
         let gap = Gap { from: 3, to: 9, stream_id: "s".to_owned() };
-        assert!(gap_line(&gap, Output::Text).starts_with("!!! GAP: 7 events were missed, #3 to #9"));
+        assert!(gap_line(&gap, Output::Text).starts_with("!!! GAP: 7 events of stream s were missed, #3 to #9"));
         assert_eq!(gap_line(&gap, Output::Json), r#"{"gap":{"from":3,"stream_id":"s","to":9}}"#);
     }
 

@@ -25,6 +25,10 @@ pub const TOKEN_AUDIENCE: usize = 16;
 pub const TEXT_BYTES: usize = 256;
 /// A call's HTTP method, in bytes.
 pub const METHOD_BYTES: usize = 32;
+/// Entries of one list of a watcher's filter. Each is compared with each event.
+pub const FILTER_ENTRIES: usize = 64;
+/// A stream's name, in bytes. Ours have 16; one that a watcher names is shown back to it.
+pub const STREAM_ID_BYTES: usize = 64;
 /// Items of a batch.
 pub const BATCH_ITEMS: usize = 100;
 /// The context of a request, in bytes as [`within_bounds`](super::facts::within_bounds) counts them.

@@ -1,129 +1,269 @@
-//! What this process wrote to its log and no longer has in memory, read back for those who watch.
+//! What was written to the log and is no longer in memory, read back for those who watch: this process's stream, and those
+//! of the processes before it.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::event::Event;
+use super::chain;
+use super::files::{FileId, Files, LogFile, present};
 use super::line::{Place, read_line};
-use super::log::tail;
-use super::rotation::rotated_files;
+use super::recorded::Recorded;
+use crate::digest::Digest;
 
 /// How much is read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// A file that is renamed between being found and being opened is looked for again.
+const TRIES: usize = 8;
 
-/// The log's files, as far as they are this process's stream.
-#[derive(Clone)]
-pub(super) struct Archive {
-    path: PathBuf,
-    stream_id: Arc<str>,
+/// A place in the log: a stream, and the number that comes next in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) stream_id: Arc<str>,
+    pub(super) next: u64,
 }
 
-/// Where a reader is: a file that stays open though it is renamed, and an event that was read too early.
+impl Position {
+    fn is_at_or_before(&self, place: &Place<'_>) -> bool {
+        place.stream_id != &*self.stream_id || place.sequence >= self.next
+    }
+}
+
+/// The log's files.
+#[derive(Clone)]
+pub(super) struct Archive {
+    files: Arc<Files>,
+    /// This process's stream, which is the last one.
+    own: Arc<str>,
+}
+
+/// Where a reader is.
 #[derive(Default)]
 pub(super) struct Cursor {
-    file: Option<BufReader<File>>,
-    ahead: Option<Arc<Event>>,
+    /// Stays open though it is renamed.
+    reading: Option<Reading>,
+    /// A line of the stream that is wanted was met; the lines from there on are wanted, whatever stream they are of.
+    is_met: bool,
+    /// An event that was read too early.
+    ahead: Option<Read>,
+    /// The digest of the last line that was passed.
+    head: Option<Digest>,
+    /// The time of the last line that was passed.
+    timestamp: String,
+}
+
+struct Reading {
+    id: FileId,
+    file: BufReader<File>,
+}
+
+/// An event from a file.
+pub(super) struct Read {
+    pub(super) recorded: Recorded,
+    /// The digest of the line before it, if that was read.
+    pub(super) before: Option<Digest>,
+}
+
+/// What a reader is after.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    /// From where.
+    pub(super) from: Position,
+    /// Memory has this process's stream from this number on.
+    pub(super) own_before: u64,
+    /// So many events at most.
+    pub(super) most: usize,
+}
+
+impl Cursor {
+    /// The digest of the last line that was passed.
+    pub(super) const fn head(&self) -> Option<Digest> {
+        self.head
+    }
+
+    fn pass(&mut self, read: &Read) {
+        self.head = read.recorded.links().map(|links| links.own);
+    }
 }
 
 impl Archive {
-    pub(super) const fn new(path: PathBuf, stream_id: Arc<str>) -> Self {
-        Self { path, stream_id }
+    pub(super) fn new(path: PathBuf, own: Arc<str>) -> Self {
+        Self { files: Arc::new(Files::new(path)), own }
     }
 
-    /// The events from `from` to `to` in their order, so many at most; none where the files have none of them. What
-    /// can't be read is not there.
-    pub(super) fn read(&self, cursor: &mut Cursor, from: u64, to: u64, most: usize) -> Vec<Arc<Event>> {
+    /// The next events, in the order of the log; none of them where the files have none. What can't be read is not there.
+    /// None: no file has a line of this stream, and it is not this process's.
+    pub(super) fn read(&self, cursor: &mut Cursor, wanted: &Wanted) -> Option<Vec<Read>> {
         let mut found = Vec::new();
-        let read = self.read_into(&mut found, cursor, from, to, most);
-        if let Err(error) = read {
-            tracing::warn!(file = %self.path.display(), %error, "the audit log can't be read for a subscriber");
-            *cursor = Cursor::default();
+        match self.read_into(&mut found, cursor, wanted) {
+            Ok(true) => Some(found),
+            Ok(false) => None,
+            Err(error) => {
+                let file = self.files.path().display();
+                tracing::warn!(%file, %error, "the audit log can't be read for a subscriber");
+                *cursor = Cursor::default();
+                Some(found)
+            }
         }
-        found
     }
 
-    fn read_into(
-        &self,
-        found: &mut Vec<Arc<Event>>,
-        cursor: &mut Cursor,
-        from: u64,
-        to: u64,
-        most: usize,
-    ) -> io::Result<()> {
-        let mut next = from;
-        while found.len() < most && next <= to {
-            let event = match cursor.ahead.take() {
-                Some(event) => Some(event),
-                None => self.next(cursor, next)?,
+    /// Whether the stream is known.
+    fn read_into(&self, found: &mut Vec<Read>, cursor: &mut Cursor, wanted: &Wanted) -> io::Result<bool> {
+        let Wanted { from, own_before, most } = wanted;
+        let mut at = from.clone();
+        if cursor.reading.is_none() && !self.begin(cursor, &at)? {
+            return Ok(at.stream_id == self.own);
+        }
+        while found.len() < *most {
+            let Some(read) = self.following(cursor, &at)? else { break };
+            if **read.recorded.stream_id() == *self.own && read.recorded.sequence() >= *own_before {
+                cursor.ahead = Some(read);
+                break;
+            }
+            cursor.pass(&read);
+            at = Position {
+                stream_id: Arc::clone(read.recorded.stream_id()),
+                next: read.recorded.sequence().saturating_add(1),
             };
-            match event {
-                None => break,
-                Some(event) if event.sequence < next => {}
-                Some(event) if event.sequence > to => {
-                    cursor.ahead = Some(event);
-                    break;
-                }
-                Some(event) => {
-                    next = event.sequence.saturating_add(1);
-                    found.push(event);
-                }
-            }
+            found.push(read);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// The next event from `from` on: in the file at hand, else in the first that has one.
-    fn next(&self, cursor: &mut Cursor, from: u64) -> io::Result<Option<Arc<Event>>> {
-        if let Some(file) = &mut cursor.file {
-            if let Some(event) = self.next_in(file, from)? {
-                return Ok(Some(event));
-            }
-            cursor.file = None;
+    fn following(&self, cursor: &mut Cursor, at: &Position) -> io::Result<Option<Read>> {
+        // Memory may have had it meanwhile.
+        let is_wanted = |read: &Read| {
+            let recorded = &read.recorded;
+            recorded.stream_id() != &at.stream_id || recorded.sequence() >= at.next
+        };
+        if let Some(ahead) = cursor.ahead.take().filter(is_wanted) {
+            return Ok(Some(ahead));
         }
-        let Some(path) = self.file_with(from)? else { return Ok(None) };
-        let file = cursor.file.insert(BufReader::with_capacity(READ_BYTES, File::open(path)?));
-        self.next_in(file, from)
-    }
-
-    fn next_in(&self, file: &mut BufReader<File>, from: u64) -> io::Result<Option<Arc<Event>>> {
-        let mut line = Vec::new();
         loop {
+            if let Some(read) = cursor.next(at, &self.own)? {
+                return Ok(Some(read));
+            }
+            let next = opened(|| self.after(cursor, at))?;
+            // What was written before the file was renamed is there by now.
+            if let Some(read) = cursor.next(at, &self.own)? {
+                return Ok(Some(read));
+            }
+            let Some(next) = next else { return Ok(None) };
+            cursor.reading = Some(next);
+        }
+    }
+
+    /// Opens the first file with something from this position on; false if there is none.
+    fn begin(&self, cursor: &mut Cursor, at: &Position) -> io::Result<bool> {
+        let reading = opened(|| self.first_with(&self.files.list()?, at))?;
+        let is_there = reading.is_some();
+        *cursor = Cursor { reading, ..Cursor::default() };
+        Ok(is_there)
+    }
+
+    /// The file that has the position, else the first one that has something of its stream after it.
+    fn first_with(&self, files: &[Arc<LogFile>], at: &Position) -> io::Result<Option<Arc<LogFile>>> {
+        let at_an_end = files.iter().position(|file| file.begins_or_ends_in(&at.stream_id));
+        let first = match at_an_end {
+            Some(first) => Some(first),
+            // Whatever this process wrote last stands at the end of a file.
+            None if at.stream_id == self.own => None,
+            None => within_one(files, &at.stream_id)?,
+        };
+        let rest = first.and_then(|first| files.get(first..)).unwrap_or_default();
+        let passed = rest.windows(2).take_while(|pair| match pair {
+            [file, next] => is_passed(file, at) && next.first.stream_id == file.last.stream_id,
+            _ => false,
+        });
+        let found = rest.get(passed.count()).cloned();
+        Ok(found.filter(|file| at.stream_id != self.own || !is_passed(file, at)))
+    }
+
+    /// The file that follows on the one at hand.
+    fn after(&self, cursor: &Cursor, at: &Position) -> io::Result<Option<Arc<LogFile>>> {
+        let files = self.files.list()?;
+        let own = cursor.reading.as_ref().map(|reading| reading.id);
+        if let Some(place) = files.iter().position(|file| Some(file.id) == own) {
+            return Ok(files.get(place.saturating_add(1)).cloned());
+        }
+        // The one at hand was deleted: usually as the oldest, and then all others are younger.
+        if let Some(file) = self.first_with(&files, at)?.filter(|file| !is_passed(file, at)) {
+            return Ok(Some(file));
+        }
+        Ok(files.into_iter().find(|file| *file.first.timestamp >= *cursor.timestamp))
+    }
+}
+
+/// Opens the file that `choose` finds, which may be renamed meanwhile.
+fn opened(choose: impl Fn() -> io::Result<Option<Arc<LogFile>>>) -> io::Result<Option<Reading>> {
+    for _ in 0..TRIES {
+        let Some(chosen) = choose()? else { return Ok(None) };
+        let Some(file) = present(File::open(&chosen.path))? else { continue };
+        let id = FileId::of(&file.metadata()?);
+        if id == chosen.id {
+            return Ok(Some(Reading { id, file: BufReader::with_capacity(READ_BYTES, file) }));
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "the audit log's files are renamed faster than they are opened"))
+}
+
+/// Nothing in the file comes after the position, as far as it is of the position's stream.
+fn is_passed(file: &LogFile, at: &Position) -> bool {
+    *file.last.stream_id == *at.stream_id && file.last.sequence < at.next
+}
+
+/// The first of the files within which other streams begin that has a line of this stream.
+fn within_one(files: &[Arc<LogFile>], stream_id: &str) -> io::Result<Option<usize>> {
+    for (place, file) in files.iter().enumerate() {
+        if file.first.stream_id == file.last.stream_id {
+            continue;
+        }
+        let Some(opened) = present(File::open(&file.path))? else { continue };
+        let mut lines = BufReader::with_capacity(READ_BYTES, opened);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            if Place::of(&line).stream_id == stream_id {
+                return Ok(Some(place));
+            }
+            line.clear();
+        }
+    }
+    Ok(None)
+}
+
+impl Cursor {
+    /// The next event in the file at hand.
+    fn next(&mut self, at: &Position, own: &Arc<str>) -> io::Result<Option<Read>> {
+        let Some(Reading { file, .. }) = &mut self.reading else { return Ok(None) };
+        let (mut line, mut skipped) = (Vec::new(), Vec::new());
+        let read = loop {
             line.clear();
             let length = file.read_until(b'\n', &mut line)?;
             let Some(whole) = line.strip_suffix(b"\n") else {
                 // Half a line is being written. It is read again.
                 file.seek_relative(i64::try_from(length).unwrap_or_default().saturating_neg())?;
-                return Ok(None);
+                break None;
             };
             let place = Place::of(whole);
-            let is_wanted = place.stream_id == &*self.stream_id && place.sequence >= from;
-            if let Some(event) = is_wanted.then(|| read_line(whole)).flatten() {
-                return Ok(Some(Arc::new(event)));
+            self.is_met |= place.stream_id == &*at.stream_id;
+            if !self.is_met || place.stream_id.is_empty() {
+                continue;
             }
-        }
-    }
-
-    /// The first file whose last line is of this stream, and not before `from`. Names are by age.
-    fn file_with(&self, from: u64) -> io::Result<Option<PathBuf>> {
-        let mut files = rotated_files(&self.path)?;
-        files.sort();
-        files.push(self.path.clone());
-        for file in files {
-            if self.ends_after(&file, from)? {
-                return Ok(Some(file));
+            self.timestamp.clear();
+            self.timestamp.push_str(place.timestamp);
+            let text = std::str::from_utf8(whole).unwrap_or_default();
+            if let Some(event) = at.is_at_or_before(&place).then(|| read_line(whole)).flatten() {
+                let known = [&at.stream_id, own].into_iter().find(|known| ***known == *place.stream_id);
+                let stream_id = known.map_or_else(|| Arc::from(place.stream_id), Arc::clone);
+                break Some(Recorded::read(stream_id, event, text));
             }
+            std::mem::swap(&mut line, &mut skipped);
+        };
+        if let Some(links) = skipped.strip_suffix(b"\n").and_then(chain::links) {
+            self.head = Some(links.own);
         }
-        Ok(None)
-    }
-
-    fn ends_after(&self, file: &Path, from: u64) -> io::Result<bool> {
-        let Ok(metadata) = file.metadata() else { return Ok(false) };
-        let tail = tail(file, metadata.len())?;
-        let whole = tail.iter().rposition(|byte| *byte == b'\n').and_then(|end| tail.get(..end)).unwrap_or_default();
-        let last = Place::of(whole.rsplit(|byte| *byte == b'\n').next().unwrap_or_default());
-        Ok(last.stream_id == &*self.stream_id && last.sequence >= from)
+        Ok(read.map(|recorded| Read { recorded, before: self.head }))
     }
 }
 

@@ -44,9 +44,20 @@ pub struct Seen {
 /// Reads the place of a line, given without its line end. None: it doesn't end as a line of the chain does.
 #[must_use]
 pub fn read(line: &[u8]) -> Option<Seen> {
-    let (line, own) = ending(line.strip_suffix(END)?, OWN)?;
-    let (_, previous) = ending(line.strip_suffix(b"\"")?, PREVIOUS)?;
-    Some(Seen { links: Links { previous, own }, is_intact: Digest::of(line) == own })
+    let (hashed, links) = split(line)?;
+    Some(Seen { links, is_intact: Digest::of(hashed) == links.own })
+}
+
+/// What a line says of its place, believed.
+pub(super) fn links(line: &[u8]) -> Option<Links> {
+    Some(split(line)?.1)
+}
+
+/// The bytes that the line's own digest is of, and what the line says of its place.
+fn split(line: &[u8]) -> Option<(&[u8], Links)> {
+    let (hashed, own) = ending(line.strip_suffix(END)?, OWN)?;
+    let (_, previous) = ending(hashed.strip_suffix(b"\"")?, PREVIOUS)?;
+    Some((hashed, Links { previous, own }))
 }
 
 /// Cuts `key` and the digest behind it off the end of `text`.

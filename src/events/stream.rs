@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
-use super::archive::{Archive, Cursor};
+use super::archive::{Archive, Position};
 use super::config::EventsConfig;
 use super::event::{Event, MessageType, Outcome};
+use super::recorded::Recorded;
+use super::subscription::Subscription;
 use crate::domain::reason::Reason;
 
 /// Subscribers for whom files are read at the same time; others wait. Reading must not take the cores from decisions.
@@ -24,9 +24,9 @@ pub enum Since<'a> {
     /// From now on.
     Now,
     /// From the one after `sequence` of the stream `stream_id`, as far as it is kept; 0: from the earliest
-    /// that is kept.
+    /// that is kept. After a stream come those of later processes, this process's last.
     After {
-        /// The stream to which `sequence` belongs. Empty: this process's.
+        /// The stream to which `sequence` belongs: this process's, or an earlier one's. Empty: this process's.
         stream_id: &'a str,
         /// The last one that the subscriber has.
         sequence: u64,
@@ -69,11 +69,13 @@ fn concerns(event: &Event, agent: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// The next event.
-    Event(Arc<Event>),
+    Event(Recorded),
     /// Events that the subscriber will not get; `from` and `to` are both inside. Filters don't matter.
-    /// 0 to 0, only at the beginning: what the stream that the subscriber named had after its last event;
-    /// nothing of this stream is missing.
+    /// 0 to 0: what the stream had after the last event that the subscriber knows of, and how many that were can't be
+    /// known; what follows is of a later stream.
     Gap {
+        /// The stream in which they are missing.
+        stream_id: Arc<str>,
         /// The first that is missing.
         from: u64,
         /// The last that is missing.
@@ -81,6 +83,8 @@ pub enum Item {
     },
     /// Nothing passed for a while; the stream is alive and complete up to `sequence`.
     Heartbeat {
+        /// The stream in which the subscriber is.
+        stream_id: Arc<str>,
         /// The last one that was shown, filtered out or reported missing.
         sequence: u64,
     },
@@ -103,15 +107,16 @@ impl std::error::Error for TooManySubscribers {}
 
 /// How far the stream is.
 #[derive(Clone, Copy, Debug, Default)]
-struct Progress {
+pub(super) struct Progress {
     /// The last event shown.
-    latest: u64,
+    pub(super) latest: u64,
     /// Nothing will follow.
-    is_over: bool,
+    pub(super) is_over: bool,
 }
 
 /// The written events that are kept, and who reads them. Decisions never touch it.
 pub(super) struct Stream {
+    id: Arc<str>,
     ring: RwLock<VecDeque<Arc<Event>>>,
     capacity: usize,
     archive: Option<Archive>,
@@ -126,8 +131,9 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(config: &EventsConfig, archive: Option<Archive>) -> Self {
+    pub(super) fn new(id: Arc<str>, config: &EventsConfig, archive: Option<Archive>) -> Self {
         Self {
+            id,
             ring: RwLock::default(),
             capacity: config.ring,
             archive,
@@ -163,7 +169,6 @@ impl Stream {
     pub(super) fn subscribe(
         self: &Arc<Self>,
         since: Since<'_>,
-        own_stream_id: &str,
         filter: Filter,
     ) -> Result<Subscription, TooManySubscribers> {
         let limit = self.max_subscribers;
@@ -171,45 +176,61 @@ impl Stream {
         self.subscribers
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .map_err(|_| TooManySubscribers { limit })?;
-        let mut ready = VecDeque::new();
+        let own = || Arc::clone(&self.id);
         // Nothing is missing before the earliest that is kept.
         let is_begun = !matches!(since, Since::After { sequence: 0, .. });
-        let next = match since {
-            Since::Now => self.progress.borrow().latest.saturating_add(1),
-            Since::After { stream_id, sequence } if stream_id.is_empty() || stream_id == own_stream_id => {
-                sequence.saturating_add(1)
-            }
-            Since::After { .. } => {
-                let earliest = self.earliest();
-                let to = earliest.saturating_sub(1);
-                ready.push_back(self.gap(to.min(1), to));
-                earliest
-            }
+        let at = match since {
+            Since::Now => Position { stream_id: own(), next: self.progress.borrow().latest.saturating_add(1) },
+            Since::After { stream_id, sequence } => Position {
+                stream_id: if stream_id.is_empty() || stream_id == &*self.id { own() } else { stream_id.into() },
+                next: sequence.saturating_add(1),
+            },
         };
-        let progress = self.progress.subscribe();
-        let quiet_since = Instant::now();
-        let heartbeat = self.heartbeat;
-        let stream = Arc::clone(self);
-        let past = Past::NotRead(Cursor::default());
-        Ok(Subscription { stream, next, is_begun, filter, ready, past, progress, quiet_since, heartbeat })
+        Ok(Subscription::new(Arc::clone(self), at, is_begun, filter))
     }
 
     /// The first event that is kept, or the one that will be the first.
-    fn earliest(&self) -> u64 {
+    pub(super) fn earliest(&self) -> u64 {
         self.ring.read().front().map_or(1, |event| event.sequence())
     }
 
-    /// The events from this number on, so many at most.
-    fn read(&self, from: u64) -> Vec<Arc<Event>> {
+    /// The first number that is kept, and the events from this number on, so many at most.
+    pub(super) fn read(&self, from: u64) -> (u64, Vec<Recorded>) {
         let ring = self.ring.read();
+        let earliest = ring.front().map_or(1, |event| event.sequence());
         let start = ring.partition_point(|event| event.sequence() < from);
-        ring.iter().skip(start).take(self.batch).cloned().collect()
+        let events = ring.iter().skip(start).take(self.batch);
+        (earliest, events.map(|event| Recorded::kept(Arc::clone(&self.id), Arc::clone(event))).collect())
     }
 
-    fn gap(&self, from: u64, to: u64) -> Item {
+    /// Counts a gap; the item that tells of it.
+    pub(super) fn gap(&self, stream_id: Arc<str>, from: u64, to: u64) -> Item {
         self.gaps.fetch_add(1, Ordering::Relaxed);
-        self.missed.fetch_add(to.saturating_sub(from).saturating_add(1), Ordering::Relaxed);
-        Item::Gap { from, to }
+        let known = if to == 0 { 0 } else { to.saturating_sub(from).saturating_add(1) };
+        self.missed.fetch_add(known, Ordering::Relaxed);
+        Item::Gap { stream_id, from, to }
+    }
+
+    /// One subscriber is gone.
+    pub(super) fn leave(&self) {
+        self.subscribers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) const fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    pub(super) const fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// The files, with a turn to read them and how much a subscriber takes at once.
+    pub(super) fn past(&self) -> Option<(Archive, Arc<Semaphore>, usize)> {
+        Some((self.archive.clone()?, Arc::clone(&self.readers), self.batch))
     }
 
     pub(super) fn subscribers(&self) -> usize {
@@ -222,110 +243,6 @@ impl Stream {
 
     pub(super) fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
-    }
-}
-
-/// A subscriber's place in the stream.
-pub struct Subscription {
-    stream: Arc<Stream>,
-    /// The number that comes next: everything below it was shown, filtered out or reported missing.
-    next: u64,
-    /// A gap before `next` is told.
-    is_begun: bool,
-    filter: Filter,
-    ready: VecDeque<Item>,
-    past: Past,
-    progress: watch::Receiver<Progress>,
-    quiet_since: Instant,
-    heartbeat: Duration,
-}
-
-/// Reading of what memory has no more.
-enum Past {
-    NotRead(Cursor),
-    /// Kept here, so that a call that is dropped halfway loses nothing.
-    Reading(JoinHandle<(Cursor, Vec<Arc<Event>>)>),
-}
-
-impl Subscription {
-    /// The next item; none when the stream is over. A call that is dropped halfway loses nothing.
-    pub async fn next(&mut self) -> Option<Item> {
-        loop {
-            if let Some(item) = self.ready.pop_front() {
-                self.quiet_since = Instant::now();
-                return Some(item);
-            }
-            let progress = *self.progress.borrow_and_update();
-            let has_more = self.next <= progress.latest && self.advance().await;
-            if !self.ready.is_empty() {
-                continue;
-            }
-            let quiet_for = self.heartbeat.saturating_sub(self.quiet_since.elapsed());
-            if has_more {
-                // A filter that lets nothing pass must neither hold the thread nor keep the heartbeat away.
-                tokio::task::yield_now().await;
-                if !quiet_for.is_zero() {
-                    continue;
-                }
-            } else if progress.is_over {
-                return None;
-            } else if let Ok(Ok(())) = tokio::time::timeout(quiet_for, self.progress.changed()).await {
-                continue;
-            }
-            let sequence = self.next.saturating_sub(1).min(progress.latest);
-            self.ready.push_back(Item::Heartbeat { sequence });
-        }
-    }
-
-    /// Takes the next events from the ring, or those that it has no more from the log; false if there are none.
-    async fn advance(&mut self) -> bool {
-        let mut events = self.forgotten().await;
-        if events.is_empty() {
-            events = self.stream.read(self.next);
-        }
-        let found = !events.is_empty();
-        for event in events {
-            let sequence = event.sequence();
-            if sequence > self.next && self.is_begun {
-                self.ready.push_back(self.stream.gap(self.next, sequence.saturating_sub(1)));
-            }
-            self.is_begun = true;
-            self.next = sequence.saturating_add(1);
-            if self.filter.passes(&event) {
-                self.ready.push_back(Item::Event(event));
-            }
-        }
-        found
-    }
-
-    /// The next events, where memory has them no more and the log's files do. Read beside the runtime.
-    async fn forgotten(&mut self) -> Vec<Arc<Event>> {
-        let (next, earliest) = (self.next, self.stream.earliest());
-        let past = &mut self.past;
-        if let Past::NotRead(cursor) = past {
-            let Some(archive) = self.stream.archive.clone().filter(|_| next < earliest) else { return Vec::new() };
-            let mut cursor = std::mem::take(cursor);
-            let (readers, most) = (Arc::clone(&self.stream.readers), self.stream.batch);
-            *past = Past::Reading(tokio::spawn(async move {
-                // Nobody closes it; and if somebody did, reading would do no harm.
-                let _turn = readers.acquire().await;
-                let read = move || {
-                    let events = archive.read(&mut cursor, next, earliest.saturating_sub(1), most);
-                    (cursor, events)
-                };
-                tokio::task::spawn_blocking(read).await.unwrap_or_default()
-            }));
-        }
-        let Past::Reading(reading) = past else { return Vec::new() };
-        let (cursor, events) = reading.await.unwrap_or_default();
-        *past = Past::NotRead(cursor);
-        events
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.stream.subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -342,6 +259,8 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::super::trial::Trial;
     use super::*;
 
@@ -357,12 +276,14 @@ mod tests {
     /// Numbers as `7`, gaps as `3-6`, heartbeats as `♥6`, until a heartbeat.
     async fn seen(watch: &mut Subscription) -> String {
         let mut seen = Vec::new();
-        watch.heartbeat = Duration::from_millis(5);
+        watch.heartbeat_after(Duration::from_millis(5));
         loop {
             match watch.next().await {
                 Some(Item::Event(event)) => seen.push(event.sequence().to_string()),
-                Some(Item::Gap { from, to }) => seen.push(format!("{from}-{to}")),
-                Some(Item::Heartbeat { sequence }) => return [seen, vec![format!("♥{sequence}")]].concat().join(" "),
+                Some(Item::Gap { from, to, .. }) => seen.push(format!("{from}-{to}")),
+                Some(Item::Heartbeat { sequence, .. }) => {
+                    return [seen, vec![format!("♥{sequence}")]].concat().join(" ");
+                }
                 None => return seen.join(" "),
             }
         }
@@ -395,7 +316,7 @@ mod tests {
         assert_eq!(seen(&mut watch(after(&own, 64))).await, "65 66 ♥66");
         assert_eq!(seen(&mut watch(after(&own, 0))).await, format!("3 {rest} ♥66"), "the earliest that is kept");
         assert_eq!(seen(&mut watch(after(&own, 1))).await, format!("2-2 3 {rest} ♥66"), "the second is gone");
-        assert_eq!(seen(&mut watch(after("another", 64))).await, format!("1-2 3 {rest} ♥66"), "another stream");
+        assert_eq!(seen(&mut watch(after("another", 64))).await, format!("0-0 1-2 3 {rest} ♥66"), "another stream");
         let mut ahead = watch(after(&own, 67));
         assert_eq!(seen(&mut ahead).await, "♥66");
         allow(&mut trial, 3);
@@ -408,7 +329,9 @@ mod tests {
         allow(&mut trial, 2);
         let since = Since::After { stream_id: "another", sequence: 9 };
         let mut watch = trial.events.subscribe(since, Filter::default()).unwrap();
-        assert_eq!(seen(&mut watch).await, "0-0 1 2 ♥2");
+        assert_eq!(watch.next().await, Some(Item::Gap { stream_id: "another".into(), from: 0, to: 0 }));
+        assert_eq!(seen(&mut watch).await, "1 2 ♥2");
+        assert_eq!((trial.events.numbers().gaps, trial.events.numbers().missed), (1, 0));
     }
 
     #[tokio::test]
@@ -459,7 +382,7 @@ mod tests {
         let mut trial = Trial::unwritten(64);
         let filter = Filter { results: vec![Outcome::Error], ..Filter::default() };
         let mut watch = trial.events.subscribe(Since::Now, filter).unwrap();
-        watch.heartbeat = Duration::from_millis(100);
+        watch.heartbeat_after(Duration::from_millis(100));
         let before = Instant::now();
         let Trial { events, recorder, .. } = &mut trial;
         let busy = async {
@@ -471,7 +394,7 @@ mod tests {
             }
         };
         let item = tokio::select! { item = watch.next() => item, () = busy => None };
-        let Some(Item::Heartbeat { sequence }) = item else { panic!("{item:?}") };
+        let Some(Item::Heartbeat { sequence, .. }) = item else { panic!("{item:?}") };
         assert!(sequence > 1, "{sequence}");
         assert!(before.elapsed() >= Duration::from_millis(100));
     }

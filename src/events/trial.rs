@@ -23,10 +23,15 @@ impl Trial {
     }
 
     pub(super) fn signing(audit: &AuditConfig, events: &EventsConfig, sign: Option<Sign>) -> Self {
+        Self::of_process(1, audit, events, sign)
+    }
+
+    /// The parts in a process of this number, which begins its stream's id.
+    pub(super) fn of_process(process: u64, audit: &AuditConfig, events: &EventsConfig, sign: Option<Sign>) -> Self {
         let nanos = Arc::new(AtomicU64::new(START));
         let clock = Arc::clone(&nanos);
         let now = move || Timestamp::from_nanos(clock.load(Ordering::SeqCst));
-        let (shared, recorder) = Events::parts(audit, events, 1, now, sign, Some([7; 32])).unwrap();
+        let (shared, recorder) = Events::parts(audit, events, process, now, sign, Some([7; 32])).unwrap();
         Self { events: Events::joined(shared, None), recorder, nanos }
     }
 

@@ -1,6 +1,5 @@
 //! Batches to the collector, and again until it takes them, refuses them, or the process ends.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,7 +12,7 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use super::headers::Headers;
-use super::record::{self, Recorded};
+use super::record::{self, Origin};
 use super::{Counters, Signal};
 use crate::api::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
 use crate::api::opentelemetry::proto::collector::logs::v1::logs_service_client::LogsServiceClient;
@@ -21,7 +20,7 @@ use crate::api::opentelemetry::proto::collector::trace::v1::ExportTraceServiceRe
 use crate::api::opentelemetry::proto::collector::trace::v1::trace_service_client::TraceServiceClient;
 use crate::api::opentelemetry::proto::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use crate::api::opentelemetry::proto::trace::v1::{ResourceSpans, ScopeSpans, Span};
-use crate::events::Event;
+use crate::events::Recorded;
 
 /// Events sent together.
 const BATCH: usize = 512;
@@ -52,7 +51,7 @@ impl Random {
 pub(super) struct Delivery {
     pub(super) endpoint: Endpoint,
     pub(super) headers: Option<Headers>,
-    pub(super) recorded: Recorded,
+    pub(super) origin: Origin,
     pub(super) counters: Counters,
     pub(super) give_up: CancellationToken,
     pub(super) random: Random,
@@ -85,8 +84,8 @@ enum Answer {
 
 impl Delivery {
     /// Delivers until the queue is over, or it is told to give up.
-    pub(super) async fn run(self, mut queue: mpsc::Receiver<Arc<Event>>) {
-        let Self { endpoint, headers, recorded, counters, give_up, random } = self;
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Recorded>) {
+        let Self { endpoint, headers, origin, counters, give_up, random } = self;
         let sending = Sending { headers: Mutex::new(headers), give_up, random: Mutex::new(random) };
         // It connects when it is used, and again whenever it has to.
         let channel = endpoint.connect_lazy();
@@ -96,8 +95,8 @@ impl Delivery {
             if gather(&mut queue, &mut events).await == 0 {
                 return;
             }
-            for batch in batches(&recorded, &events) {
-                sending.both(&channel, &recorded, &counters, batch).await;
+            for batch in batches(&events) {
+                sending.both(&channel, &origin, &counters, batch).await;
             }
             if sending.give_up.is_cancelled() {
                 queue.close();
@@ -111,7 +110,7 @@ impl Delivery {
 }
 
 /// Waits for an event, and a little for others; how many there are, none at the end.
-async fn gather(queue: &mut mpsc::Receiver<Arc<Event>>, events: &mut Vec<Arc<Event>>) -> usize {
+async fn gather(queue: &mut mpsc::Receiver<Recorded>, events: &mut Vec<Recorded>) -> usize {
     if queue.recv_many(events, BATCH).await == 0 {
         return 0;
     }
@@ -126,11 +125,11 @@ async fn gather(queue: &mut mpsc::Receiver<Arc<Event>>, events: &mut Vec<Arc<Eve
 }
 
 /// The events' records, in as many messages as they need.
-fn batches(recorded: &Recorded, events: &[Arc<Event>]) -> Vec<Batch> {
+fn batches(events: &[Recorded]) -> Vec<Batch> {
     let mut all = Vec::new();
     let mut batch = Batch::default();
     for event in events {
-        let log = recorded.log(event);
+        let log = Origin::log(event);
         batch.bytes = batch.bytes.saturating_add(log.encoded_len());
         batch.logs.push(log);
         batch.spans.extend(record::span(event));
@@ -144,16 +143,16 @@ fn batches(recorded: &Recorded, events: &[Arc<Event>]) -> Vec<Batch> {
 
 impl Sending {
     /// Both signals at once: a collector that takes only one of them gets that.
-    async fn both(&self, channel: &Channel, recorded: &Recorded, counters: &Counters, batch: Batch) {
+    async fn both(&self, channel: &Channel, origin: &Origin, counters: &Counters, batch: Batch) {
         let Batch { logs, spans, bytes: _ } = batch;
         let (log_count, span_count) = (logs.len(), spans.len());
-        let scope_logs = vec![ScopeLogs { scope: Some(Recorded::scope()), log_records: logs }];
+        let scope_logs = vec![ScopeLogs { scope: Some(Origin::scope()), log_records: logs }];
         let logs = ExportLogsServiceRequest {
-            resource_logs: vec![ResourceLogs { resource: Some(recorded.resource()), scope_logs }],
+            resource_logs: vec![ResourceLogs { resource: Some(origin.resource()), scope_logs }],
         };
-        let scope_spans = vec![ScopeSpans { scope: Some(Recorded::scope()), spans }];
+        let scope_spans = vec![ScopeSpans { scope: Some(Origin::scope()), spans }];
         let spans = ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans { resource: Some(recorded.resource()), scope_spans }],
+            resource_spans: vec![ResourceSpans { resource: Some(origin.resource()), scope_spans }],
         };
         let send_logs = async || {
             let request = self.request(logs.clone());

@@ -11,7 +11,7 @@ use crate::api::opentelemetry::proto::logs::v1::{LogRecord, SeverityNumber};
 use crate::api::opentelemetry::proto::resource::v1::Resource;
 use crate::api::opentelemetry::proto::trace::v1::{Span, Status, span::SpanKind, status::StatusCode};
 use crate::domain::trace::{SpanId, TraceContext};
-use crate::events::{Brief, Event, MessageType, Outcome};
+use crate::events::{Brief, Event, MessageType, Outcome, Recorded};
 
 const NAME: &str = "remit";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,7 +23,7 @@ const NO_PARENT: u32 = 0x100;
 
 /// What all records share.
 #[derive(Clone)]
-pub(super) struct Recorded {
+pub(super) struct Origin {
     /// The stream that the events are numbered in.
     pub(super) stream_id: Arc<str>,
 }
@@ -49,7 +49,7 @@ fn sampled(event: &Event) -> Option<TraceContext> {
     event.trace.filter(TraceContext::is_sampled)
 }
 
-impl Recorded {
+impl Origin {
     /// Which process all of it is of.
     pub(super) fn resource(&self) -> Resource {
         let attributes = vec![
@@ -65,7 +65,7 @@ impl Recorded {
     }
 
     /// The event as a log record: its body is the line of the audit log.
-    pub(super) fn log(&self, event: &Event) -> LogRecord {
+    pub(super) fn log(event: &Recorded) -> LogRecord {
         let severity = match event.outcome {
             Outcome::Accepted => SeverityNumber::Info,
             Outcome::Denied => SeverityNumber::Warn,
@@ -82,7 +82,7 @@ impl Recorded {
                 SeverityNumber::Info | SeverityNumber::Unspecified => "INFO",
             }
             .to_owned(),
-            body: Some(AnyValue { value: Some(Value::StringValue(event.line(&self.stream_id))) }),
+            body: Some(AnyValue { value: Some(Value::StringValue(event.line().into_owned())) }),
             attributes: vec![
                 text("remit.message_type", event.message_type.as_str()),
                 text("remit.result", event.outcome.as_str()),

@@ -13,7 +13,7 @@ pub(super) use answer::{
     authorize_response, delegate_response, identity_response, introspect_response, malformed_refusal,
     malformed_response, refusal, timestamp,
 };
-pub(super) use event::{decision_event, filter, gap, heartbeat};
+pub(super) use event::{watch, watched};
 pub(super) use facts::structure;
 
 use crate::api as pb;

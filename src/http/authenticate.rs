@@ -25,6 +25,7 @@ pub(super) fn is_somebody(door: &Door, request: &Parts) -> Result<(), Refusal> {
     caller.map(|_| ()).map_err(|nobody| Refusal::unidentified(&nobody))
 }
 
-fn peer(request: &Parts) -> Option<&Arc<Peer>> {
+/// What the connection knows of its other end.
+pub(super) fn peer(request: &Parts) -> Option<&Arc<Peer>> {
     request.extensions.get::<Arc<Peer>>()
 }

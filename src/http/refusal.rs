@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
 use crate::domain::reason::{Denial, Reason};
+use crate::events::TooManySubscribers;
 use crate::identity::Unidentified;
 
 /// When a client that found no room may try again, in seconds.
@@ -55,6 +56,17 @@ impl Refusal {
                 Self::new(StatusCode::FORBIDDEN, denial.reason(), denial.message().clone())
             }
         }
+    }
+
+    /// As many watch as may. Their places are not taken for a moment, as those of requests are.
+    pub(super) fn full(full: TooManySubscribers) -> Self {
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, Reason::CapacityExhausted, full.to_string());
+        Self { header: Some((RETRY_AFTER, HeaderValue::from_static("10"))), ..refusal }
+    }
+
+    /// The caller has no right to it.
+    pub(super) fn forbidden(denial: &Denial) -> Self {
+        Self::new(StatusCode::FORBIDDEN, denial.reason(), denial.message().clone())
     }
 
     /// The caller's rate is used up.

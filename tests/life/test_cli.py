@@ -278,6 +278,41 @@ def test_watch(console):
     assert refused["reason"] == "CALLER_NOT_AUTHORIZED"
 
 
+def test_watch_comes_back_and_goes_on(serve):
+    """Over a restart: each event once, and standard error says what happens."""
+    world = serve()
+    token = deployer_token(world)
+    client = ["--as", "ops-admin", "--dev-dir", world.remit.folder, "--output", "json"]
+    errors = world.remit.folder / "errors"
+    with errors.open("wb") as stderr:
+        watching = subprocess.Popen(
+            [binary(), "watch", *client, "--after", "0"], env=environment(), stdout=subprocess.PIPE, stderr=stderr
+        )
+    lines = iter(watching.stdout.readline, b"")
+    try:
+        seen = [json.loads(next(lines)) for _ in range(world.administrator().status().event_sequence)]
+        assert seen[-1]["token_id"] == token.token_id
+        world.close()
+        assert world.remit.stop() == 0
+        wait_until(lambda: "not connected" in errors.read_text(), "it says so")
+        world.remit.start()
+        world[DEPLOYER].authorize("kubectl_get", "prod/web", token.token)
+        while seen[-1]["message_type"] != "capability_request":
+            seen.append(json.loads(next(lines)))
+        assert "connected again, going on after #" in errors.read_text()
+    finally:
+        watching.terminate()
+        watching.wait()
+        watching.stdout.close()
+    assert not any("gap" in line for line in seen)
+    log = [json.loads(line) for line in remit("audit", "show", world.remit.folder / "audit.jsonl", "--output", "json").stdout.splitlines()]
+    places = [(line["stream_id"], line["sequence"]) for line in log]
+    assert [(line["stream_id"], line["sequence"]) for line in seen] == places[: len(seen)]
+    first = places[0][0]
+    ran = remit("watch", *client, "--stream", first, "--after", "1", "--count", "2")
+    assert [json.loads(line)["sequence"] for line in ran.stdout.splitlines()] == [2, 3] and places[2][0] == first
+
+
 def test_an_explicit_server_and_certificate(console, shared):
     path = console.folder
     who = ["--cert", path / f"agents/{DEPLOYER}.pem", "--key", path / f"agents/{DEPLOYER}.key", "--ca", path / "ca.pem"]

@@ -1,12 +1,15 @@
 """Every decision as it is made: in the stream, in the audit file, under the same number."""
 
+import contextlib
 import json
 import re
 
 import grpc
 import pytest
+from event_source import EventSource
 from remit_client import Refused, fails_with, malformed, reason, reason_number, refused
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, deployer_token, validator_token
+from test_cli import remit
 from waiting import wait_until
 
 SEED_KEYS = [
@@ -150,16 +153,96 @@ def test_an_unknown_stream_is_a_gap(serve):
     world = serve()
     deployer_token(world)
     status = world.administrator().status()
-    world.close()
-    assert world.remit.stop() == 0
-    world.remit.start()
+    with world["ops-admin"].watch(stream_id="ffffffffffffffff", after_sequence=9) as watching:
+        gap, *events = watching.take(1 + status.event_sequence)
+    assert (gap.DESCRIPTOR.name, gap.stream_id, getattr(gap, "from"), gap.to) == ("Gap", "ffffffffffffffff", 0, 0)
+    assert [event.sequence for event in events] == list(range(1, status.event_sequence + 1))
+    assert {event.stream_id for event in events} == {status.stream_id}
+    with malformed("stream_id"), world["ops-admin"].watch(stream_id="a\nb", after_sequence=1) as watching:
+        next(watching)
+
+
+def texts(world):
+    """What stands in the log's files; one may be deleted or renamed meanwhile."""
+    for path in world.remit.folder.glob("audit.jsonl*"):
+        with contextlib.suppress(FileNotFoundError):
+            yield path.read_text()
+
+
+def lives(world, count):
+    """Some decisions in each of as many processes, which end well or not."""
+    for number in range(count):
+        for _ in range(40):
+            deployer_token(world)
+        status = world.administrator().status()
+        last = f'"stream_id":"{status.stream_id}","sequence":{status.event_sequence},'
+        wait_until(lambda: any(last in text for text in texts(world)), "the last event is written")
+        world.close()
+        world.remit.kill() if number % 2 else world.remit.stop()
+        world.remit.start()
+    wait_until(lambda: world.administrator().status().event_sequence >= 1, "it has begun")
+
+
+def whole_log(world):
+    """Every line that the files have, in the order in which they were written."""
+    files = sorted(world.remit.folder.glob("audit.jsonl*"))
+    return [json.loads(line) for line in remit("audit", "show", *files, "--output", "json").stdout.splitlines()]
+
+
+def test_every_stream_in_the_files_can_be_resumed(serve):
+    world = serve(REMIT_AUDIT_ROTATE_BYTES="8192", REMIT_EVENTS_RING="64", REMIT_EVENTS_SUBSCRIBER_BUFFER="16")
+    lives(world, 3)
     deployer_token(world)
-    with world["ops-admin"].watch(stream_id=status.stream_id, after_sequence=status.event_sequence) as watching:
-        gap, event = watching.take(2)
-    assert gap.DESCRIPTOR.name == "Gap", gap
-    now = world.administrator().status().stream_id
-    assert gap.stream_id == now != status.stream_id
-    assert event.DESCRIPTOR.name == "DecisionEvent" and event.stream_id == now
+    status = world.administrator().status()
+    log = wait_until(lambda: (log := whole_log(world)) and log[-1]["sequence"] >= status.event_sequence and log, "all")
+    assert len({line["stream_id"] for line in log}) == 4 and len(list(world.remit.folder.glob("audit.jsonl.*"))) > 5
+    places = [(line["stream_id"], line["sequence"]) for line in log]
+    for begin in (0, 1, 30, 60, places.index(places[-1]) - 1, *(at for at, place in enumerate(places) if place[1] == 1)):
+        stream_id, sequence = places[begin]
+        wanted = places[begin + 1 :]
+        with world["ops-admin"].watch(stream_id=stream_id, after_sequence=sequence) as watching:
+            assert [(event.stream_id, event.sequence) for event in watching.take(len(wanted))] == wanted
+        with EventSource(world.remit, last=f"{stream_id}:{sequence}") as source:
+            assert [(data["stream_id"], data["sequence"]) for _, data in source.take(len(wanted))] == wanted
+    with world["ops-admin"].watch(stream_id=places[0][0], after_sequence=0) as watching:
+        assert [(event.stream_id, event.sequence) for event in watching.take(len(places))] == places
+    assert world.remit.metrics()["remit_event_gaps_total"] == 0
+
+
+def test_what_keep_deleted_is_told_exactly(serve):
+    world = serve(
+        REMIT_AUDIT_ROTATE_BYTES="8192",
+        REMIT_AUDIT_KEEP="20",
+        REMIT_EVENTS_RING="64",
+        REMIT_EVENTS_SUBSCRIBER_BUFFER="16",
+    )
+    lives(world, 1)
+    forgotten = world.remit.audit()[0]["stream_id"]
+    # How many lines a file has depends on how many are written at once.
+    begins = lambda text: text.startswith("{") and json.loads(text.split("\n", 1)[0])  # noqa: E731
+    is_gone = lambda line: line and line["stream_id"] != forgotten and line["sequence"] > 10  # noqa: E731
+    for _ in range(100):
+        for _ in range(50):
+            deployer_token(world)
+        if all(is_gone(begins(text)) for text in texts(world) if text):
+            break
+    status = world.administrator().status()
+    assert forgotten != status.stream_id
+    delivered = missing = 0
+    with world["ops-admin"].watch(stream_id=status.stream_id, after_sequence=1) as watching:
+        while delivered + missing < status.event_sequence - 1:
+            item = next(watching)
+            if item.DESCRIPTOR.name == "Gap":
+                assert getattr(item, "from") == 2 + delivered + missing
+                missing += item.to - getattr(item, "from") + 1
+            else:
+                delivered += 1
+                assert item.sequence == 1 + delivered + missing
+    assert (delivered + missing, missing > 0, delivered > 64) == (status.event_sequence - 1, True, True)
+    with world["ops-admin"].watch(stream_id=forgotten, after_sequence=1) as watching:
+        gap, first, *_ = watching.take(3)
+    assert (gap.stream_id, getattr(gap, "from"), gap.to) == (forgotten, 0, 0)
+    assert (first.stream_id, getattr(first, "from")) == (status.stream_id, 1)
 
 
 def test_from_now_on(serve):

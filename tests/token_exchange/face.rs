@@ -145,6 +145,7 @@ impl Face {
             registry: Registry::new(),
             public_url: Some(REMIT.into()),
             oauth: oauth::Settings { offline_jwt, asks_for_certificates: false },
+            drain: tokio_util::sync::CancellationToken::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { engine, idp, worker_key, identity, router: routes(pages), runtime, _folder: folder }

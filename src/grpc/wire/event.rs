@@ -3,65 +3,51 @@
 use super::Malformed;
 use super::answer::{method, reason, timestamp};
 use crate::api as pb;
-use crate::domain::agent::AgentName;
-use crate::domain::reason::Reason;
-use crate::events::{Event, Filter, MessageType, Outcome};
+use crate::events::{Filter, Item, Recorded, Since};
+use crate::watching::{InvalidEntry, is_stream_id, want_agent, want_message_type, want_reason, want_result};
 
-/// Entries of one filter list at most.
-const FILTER_ENTRIES: usize = 64;
-
-pub(in crate::grpc) fn filter(request: &pb::WatchDecisionsRequest) -> Result<Filter, Malformed> {
-    let pb::WatchDecisionsRequest { stream_id: _, after_sequence: _, agents, results, reasons, message_types } =
-        request;
-    for (field, entries) in [
-        ("agents", agents.len()),
-        ("results", results.len()),
-        ("reasons", reasons.len()),
-        ("message_types", message_types.len()),
-    ] {
-        if entries > FILTER_ENTRIES {
-            return Err(Malformed::new(field, format!("at most {FILTER_ENTRIES} entries")));
-        }
+/// From where somebody wants to watch, and what.
+pub(in crate::grpc) fn watch(request: &pb::WatchDecisionsRequest) -> Result<(Filter, Since<'_>), Malformed> {
+    let pb::WatchDecisionsRequest { stream_id, after_sequence, agents, results, reasons, message_types } = request;
+    if !is_stream_id(stream_id) {
+        return Err(Malformed::new("stream_id", "at most 64 letters and digits, as an event's stream_id has them"));
     }
-    let outcome = |name: &String| {
-        Outcome::from_name(name).ok_or_else(|| Malformed::new("results", "one of accepted, denied, error"))
+    let since = match after_sequence {
+        None => Since::Now,
+        Some(sequence) => Since::After { stream_id, sequence: *sequence },
     };
-    let kind = |name: &String| {
-        MessageType::from_name(name).ok_or_else(|| Malformed::new("message_types", "no event has this message_type"))
+    let mut filter = Filter::default();
+    let at = |field: &'static str| move |invalid: InvalidEntry| Malformed::new(field, invalid.to_string());
+    agents.iter().try_for_each(|name| want_agent(&mut filter, name)).map_err(at("agents"))?;
+    results.iter().try_for_each(|name| want_result(&mut filter, name)).map_err(at("results"))?;
+    reasons.iter().try_for_each(|number| want_reason(&mut filter, reason_name(*number))).map_err(at("reasons"))?;
+    message_types.iter().try_for_each(|name| want_message_type(&mut filter, name)).map_err(at("message_types"))?;
+    Ok((filter, since))
+}
+
+/// The name of a reason; a number that is none has none.
+fn reason_name(number: i32) -> &'static str {
+    let reason = pb::Reason::try_from(number).unwrap_or_default();
+    reason.as_str_name().strip_prefix("REASON_").unwrap_or_default()
+}
+
+pub(in crate::grpc) fn watched(item: &Item) -> pb::WatchDecisionsResponse {
+    use pb::watch_decisions_response::Item as Kind;
+    let item = match item {
+        Item::Event(event) => Kind::Event(Box::new(decision_event(event))),
+        Item::Gap { stream_id, from, to } => {
+            Kind::Gap(pb::Gap { from: *from, to: *to, stream_id: stream_id.to_string() })
+        }
+        Item::Heartbeat { stream_id, sequence } => {
+            Kind::Heartbeat(pb::Heartbeat { sequence: *sequence, stream_id: stream_id.to_string() })
+        }
     };
-    let agent = |name: &String| match AgentName::check(name) {
-        Ok(()) => Ok(name.as_str().into()),
-        Err(invalid) => Err(Malformed::new("agents", invalid.to_string())),
-    };
-    Ok(Filter {
-        agents: agents.iter().map(agent).collect::<Result<_, _>>()?,
-        results: results.iter().map(outcome).collect::<Result<_, _>>()?,
-        reasons: reasons.iter().map(|number| reason_of(*number)).collect::<Result<_, _>>()?,
-        message_types: message_types.iter().map(kind).collect::<Result<_, _>>()?,
-    })
-}
-
-fn reason_of(number: i32) -> Result<Reason, Malformed> {
-    let unknown = || Malformed::new("reasons", "no such reason");
-    let name = pb::Reason::try_from(number).map_err(|_| unknown())?.as_str_name();
-    name.strip_prefix("REASON_").and_then(Reason::from_name).ok_or_else(unknown)
-}
-
-pub(in crate::grpc) fn gap(from: u64, to: u64, stream_id: &str) -> pb::WatchDecisionsResponse {
-    item(pb::watch_decisions_response::Item::Gap(pb::Gap { from, to, stream_id: stream_id.to_owned() }))
-}
-
-pub(in crate::grpc) fn heartbeat(sequence: u64, stream_id: &str) -> pb::WatchDecisionsResponse {
-    item(pb::watch_decisions_response::Item::Heartbeat(pb::Heartbeat { sequence, stream_id: stream_id.to_owned() }))
-}
-
-fn item(item: pb::watch_decisions_response::Item) -> pb::WatchDecisionsResponse {
     pb::WatchDecisionsResponse { item: Some(item) }
 }
 
-pub(in crate::grpc) fn decision_event(event: &Event, stream_id: &str) -> pb::WatchDecisionsResponse {
+fn decision_event(event: &Recorded) -> pb::DecisionEvent {
     let policy = event.policy.as_ref();
-    item(pb::watch_decisions_response::Item::Event(Box::new(pb::DecisionEvent {
+    pb::DecisionEvent {
         timestamp: Some(timestamp(event.at)),
         event: "agent.communication".to_owned(),
         from_agent: event.from_agent.to_string(),
@@ -72,7 +58,7 @@ pub(in crate::grpc) fn decision_event(event: &Event, stream_id: &str) -> pb::Wat
         capabilities_used: event.capabilities.iter().map(|name| name.as_str().to_owned()).collect(),
         token_id: event.token_id.map(|id| id.to_string()).unwrap_or_default(),
         result: event.outcome.as_str().to_owned(),
-        stream_id: stream_id.to_owned(),
+        stream_id: event.stream_id().to_string(),
         sequence: event.sequence(),
         decision_id: event.decision_id.to_string(),
         reason: reason(event.reason).into(),
@@ -98,5 +84,5 @@ pub(in crate::grpc) fn decision_event(event: &Event, stream_id: &str) -> pb::Wat
         prev_hash: event.links().map(|links| links.previous.to_string()).unwrap_or_default(),
         checkpoint: event.checkpoint().unwrap_or_default().to_owned(),
         hash: event.links().map(|links| links.own.to_string()).unwrap_or_default(),
-    })))
+    }
 }
