@@ -11,6 +11,7 @@ mod layer;
 pub mod process;
 mod public_url;
 mod sections;
+mod store;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -15,6 +15,7 @@ pub mod recent;
 mod recovered;
 mod register;
 pub mod standing;
+mod valkey;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ pub use disk::{Directory, StateError};
 use disk::{Kept, Uses};
 use ledger::Ledger;
 pub use register::Capacity;
+use valkey::Store;
+pub use valkey::{Place, ReadPassword, StoreAddress, StorePassword, StoreReport, StoreSettings};
 
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
@@ -92,6 +95,8 @@ pub enum Refused {
         /// For how many it has.
         share: usize,
     },
+    /// The shared store's memory is full.
+    StoreFull,
     /// The state can't say, or can't keep what it would say.
     Unavailable {
         /// What is wrong and what to do.
@@ -130,6 +135,10 @@ impl Refused {
                 format!(
                     "the agent that began this chain has {share} live tokens, its whole share ([state] per_agent_share)"
                 ),
+            ),
+            Self::StoreFull => Denial::new(
+                Reason::CapacityExhausted,
+                "the store's memory is full: wait for tokens to expire, or raise its maxmemory",
             ),
             Self::Unavailable { why } => Denial::new(Reason::StateUnavailable, *why),
         }
@@ -176,6 +185,13 @@ pub enum State {
         /// What outlives the process.
         kept: KeptState,
     },
+    /// Uses are counted in a store that many processes share.
+    Valkey {
+        /// The store.
+        store: Arc<Store>,
+        /// What outlives the process: its copy of quarantines.
+        kept: KeptState,
+    },
 }
 
 /// A state directory in use.
@@ -202,8 +218,10 @@ pub struct Report {
     pub failures: u64,
     /// What is wrong.
     pub trouble: Vec<String>,
-    /// Nothing is allowed because of it.
-    pub is_halted: bool,
+    /// Why nothing is allowed because of it.
+    pub halted: Option<&'static str>,
+    /// The shared store, where there is one.
+    pub store: Option<StoreReport>,
 }
 
 impl State {
@@ -237,19 +255,40 @@ impl State {
         })
     }
 
+    /// A state in a store that many processes share. The directory keeps a copy of quarantines; a ledger that another
+    /// backend left in it is of no more use, and goes. `chance` makes random bytes.
+    ///
+    /// # Errors
+    /// The directory can't be written to.
+    pub fn in_store(
+        directory: Directory,
+        settings: StoreSettings,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+        chance: impl Fn() -> [u8; 16] + Send + Sync + 'static,
+    ) -> Result<Self, StateError> {
+        let salt = chance().iter().fold(0_u64, |salt, byte| salt.rotate_left(8) ^ u64::from(*byte));
+        let clock: disk::Clock = Arc::new(clock);
+        let none = Capacity { entries: 0, per_agent: 0 };
+        let (ledger, kept) = directory.without_tokens().begin(Uses::AtStop, none, Arc::clone(&clock), salt)?;
+        let kept = Arc::new(kept);
+        let store = Store::start(settings, ledger, Arc::clone(&kept), clock, Arc::new(chance))?;
+        Ok(Self::Valkey { store: Arc::new(store), kept: KeptState(kept) })
+    }
+
     /// The backend's name in configuration, metrics and status.
     #[must_use]
     pub fn backend(&self) -> &'static str {
         match self {
             Self::Memory { .. } => "memory",
             Self::Journal { .. } => "journal",
+            Self::Valkey { .. } => "valkey",
         }
     }
 
-    /// Whether tokens of an earlier process are in the ledger.
+    /// Whether tokens of an earlier process may be in the ledger.
     #[must_use]
     pub fn is_restored(&self) -> bool {
-        self.kept().is_some_and(Kept::restored)
+        matches!(self, Self::Valkey { .. }) || self.kept().is_some_and(Kept::restored)
     }
 
     /// Whether a use that is spent now can be kept.
@@ -263,13 +302,14 @@ impl State {
                 let accepts = kept.register().accepts() && kept.tokens().is_some_and(disk::Waiting::accepts);
                 if accepts { Ok(()) } else { Err(Refused::Unavailable { why: NO_USES }) }
             }
+            Self::Valkey { store, .. } => store.accepts(),
         }
     }
 
-    /// Whether an answer waits until its use is on the disk.
+    /// Whether an answer waits until its use is on the disk, or in the store.
     #[must_use]
     pub fn writes_each_use(&self) -> bool {
-        matches!(self, Self::Journal { .. })
+        matches!(self, Self::Journal { .. } | Self::Valkey { .. })
     }
 
     /// Whether a token of another issuer may be taken by a request that began at this moment: only up to the durable
@@ -278,6 +318,9 @@ impl State {
     /// # Errors
     /// It may not.
     pub fn accepts_foreign(&self, began: Timestamp) -> Result<(), Refused> {
+        if let Self::Valkey { store, .. } = self {
+            return store.accepts_foreign();
+        }
         match self.kept() {
             Some(kept) if began > kept.register().marked_until() => Err(Refused::Unavailable { why: NO_FOREIGN }),
             _ => Ok(()),
@@ -289,7 +332,7 @@ impl State {
     #[must_use]
     pub fn forgettable(&self, now: Timestamp) -> Timestamp {
         match self {
-            Self::Memory { .. } => now,
+            Self::Memory { .. } | Self::Valkey { .. } => now,
             Self::Journal { kept: KeptState(kept), .. } => kept.passed().min(now),
         }
     }
@@ -300,7 +343,7 @@ impl State {
     /// It is not: what was spent stays spent.
     pub async fn uses_settled(&self, within: Duration) -> Result<(), Refused> {
         match self {
-            Self::Memory { .. } => Ok(()),
+            Self::Memory { .. } | Self::Valkey { .. } => Ok(()),
             Self::Journal { kept: KeptState(kept), .. } => {
                 kept.uses_settled(within).await.map_err(|_| Refused::Unavailable { why: USE_LOST })
             }
@@ -326,8 +369,13 @@ impl State {
     /// # Errors
     /// It could not be left.
     pub fn save(&self) -> Result<(), StateError> {
-        let (Self::Memory { ledger, .. } | Self::Journal { ledger, .. }) = self;
-        self.kept().map_or(Ok(()), |kept| kept.save(ledger))
+        match self {
+            Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => {
+                self.kept().map_or(Ok(()), |kept| kept.save(ledger))
+            }
+            // Tokens are in the store: a ledger here would be taken for one that knows them.
+            Self::Valkey { kept: KeptState(kept), .. } => kept.save_register(),
+        }
     }
 
     /// How writing goes.
@@ -335,19 +383,26 @@ impl State {
     pub fn report(&self) -> Report {
         let Some(kept) = self.kept() else { return Report::default() };
         let logs = || std::iter::once(kept.register()).chain(kept.tokens());
+        let store = if let Self::Valkey { store, .. } = self { Some(store.report()) } else { None };
+        let halted = match &store {
+            Some(store) => store.halted,
+            None => self.accepts().is_err().then_some("the state directory can't be written to, so nothing is allowed"),
+        };
+        let of_store = store.iter().filter_map(|store| store.trouble.clone());
         Report {
             directory: Some(kept.folder().to_owned()),
             waiting: logs().map(disk::Waiting::backlog).fold(0, u64::saturating_add),
             failures: logs().map(disk::Waiting::failures).fold(0, u64::saturating_add),
-            trouble: logs().filter_map(disk::Waiting::trouble).collect(),
-            is_halted: self.accepts().is_err(),
+            trouble: logs().filter_map(disk::Waiting::trouble).chain(of_store).collect(),
+            halted,
+            store,
         }
     }
 
     fn kept(&self) -> Option<&Kept> {
         match self {
             Self::Memory { kept, .. } => kept.as_ref().map(|KeptState(kept)| &**kept),
-            Self::Journal { kept: KeptState(kept), .. } => Some(kept),
+            Self::Journal { kept: KeptState(kept), .. } | Self::Valkey { kept: KeptState(kept), .. } => Some(kept),
         }
     }
 }

@@ -30,7 +30,11 @@ const HOUSE: &[Room] = &[
         rooms: &["domain"],
         crates: &["hmac", "sha2", "subtle", "base64", "faster_hex", "zeroize", "rustix"],
     },
-    Room { name: "state", rooms: &["domain"], crates: &["arc_swap", "parking_lot", "rustix", "tokio", "tracing"] },
+    Room {
+        name: "state",
+        rooms: &["domain"],
+        crates: &["arc_swap", "parking_lot", "redis", "rustix", "tokio", "tracing", "zeroize"],
+    },
     Room {
         name: "events",
         rooms: &["digest", "domain"],
@@ -232,7 +236,16 @@ const HOUSE: &[Room] = &[
             "telemetry",
             "transport",
         ],
-        crates: &["tokio", "tokio_util", "tonic", "tonic_reflection", "tracing", "parking_lot", "prometheus"],
+        crates: &[
+            "tokio",
+            "tokio_util",
+            "tonic",
+            "tonic_reflection",
+            "tracing",
+            "parking_lot",
+            "prometheus",
+            "zeroize",
+        ],
     },
     Room {
         name: "dev_folder",
@@ -300,6 +313,7 @@ const CRATES: &[&str] = &[
     "prost_types",
     "rand",
     "rcgen",
+    "redis",
     "reqwest",
     "rustix",
     "rustls",

@@ -7,7 +7,7 @@ use super::client::ClientArgs;
 use super::output::{self, Answer, Output};
 use super::refusal::Refusal;
 use super::{CliError, Outcome};
-use crate::api::{GetStatusRequest, GetStatusResponse};
+use crate::api::{GetStatusRequest, GetStatusResponse, StoreStatus};
 
 /// Ask how the service is doing, on its admin listener. Administrators only.
 #[derive(Args)]
@@ -48,13 +48,42 @@ fn rows(response: &GetStatusResponse) -> Vec<(&'static str, String)> {
         ("state directory", response.state_directory.clone()),
         ("waiting for the disk", positive(response.state_waiting)),
         ("failed writes", positive(response.state_failures)),
-        ("live tokens", format!("{} of {}", response.ledger_entries, response.ledger_capacity)),
+        ("live tokens", live_tokens(response)),
+        ("store", response.store.as_ref().map(store).unwrap_or_default()),
         ("quarantined agents", positive(response.quarantined_agents)),
         ("state revision", response.state_revision.to_string()),
         ("events", response.event_sequence.to_string()),
         ("subscribers", response.subscribers.to_string()),
         ("audit file", response.audit_file.clone()),
     ]
+}
+
+fn live_tokens(response: &GetStatusResponse) -> String {
+    match response.store {
+        None => format!("{} of {}", response.ledger_entries, response.ledger_capacity),
+        Some(_) => String::new(),
+    }
+}
+
+fn store(store: &StoreStatus) -> String {
+    let StoreStatus { up, address, epoch, keys, .. } = store;
+    let state = if *up { "up" } else { "not answering" };
+    format!("{state}, {address}, epoch {epoch}, {keys} keys")
+}
+
+fn store_json(store: &StoreStatus) -> Value {
+    let seconds = |age: prost_types::Duration| std::time::Duration::try_from(age).ok().map(|age| age.as_secs_f64());
+    json!({
+        "up": store.up,
+        "address": store.address,
+        "epoch": store.epoch,
+        "epoch_changes": store.epoch_changes,
+        "reconnects": store.reconnects,
+        "last_contact_seconds": store.last_contact.and_then(seconds),
+        "copy_age_seconds": store.copy_age.and_then(seconds),
+        "settings": store.settings,
+        "keys": store.keys,
+    })
 }
 
 fn as_json(response: &GetStatusResponse) -> Value {
@@ -83,5 +112,6 @@ fn as_json(response: &GetStatusResponse) -> Value {
         "keyring_keys": response.keyring_keys,
         "policy_file": response.policy_file,
         "audit_file": response.audit_file,
+        "store": response.store.as_ref().map(store_json),
     })
 }

@@ -35,6 +35,9 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     Rules::new(&config.ext_authz).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     forward(config)?;
     oauth(config)?;
+    // The file with the password is read later.
+    let no_password = |_| -> crate::state::ReadPassword { std::sync::Arc::new(|| Err(String::new())) };
+    config.state.store(no_password).map_err(ConfigError::Invalid)?;
     jwt::check(&config.identity.jwt).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     templates(config)
 }

@@ -137,8 +137,8 @@ pub struct KeyConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateConfig {
-    /// `memory` (the default): uses are counted in this process, and a crash ends every token; or `journal`: uses are on
-    /// the disk before the answer.
+    /// `memory` (the default): uses are counted in this process, and a crash ends every token; `journal`: uses are on
+    /// the disk before the answer; or `valkey`: uses are counted in a Redis or Valkey that many processes share.
     pub backend: Backend,
     /// The state directory, one process each. Required; with `--dev` it is in the dev folder.
     #[serde(skip_serializing_if = "is_empty")]
@@ -147,6 +147,33 @@ pub struct StateConfig {
     pub capacity: u32,
     /// The part of them whose chains one agent began, above 0, at most 1. Default 0.25.
     pub per_agent_share: f64,
+    /// `backend = "valkey"`, as all that follow: where the store is: `redis://host:6379/0`, or `rediss://` for TLS. No password in it. Either this or `sentinels`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The Sentinels that know where the primary is, `redis://host:26379` each; `rediss://` for TLS, also to the primary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinels: Option<Vec<String>>,
+    /// The name under which they know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel_service: Option<String>,
+    /// The store's user. Default: the store's own default user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// A file with its password, closed to others; read for each connection. Default: no password is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// A PEM file with the CAs that the store's certificate may be of. Default: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// What every key in the store begins with. Default `remit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// How many replicas the primary is configured with. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// How long an operation may take, in milliseconds, 10 to 1000. Default 200.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }
 
 /// Where uses are counted.
@@ -158,6 +185,8 @@ pub enum Backend {
     Memory,
     /// On the disk, before the answer.
     Journal,
+    /// In a Redis or Valkey that many processes share.
+    Valkey,
 }
 
 const fn loopback(port: u16) -> SocketAddr {
@@ -212,7 +241,21 @@ impl Default for PolicyConfig {
 
 impl Default for StateConfig {
     fn default() -> Self {
-        Self { backend: Backend::Memory, dir: PathBuf::new(), capacity: 2_000_000, per_agent_share: 0.25 }
+        Self {
+            backend: Backend::Memory,
+            dir: PathBuf::new(),
+            capacity: 2_000_000,
+            per_agent_share: 0.25,
+            url: None,
+            sentinels: None,
+            sentinel_service: None,
+            username: None,
+            password_file: None,
+            ca: None,
+            prefix: None,
+            replicas: None,
+            timeout_ms: None,
+        }
     }
 }
 
@@ -320,12 +363,13 @@ impl PolicyConfig {
 }
 
 impl StateConfig {
-    /// The backend as the state's room takes it.
+    /// The backend as the state's room takes it; none: a store.
     #[must_use]
-    pub fn backend(&self) -> state::Backend {
+    pub fn backend(&self) -> Option<state::Backend> {
         match self.backend {
-            Backend::Memory => state::Backend::Memory,
-            Backend::Journal => state::Backend::Journal,
+            Backend::Memory => Some(state::Backend::Memory),
+            Backend::Journal => Some(state::Backend::Journal),
+            Backend::Valkey => None,
         }
     }
 

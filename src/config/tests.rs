@@ -1,4 +1,8 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::*;
+use crate::state::{Place, StoreAddress};
 
 /// Every key once.
 pub(super) const EVERYTHING: &str = r#"
@@ -103,6 +107,21 @@ otlp_ca = "collector-ca.pem"
 otlp_headers_file = "otlp.headers"
 otlp_sample_ratio = 0.5
 "#;
+
+/// The same with the keys that only a store has, which no configuration has all of.
+pub(super) fn everything_of_every_backend() -> String {
+    let store = r#"url = "redis://a"
+sentinels = ["redis://a"]
+sentinel_service = "remit"
+username = "remit"
+password_file = "password"
+ca = "ca.pem"
+prefix = "remit"
+replicas = 2
+timeout_ms = 100
+"#;
+    EVERYTHING.replace("per_agent_share = 0.5\n", &format!("per_agent_share = 0.5\n{store}"))
+}
 
 const REQUIRED: &str = r#"
 policy.file = "policy.json"
@@ -293,12 +312,12 @@ fn an_unknown_key_is_shown_at_its_place() {
     }
     let section = Given::file("[telemtry]\nlog = \"info\"\n").error();
     assert!(section.contains("did you mean `telemetry`?"), "{section}");
-    let later = Given::file("[state]\nreplicas = 3\n").error();
-    assert!(later.contains("this version of Remit does not act on `replicas`: remove it"), "{later}");
+    let later = Given::file("[policy]\ncandidate = \"x\"\n").error();
+    assert!(later.contains("this version of Remit does not act on `candidate`: remove it"), "{later}");
     for text in [
         "[tls]\nclient_auth = \"perhaps\"\n",
         "[admin]\nclient_auth = \"perhaps\"\n",
-        "[state]\nbackend = \"valkey\"\n",
+        "[state]\nbackend = \"redis\"\n",
         "[[identity.jwt]]\naudiences = []\n",
         "[[identity.client]]\n",
         "x =",
@@ -353,6 +372,61 @@ fn numbers_have_ranges() {
         let required = REQUIRED.replace("policy.file = \"policy.json\"\n", "");
         let error = Given::file(&format!("policy.file = \"p\"\n{required}{text}\n")).error();
         assert!(error.starts_with(wanted), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_store_is_told_where_it_is_and_nothing_about_it_is_guessed() {
+    let no_password = |_| -> crate::state::ReadPassword { Arc::new(|| Err(String::new())) };
+    let read = |text: &str| Given::file(&format!("{REQUIRED}{text}\n")).config().state.store(no_password);
+    assert!(read("").unwrap().is_none());
+    let valkey = "state.backend = \"valkey\"\nstate.replicas = 2\n";
+    let settings =
+        read(&format!("{valkey}state.url = \"rediss://store.example.com/3\"\nstate.ca = \"ca.pem\"")).unwrap().unwrap();
+    let address = StoreAddress { host: "store.example.com".to_owned(), port: 6379, tls: true, database: 3 };
+    assert_eq!(settings.place, Place::At(address));
+    assert_eq!(
+        (settings.replicas, settings.timeout, settings.prefix.as_str()),
+        (2, Duration::from_millis(200), "remit")
+    );
+    let sentinels = "state.sentinels = [\"redis://one\", \"redis://[::1]:9\"]\nstate.sentinel_service = \"remit\"";
+    let settings = read(&format!("{valkey}{sentinels}")).unwrap().unwrap();
+    let Place::AskSentinels { sentinels, service } = settings.place else { panic!("{:?}", settings.place) };
+    let found = sentinels.iter().map(|one| (one.host.as_str(), one.port)).collect::<Vec<_>>();
+    assert_eq!((found, service.as_str()), (vec![("one", 26379), ("::1", 9)], "remit"));
+}
+
+#[test]
+fn what_is_wrong_with_a_store_says_what_to_write_and_shows_no_password() {
+    let valkey = "state.backend = \"valkey\"\n";
+    let url = "state.url = \"redis://127.0.0.1\"\n";
+    let both = format!("{valkey}state.replicas = 0\n{url}");
+    let missing = format!("{valkey}state.replicas = 0\n");
+    for (text, wanted) in [
+        (format!("state.prefix = \"x\"\n{url}"), "[state] url is for backend = \"valkey\""),
+        ("state.replicas = 1".to_owned(), "[state] replicas is for backend"),
+        (format!("{valkey}{url}"), "[state] replicas is missing"),
+        (missing.clone(), "[state] url is missing"),
+        (format!("{missing}state.sentinels = [\"redis://a\"]"), "[state] sentinel_service is missing"),
+        (format!("{both}state.sentinels = [\"redis://a\"]"), "[state] url and sentinels are both there"),
+        (format!("{both}state.sentinel_service = \"a\""), "[state] sentinel_service needs sentinels"),
+        (format!("{missing}state.url = \"http://a\""), "[state] url: its scheme"),
+        (format!("{missing}state.url = \"a:6379\""), "[state] url: "),
+        (format!("{missing}state.url = \"redis://a/x\""), "[state] url: its path"),
+        (
+            format!("{missing}state.url = \"redis://user:secret@a\""),
+            "[state] url: a user or password may not stand in it",
+        ),
+        (format!("{missing}state.url = \"redis://:secret@a\""), "[state] url: a user or password may not stand in it"),
+        (format!("{missing}state.url = \"redis://a?password=secret\""), "[state] url: nothing may follow"),
+        (format!("{both}state.ca = \"ca.pem\""), "[state] ca is for TLS"),
+        (format!("{both}state.prefix = \"a:b\""), "[state] prefix"),
+        (format!("{both}state.timeout_ms = 5"), "[state] timeout_ms is 5"),
+        (format!("{both}state.capacity = 5"), "[state] capacity and per_agent_share don't hold"),
+    ] {
+        let error = Given::file(&format!("{REQUIRED}{text}\n")).error();
+        assert!(error.starts_with(wanted), "{text}: {error}");
+        assert!(!error.contains("secret"), "{error}");
     }
 }
 

@@ -12,6 +12,7 @@ use crate::domain::policy::{AgentPolicy, Policy};
 use crate::domain::time::Timestamp;
 use crate::door::{Door, Visit};
 use crate::readiness::{Condition, Examine};
+use crate::state::StoreReport;
 
 /// A reload on its way: whether the policy changed, or why nothing did, for the operator to read.
 pub type Reloading = Pin<Box<dyn Future<Output = Result<bool, String>> + Send>>;
@@ -201,5 +202,22 @@ fn service_status(door: &Door, policy: &Policy, condition: Condition) -> pb::Get
         state_waiting: written.waiting,
         state_failures: written.failures,
         audit_file: condition.audit_file.map(|file| file.display().to_string()).unwrap_or_default(),
+        store: written.store.map(store_status),
+    }
+}
+
+fn store_status(store: StoreReport) -> pb::StoreStatus {
+    // What doesn't fit is hundreds of years.
+    let duration = |age: std::time::Duration| prost_types::Duration::try_from(age).ok();
+    pb::StoreStatus {
+        up: store.is_up,
+        address: store.address,
+        epoch: store.epoch,
+        epoch_changes: store.epoch_changes,
+        reconnects: store.reconnects,
+        last_contact: store.last_contact.and_then(duration),
+        copy_age: store.copy_age.and_then(duration),
+        settings: store.settings.into_iter().collect(),
+        keys: store.keys,
     }
 }

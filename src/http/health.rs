@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Pages;
 use crate::identity::shows_nothing;
+use crate::state::StoreReport;
 use crate::transport::Peer;
 
 /// The process runs.
@@ -42,8 +43,23 @@ pub(super) async fn ready(
         "state_waiting": state.waiting,
         "fence_seconds": pages.door.engine().state().fence().seconds(),
         "ledger_entries": pages.door.engine().state().size().map(|(entries, _)| entries),
+        "store": state.store.map(store),
     });
     (code, axum::Json(body)).into_response()
+}
+
+fn store(report: StoreReport) -> serde_json::Value {
+    json!({
+        "up": report.is_up,
+        "address": report.address,
+        "epoch": report.epoch,
+        "epoch_changes": report.epoch_changes,
+        "reconnects": report.reconnects,
+        "last_contact_seconds": report.last_contact.map(|age| age.as_secs_f64()),
+        "copy_age_seconds": report.copy_age.map(|age| age.as_secs_f64()),
+        "settings": report.settings.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "keys": report.keys,
+    })
 }
 
 fn sees_details(pages: &Pages, peer: Option<&Arc<Peer>>, headers: &HeaderMap) -> bool {

@@ -15,6 +15,7 @@ use crate::domain::time::Timestamp;
 use crate::engine::InForce;
 use crate::events::Numbers;
 use crate::readiness::Condition;
+use crate::state::StoreReport;
 
 pub(super) async fn page(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     pages.door.engine().tally().refresh(pages.door.engine().clock().now());
@@ -156,10 +157,35 @@ fn state(samples: &mut Samples<'_>, state: &crate::state::State) {
     let backend = state.backend();
     samples.head("remit_state_info", "The backend in use, always 1.", "gauge");
     samples.line(&format!("remit_state_info{{backend=\"{backend}\"}}"), 1);
-    let is_well = u8::from(report.trouble.is_empty() && !report.is_halted);
-    samples.gauge("remit_state_well", "1 while the state directory can be written to.", is_well);
+    let is_well = u8::from(report.trouble.is_empty() && report.halted.is_none());
+    samples.gauge("remit_state_well", "1 while the state directory can be written to, and the store answers.", is_well);
     samples.gauge("remit_state_waiting", "Changes that wait to be on the disk.", report.waiting);
     samples.counter("remit_state_failures_total", "Writes to the state directory that failed.", report.failures);
+    if let Some(report) = &report.store {
+        store(samples, report);
+    }
+}
+
+/// How the shared store is. What has never been is infinitely long ago.
+fn store(samples: &mut Samples<'_>, report: &StoreReport) {
+    let age =
+        |age: Option<std::time::Duration>| age.map_or_else(|| "+Inf".to_owned(), |age| age.as_secs_f64().to_string());
+    samples.gauge("remit_store_up", "1 while the store answers, so that requests are decided.", u8::from(report.is_up));
+    samples.gauge("remit_store_last_contact_seconds", "Since the store last answered.", age(report.last_contact));
+    samples.gauge(
+        "remit_store_copy_age_seconds",
+        "Age of the copy of revocations and quarantines.",
+        age(report.copy_age),
+    );
+    samples.counter(
+        "remit_store_epoch_changes_total",
+        "Epochs that ended, and with each every token: the primary changed, or the store was emptied.",
+        report.epoch_changes,
+    );
+    samples.counter("remit_store_reconnects_total", "Connections to the store after the first.", report.reconnects);
+    samples.gauge("remit_store_keys", "Keys in the store's database when it was last looked at.", report.keys);
+    let wrong = number(report.wrong_settings.len());
+    samples.gauge("remit_store_wrong_settings", "Settings of the store that are not what they have to be.", wrong);
 }
 
 struct Samples<'t>(&'t mut String);

@@ -1,17 +1,20 @@
 //! Every room, made from the configuration. What is missing or wrong is an error that says what to write.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::ServerError;
 use super::troubles::Troubles;
 use crate::config::Config;
 use crate::digest::sha256_hex;
+use crate::domain::limits;
 use crate::domain::time::Timestamp;
 use crate::engine::chance::Chance;
 use crate::engine::clock::Clock;
@@ -23,10 +26,10 @@ use crate::identity::forwarded::Forwarding;
 use crate::identity::jwt::{Clients, Issuers};
 use crate::identity::jwt_type::JwtType;
 use crate::identity::{Identity, Sources};
-use crate::keyring::KeyFiles;
+use crate::keyring::{KeyFiles, read_closed};
 use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
 use crate::readiness::{Condition, Connections, Examine};
-use crate::state::{Directory, State, StateError};
+use crate::state::{Directory, State, StateError, StorePassword};
 use crate::transport::{CertificateRole, ClientAuth, Gate, Protocol, TlsFiles, TlsStore};
 
 /// The rooms, joined.
@@ -83,9 +86,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     let tally = Tally::new(&registry).map_err(|error| ServerError::new("the metrics can't be registered", error))?;
     let (exporter, new_traces) = exporter(config, &events, &registry)?;
     // Last of all: a start that fails before this leaves the saved ledger for the next.
-    let (time, salt) = (clock.clone(), u64::from_be_bytes(chance.bytes()));
-    let (backend, capacity) = (config.state.backend(), config.state.capacity());
-    let state = State::in_directory(directory, backend, capacity, move || time.now(), salt).map_err(unusable_state)?;
+    let state = state(config, directory, &clock, &chance)?;
     let parts = Parts {
         state,
         clock,
@@ -111,6 +112,32 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
         policy_reloader,
         policy_watch: Mutex::new(Some(watch)),
     })
+}
+
+fn state(config: &Config, directory: Directory, clock: &Clock, chance: &Chance) -> Result<State, ServerError> {
+    let time = clock.clone();
+    let now = move || time.now();
+    let made = if let Some(backend) = config.state.backend() {
+        let salt = u64::from_be_bytes(chance.bytes());
+        State::in_directory(directory, backend, config.state.capacity(), now, salt)
+    } else {
+        let store = config.state.store(|file| Arc::new(move || store_password(&file))).map_err(ServerError)?;
+        let missing = || ServerError("[state] backend needs a store".to_owned());
+        let entropy = Chance::system();
+        State::in_store(directory, store.ok_or_else(missing)?, now, move || entropy.bytes())
+    };
+    made.map_err(unusable_state)
+}
+
+/// The password is the file's text without a final newline, as for keys.
+fn store_password(file: &Path) -> Result<StorePassword, String> {
+    let bytes = read_closed(file, limits::KEY_FILE_BYTES).map_err(|error| format!("[state] password_file: {error}"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| "[state] password_file is not text".to_owned())?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    if text.is_empty() {
+        return Err("[state] password_file is empty".to_owned());
+    }
+    Ok(StorePassword::new(Zeroizing::new(text.to_owned())))
 }
 
 /// What sends events to a collector, and which requests begin a trace for it. It begins before the first event.
@@ -241,7 +268,7 @@ impl Built {
             let counters = gate.counters();
             let state = engine.state().report();
             let unready = [
-                (state.is_halted, "the state directory can't be written to, so nothing is allowed"),
+                (state.halted.is_some(), state.halted.unwrap_or_default()),
                 (drain.is_cancelled(), "draining"),
                 (engine.is_policy_stale(now), "the policy file could not be read and found valid for too long"),
                 (must_record && !engine.events().numbers().is_well, "decisions can't be recorded in the audit log"),
@@ -259,6 +286,7 @@ impl Built {
                     .into_iter()
                     .chain(taken)
                     .chain(state.trouble)
+                    .chain(state.store.into_iter().flat_map(|store| store.wrong_settings))
                     .chain(engine.events().trouble())
                     .chain(noted.list())
                     .chain(keys)

@@ -1,8 +1,6 @@
 //! What the engine asks of the state, whichever backend answers: this process at once, a shared store after a round
 //! trip. Nothing is asked twice: in doubt a use is spent.
 
-#![expect(clippy::unused_async, reason = "a shared store answers after a round trip")]
-
 use std::borrow::Cow;
 
 use super::ledger::Ledger;
@@ -19,6 +17,7 @@ impl State {
     pub fn is_local(&self) -> bool {
         match self {
             Self::Memory { .. } | Self::Journal { .. } => true,
+            Self::Valkey { .. } => false,
         }
     }
 
@@ -27,7 +26,7 @@ impl State {
     pub fn answers_at_once(&self) -> bool {
         match self {
             Self::Memory { .. } => true,
-            Self::Journal { .. } => false,
+            Self::Journal { .. } | Self::Valkey { .. } => false,
         }
     }
 
@@ -36,6 +35,7 @@ impl State {
     pub fn ledger(&self) -> Option<&Ledger> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Some(ledger),
+            Self::Valkey { .. } => None,
         }
     }
 
@@ -43,6 +43,7 @@ impl State {
     pub fn standing<R>(&self, look: impl FnOnce(&Standing) -> R) -> R {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.standing(look),
+            Self::Valkey { store, .. } => store.standing(look),
         }
     }
 
@@ -51,6 +52,7 @@ impl State {
     pub fn fence(&self) -> Timestamp {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.fence(),
+            Self::Valkey { store, .. } => store.fence(),
         }
     }
 
@@ -59,6 +61,7 @@ impl State {
     pub fn size(&self) -> Option<(usize, Capacity)> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Some(ledger.size()),
+            Self::Valkey { .. } => None,
         }
     }
 
@@ -68,6 +71,7 @@ impl State {
     pub fn unknown_revocations(&self) -> Vec<(TokenId, u64)> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.unknown_revocations(),
+            Self::Valkey { store, .. } => store.unknown_revocations(),
         }
     }
 
@@ -76,6 +80,7 @@ impl State {
     pub fn unknown_revocation_count(&self) -> usize {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.unknown_revocation_count(),
+            Self::Valkey { store, .. } => store.unknown_revocations().len(),
         }
     }
 
@@ -86,6 +91,7 @@ impl State {
     pub async fn check(&self, token: &TokenRecord<'_>) -> Result<u32, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.check(token),
+            Self::Valkey { store, .. } => store.check(token).await,
         }
     }
 
@@ -102,6 +108,7 @@ impl State {
     ) -> Result<u32, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.spend(token, capabilities, born),
+            Self::Valkey { store, .. } => store.spend(token, capabilities, born).await,
         }
     }
 
@@ -113,6 +120,7 @@ impl State {
     pub async fn mint(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>], born: u64) -> Result<(), Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.mint(token, capabilities, born),
+            Self::Valkey { store, .. } => store.mint(token, capabilities, born).await,
         }
     }
 
@@ -132,6 +140,7 @@ impl State {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => {
                 ledger.mint_child(parent, child, parent_capabilities, born)
             }
+            Self::Valkey { store, .. } => store.mint_child(parent, child, parent_capabilities, born).await,
         }
     }
 
@@ -142,6 +151,7 @@ impl State {
     pub async fn revoke_held(&self, token: &TokenRecord<'_>) -> Result<bool, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.revoke_held(token)),
+            Self::Valkey { store, .. } => store.revoke_held(token).await,
         }
     }
 
@@ -152,6 +162,7 @@ impl State {
     pub async fn revoke_held_id(&self, id: TokenId) -> Result<bool, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.revoke_held_id(id)),
+            Self::Valkey { store, .. } => store.revoke_held_id(id).await,
         }
     }
 
@@ -162,6 +173,7 @@ impl State {
     pub async fn revoke_unknown(&self, id: TokenId, keep_until: u64) -> Result<(), Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.revoke_unknown(id, keep_until),
+            Self::Valkey { store, .. } => store.revoke_unknown(id, keep_until).await,
         }
     }
 
@@ -172,6 +184,7 @@ impl State {
     pub async fn revoke_agent(&self, name: &str, now: Timestamp) -> Result<u64, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.revoke_agent(name, now),
+            Self::Valkey { store, .. } => store.revoke_agent(name).await,
         }
     }
 
@@ -182,6 +195,7 @@ impl State {
     pub async fn revoke_all(&self, now: Timestamp) -> Result<u64, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.revoke_all(now)),
+            Self::Valkey { store, .. } => store.revoke_all().await,
         }
     }
 
@@ -192,6 +206,7 @@ impl State {
     pub async fn quarantine(&self, name: &str, source: QuarantineSource, now: Timestamp) -> Result<u64, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => ledger.quarantine(name, source, now),
+            Self::Valkey { store, .. } => store.quarantine(name, source).await,
         }
     }
 
@@ -202,6 +217,7 @@ impl State {
     pub async fn reinstate(&self, name: &str) -> Result<u64, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.reinstate(name)),
+            Self::Valkey { store, .. } => store.reinstate(name).await,
         }
     }
 
@@ -212,6 +228,7 @@ impl State {
     pub async fn look_up(&self, id: TokenId) -> Result<Option<Known>, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.look_up(id)),
+            Self::Valkey { store, .. } => store.look_up(id).await,
         }
     }
 
@@ -222,6 +239,7 @@ impl State {
     pub async fn root_capabilities(&self, root: TokenId) -> Result<Vec<String>, Refused> {
         match self {
             Self::Memory { ledger, .. } | Self::Journal { ledger, .. } => Ok(ledger.root_capabilities(root)),
+            Self::Valkey { store, .. } => store.root_capabilities(root).await,
         }
     }
 }

@@ -32,6 +32,8 @@ pub(super) enum Change<'a> {
     Quarantined { name: Cow<'a, str>, sources: QuarantineSources },
     /// It no longer is.
     Reinstated { name: Cow<'a, str> },
+    /// The version of a shared store's last word on the agent's quarantine.
+    QuarantineVersion { name: Cow<'a, str>, version: u64 },
     /// An id that the ledger doesn't hold is revoked, and remembered up to this second.
     Unknown { id: TokenId, until: u64 },
     /// Tokens of other issuers may be taken up to this moment.
@@ -127,6 +129,11 @@ impl<'a> Change<'a> {
                 out.push(7);
                 put_text(out, name);
             }
+            Self::QuarantineVersion { name, version } => {
+                out.push(16);
+                put_u64(out, *version);
+                put_text(out, name);
+            }
             Self::Unknown { id, until } => {
                 out.push(8);
                 out.extend_from_slice(id.bytes());
@@ -149,16 +156,8 @@ impl<'a> Change<'a> {
                 out.push(12);
                 out.extend_from_slice(id.bytes());
             }
-            Self::Paired(Paired { generation, sequence }) => {
-                out.push(13);
-                put_u64(out, *generation);
-                put_u64(out, *sequence);
-            }
-            Self::Lineage(Lineage { own, follows }) => {
-                out.push(14);
-                put_u64(out, *own);
-                put_u64(out, *follows);
-            }
+            Self::Paired(Paired { generation, sequence }) => put_pair(out, 13, [*generation, *sequence]),
+            Self::Lineage(Lineage { own, follows }) => put_pair(out, 14, [*own, *follows]),
             Self::RegisterAt { sequence } => {
                 out.push(15);
                 put_u64(out, *sequence);
@@ -199,6 +198,10 @@ impl<'a> Change<'a> {
             13 => Self::Paired(Paired { generation: take_u64(bytes)?, sequence: take_u64(bytes)? }),
             14 => Self::Lineage(Lineage { own: take_u64(bytes)?, follows: take_u64(bytes)? }),
             15 => Self::RegisterAt { sequence: take_u64(bytes)? },
+            16 => {
+                let version = take_u64(bytes)?;
+                Self::QuarantineVersion { version, name: take_text(bytes)? }
+            }
             _ => return None,
         })
     }
@@ -241,6 +244,13 @@ impl<'a> Entered<'a> {
 
 fn put_u64(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_pair(out: &mut Vec<u8>, kind: u8, numbers: [u64; 2]) {
+    out.push(kind);
+    for number in numbers {
+        put_u64(out, number);
+    }
 }
 
 fn put_cutoff(out: &mut Vec<u8>, cutoff: Cutoff) {
@@ -302,6 +312,7 @@ mod tests {
             Change::Agent { name: name(), cutoff },
             Change::Quarantined { name: name(), sources: QuarantineSources { api: true, automatic: true } },
             Change::Reinstated { name: name() },
+            Change::QuarantineVersion { name: name(), version: 7 },
             Change::Unknown { id, until: 5 },
             Change::Mark { until: at },
             Change::Entered(Entered {

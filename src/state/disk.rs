@@ -102,6 +102,11 @@ impl Directory {
         passed(self.register.mark).max(saved.unwrap_or_default())
     }
 
+    /// The same without the ledger that was found: tokens are counted elsewhere.
+    pub(super) fn without_tokens(self) -> Self {
+        Self { tokens: None, ..self }
+    }
+
     /// Tokens of other issuers made up to this moment are refused: those that the ledger that was found doesn't know, or
     /// without one all that may have been taken.
     fn fence(&self, now: Timestamp) -> Timestamp {
@@ -243,6 +248,15 @@ impl Kept {
             Some(tokens) => tokens.settled(within).await,
             None => Ok(()),
         }
+    }
+
+    /// Writes down what waits of revocations and quarantines, and nothing else.
+    pub(super) fn save_register(&self) -> Result<(), StateError> {
+        self.closing.store(true, Ordering::SeqCst);
+        if self.register.finish(STOP_WAIT) {
+            return Ok(());
+        }
+        Err(StateError::NotWritten(self.folder.join(REVOCATIONS), self.register().trouble()))
     }
 
     /// Writes down what the next process needs. Nothing is spent or minted any more.

@@ -4,6 +4,7 @@
 //! shard's lock, so that a spend that begins after a revocation returned sees it.
 
 pub(super) mod export;
+mod heard;
 
 use std::borrow::Cow;
 use std::sync::Arc;

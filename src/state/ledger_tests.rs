@@ -412,3 +412,6 @@ fn every_interleaving_of_a_foreign_tokens_first_uses_counts_once() {
         assert_eq!(ledger.size().0, 1);
     });
 }
+
+#[path = "ledger_interleaving_tests.rs"]
+mod interleavings;

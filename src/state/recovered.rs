@@ -57,6 +57,7 @@ impl Register {
             Change::Reinstated { name } => {
                 self.standing.reinstate(&name);
             }
+            Change::QuarantineVersion { name, version } => self.standing.restore_version(&name, version),
             Change::Unknown { id, until } => {
                 let kept = self.unknown.entry(id).or_default();
                 *kept = until.max(*kept);
@@ -113,6 +114,7 @@ impl Tokens {
             | Change::Agent { .. }
             | Change::Quarantined { .. }
             | Change::Reinstated { .. }
+            | Change::QuarantineVersion { .. }
             | Change::Unknown { .. }
             | Change::Mark { .. }
             | Change::Paired(_)

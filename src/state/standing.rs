@@ -107,6 +107,8 @@ pub struct Standing {
     all: Option<Cutoff>,
     agents: HashMap<Arc<str>, Cutoff>,
     quarantined: BTreeMap<Arc<str>, QuarantineSources>,
+    /// Of quarantines that a shared store knows, in force or lifted: which word is the newer one.
+    versions: BTreeMap<Arc<str>, u64>,
 }
 
 impl Standing {
@@ -226,6 +228,44 @@ impl Standing {
 
     pub(super) fn reinstate(&mut self, name: &str) -> bool {
         self.quarantined.remove(name).is_some()
+    }
+
+    /// The version of the last word on this agent's quarantine; 0 where a shared store has none.
+    pub(super) fn version(&self, name: &str) -> u64 {
+        self.versions.get(name).copied().unwrap_or_default()
+    }
+
+    /// Every agent on whose quarantine a shared store has a word.
+    pub(super) fn versions(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        self.versions.iter().map(|(name, version)| (name, *version))
+    }
+
+    /// Puts back the version of the last word.
+    pub(super) fn restore_version(&mut self, name: &str, version: u64) {
+        self.versions.insert(name.into(), version);
+    }
+
+    /// Takes a shared store's word on a quarantine, if it is the newer one. Of two equal ones a quarantine wins. Whether
+    /// anything changed.
+    pub(super) fn hear(&mut self, name: &str, version: u64, is_quarantine: bool) -> bool {
+        let known = self.version(name);
+        let is_free = !self.quarantined.contains_key(name);
+        let is_news = version > known || (version == known && is_quarantine && is_free);
+        if is_news {
+            self.restore_version(name, version);
+            if !is_quarantine {
+                self.reinstate(name);
+            } else if is_free {
+                // The store doesn't say whose word it is.
+                self.quarantine(name, QuarantineSource::Api);
+            }
+        }
+        is_news
+    }
+
+    /// The same quarantines, and no revocation: those are read anew.
+    pub(super) fn without_revocations(&self) -> Self {
+        Self { quarantined: self.quarantined.clone(), versions: self.versions.clone(), ..Self::default() }
     }
 
     /// Whether there are revocations that are older than any token can be.

@@ -1,5 +1,6 @@
 """Servers for the tests: real ones, from the binary that `cargo test` built."""
 
+import json
 import os
 import shutil
 import sys
@@ -57,6 +58,17 @@ def template(tmp_path_factory):
     remit = Remit(folder)
     with remit:
         assert remit.stop() == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trusting(template, tmp_path_factory):
+    """A dev folder whose policy gives the deployer and the validator more than one use; never served from."""
+    folder = copy_folder(template, tmp_path_factory.mktemp("trusting") / "dev")
+    policy = json.loads((folder / "policy.json").read_text())
+    for giver, taker in (("agent-coordinator", "agent-deployer"), ("agent-deployer", "agent-validator")):
+        policy["delegation_rules"][giver]["trusted_pairs"] = [taker]
+    (folder / "policy.json").write_text(json.dumps(policy))
     return folder
 
 

@@ -9,20 +9,26 @@ import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import grpc
 import pytest
 import seed_token
+from assurance import assure
 from conftest import REPOSITORY, cannot
 from remit_client import Refused, authorize_request, reason, refused
 from remit_process import ANY_PORT, binary, environment
+from replay import replay
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, WRITER, deployer_token, validator_token
 from waiting import wait_until
 
 ROUNDS = int(os.environ.get("REMIT_KILLS", "5"))
+# The longest that a load runs before its kill.
+LOAD_SECONDS = float(os.environ.get("REMIT_KILL_SECONDS", "1.2"))
 BACKENDS = ["memory", "journal"]
 USES = 5
+LOSSES = ("double_spends", "lost_revocations", "lost_quarantines")
 
 
 def get(world, token, agent=DEPLOYER):
@@ -321,35 +327,51 @@ class Load:
 def test_kill_9_under_load_brings_nothing_back(serve, folder, backend):
     trust_deployer(folder)
     world = serve(REMIT_STATE_BACKEND=backend)
-    given = 0
-    for _ in range(ROUNDS):
+    began = time.monotonic()
+    seen = dict.fromkeys(("tokens", "uses", "allowed_after", "tried_again", *LOSSES), 0)
+    for number in range(ROUNDS):
         load = Load(world)
         # It sleeps on purpose: its last word is a quarantine that was answered.
         load.threads.pop()
         ops = world["ops-admin"]
         load.start()
-        time.sleep(random.uniform(0.3, 1.2))
+        time.sleep(random.uniform(0.3, LOAD_SECONDS))
         ops.revoke(agent=WRITER, quarantine=True)
         time.sleep(random.uniform(0, 0.1))
         world.remit.kill()
         load.join()
         world.close()
         world.remit.start()
-
-        with refused("AGENT_QUARANTINED"):
-            world[COORDINATOR].delegate(WRITER, ["write_file"], ["/data/*"])
-        for token in load.tokens:
-            answers = [get(world, text, agent) for agent, text in token["texts"] for _ in range(USES + 1)]
-            if backend == "memory":
-                assert set(answers) == {"TOKEN_FENCED"}
-            elif token["revoked"]:
-                assert set(answers) == {"TOKEN_REVOKED"}, "a revocation was lost"
-            allowed = answers.count("ALLOWED")
-            assert token["allowed"] + allowed <= USES, (token["allowed"], answers)
-            given += allowed
         assert load.tokens
+        count(world, load, backend, seen)
         world["ops-admin"].reinstate(WRITER)
-    assert backend == "memory" or given > 0, "tokens live on"
+        if ROUNDS > 20 and number % 10 == 9:
+            print(f"{backend}: {number + 1} of {ROUNDS} kills, {seen}", flush=True)
+    assure("kill -9", backend=backend, kills=ROUNDS, **seen, seconds=round(time.monotonic() - began, 1))
+    assert {name: seen[name] for name in LOSSES} == dict.fromkeys(LOSSES, 0)
+    assert backend == "memory" or seen["allowed_after"] > 0, "tokens live on"
+
+
+def count(world, load, backend, seen):
+    """Asks for everything again after a kill."""
+    try:
+        world[COORDINATOR].delegate(WRITER, ["write_file"], ["/data/*"])
+        seen["lost_quarantines"] += 1
+    except Refused as refusal:
+        seen["lost_quarantines"] += refusal.reason != "AGENT_QUARANTINED"
+    again = replay(world, [text for token in load.tokens for text in token["texts"]], USES + 1)
+    for token in load.tokens:
+        answers = sum((again[text] for text in token["texts"]), Counter())
+        if backend == "memory":
+            assert set(answers) == {"TOKEN_FENCED"}
+        elif token["revoked"]:
+            seen["lost_revocations"] += set(answers) != {"TOKEN_REVOKED"}
+        allowed = answers["ALLOWED"]
+        seen["tokens"] += 1
+        seen["uses"] += token["allowed"] + allowed
+        seen["allowed_after"] += allowed
+        seen["tried_again"] += answers.total()
+        seen["double_spends"] += max(0, token["allowed"] + allowed - USES)
 
 
 # A disk that fails.

@@ -1,13 +1,21 @@
 """Thirty-two clients, each with a connection of its own, race for one token."""
 
+import os
+import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import pytest
+from assurance import assure
 from remit_client import Refused, reason
 from seed_policy import DEPLOYER, VALIDATOR, deployer_token
+from test_durability import trust_deployer
 
 RACERS = 32
 ROUNDS = 20
+# Of tokens of several uses.
+SPENDING_ROUNDS = int(os.environ.get("REMIT_ROUNDS", "2000"))
 
 
 def race(world, name, attempt):
@@ -61,3 +69,26 @@ def test_a_use_is_spent_or_moved_and_not_both(shared):
             assert reason(validator.authorize("kubectl_get", "prod/web", child)) == "ALLOWED"
             assert reason(validator.authorize("kubectl_get", "prod/web", child)) == "TOKEN_USES_EXHAUSTED"
     rounds.close()
+
+
+@pytest.mark.parametrize("backend", ["memory", "journal"])
+def test_uses_are_given_as_often_as_there_are(serve, folder, backend):
+    trust_deployer(folder)
+    world = serve(REMIT_STATE_BACKEND=backend)
+    seed = int(os.environ.get("REMIT_SEED", "20261122"))
+    chance, began, calls = random.Random(seed), time.monotonic(), 0
+    clients = [world.fresh(DEPLOYER) for _ in range(8)]
+    share = SPENDING_ROUNDS * (3 if backend == "memory" else 1) // 4
+    with ThreadPoolExecutor(len(clients)) as pool:
+        for number in range(share):
+            uses = chance.randint(1, 5)
+            token = deployer_token(world, max_uses=uses).token
+            racers = chance.sample(clients, chance.randint(uses, len(clients)))
+            spends = [pool.submit(racer.authorize, "kubectl_get", "prod/web", token) for racer in racers]
+            answers = [reason(spend.result()) for spend in spends]
+            expected = ["ALLOWED"] * uses + ["TOKEN_USES_EXHAUSTED"] * (len(racers) - uses)
+            assert sorted(answers) == expected, (seed, number)
+            calls += len(racers)
+    for client in clients:
+        client.close()
+    assure("races", backend=backend, rounds=share, spends=calls, seed=seed, seconds=round(time.monotonic() - began, 1))

@@ -76,6 +76,9 @@ impl<K: Locks> Ledger<K> {
         for (name, sources) in standing.quarantined() {
             tell(&[Change::Quarantined { name: Cow::Borrowed(name), sources }]);
         }
+        for (name, version) in standing.versions() {
+            tell(&[Change::QuarantineVersion { name: Cow::Borrowed(name), version }]);
+        }
         for (id, until) in self.unknown_revocations() {
             tell(&[Change::Unknown { id, until }]);
         }

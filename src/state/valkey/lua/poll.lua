@@ -1,0 +1,2 @@
+-- Asked by each node every 200 ms.
+return news(counter)

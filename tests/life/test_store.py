@@ -1,0 +1,502 @@
+"""`state.backend = "valkey"`: three nodes on one real store, and what an operator gets wrong about it."""
+
+import contextlib
+import json
+import re
+import time
+
+import grpc
+import pytest
+import seed_token
+from certificates import Authority
+from cluster import node
+from conftest import REPOSITORY, cannot
+from remit_client import Refused, reason, refused
+from remit_process import copy_folder
+from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
+from stores import Store, Tls, missing
+from waiting import wait_until
+
+from remit.v1 import admin_service_pb2
+
+SERVE_AFTER, RECOVERY = 4, 5
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def kind(request):
+    if why := missing(request.param):
+        cannot(why)
+    return request.param
+
+
+@pytest.fixture
+def redis():
+    if why := missing("redis"):
+        cannot(why)
+
+
+def trusting(template, folder):
+    """A dev folder in which the deployer may have more than one use."""
+    copy_folder(template, folder)
+    path = folder / "policy.json"
+    policy = json.loads(path.read_text())
+    policy["delegation_rules"][COORDINATOR]["trusted_pairs"] = [DEPLOYER]
+    path.write_text(json.dumps(policy))
+    return folder
+
+
+def settings(store, **more):
+    scheme, host = ("rediss", "localhost") if store.tls else ("redis", "127.0.0.1")
+    how = {
+        "REMIT_STATE_BACKEND": "valkey",
+        "REMIT_STATE_URL": f"{scheme}://{host}:{store.port}",
+        "REMIT_STATE_REPLICAS": "0",
+    }
+    return how | more
+
+
+@contextlib.contextmanager
+def nodes(template, folder, store, count=1, **more):
+    """As many nodes with the keys of one folder, once all of them answer."""
+    template = trusting(template, folder / "template")
+    with contextlib.ExitStack() as stack:
+        worlds = [
+            node(stack, copy_folder(template, folder / f"node{number}"), settings(store, **more))
+            for number in range(count)
+        ]
+        for world in worlds:
+            wait_until(lambda world=world: ready(world), f"it is ready: {details(world)}", SERVE_AFTER + RECOVERY)
+        yield worlds
+
+
+def ready(world):
+    return world.remit.http("/readyz")[0] == 200
+
+
+def details(world):
+    with contextlib.suppress(Refused):
+        return " ".join(world.administrator().status().details)
+    return ""
+
+
+def get(world, token, agent=DEPLOYER):
+    return reason(world[agent].authorize("kubectl_get", "prod/web", token))
+
+
+def foreign(key, **changes):
+    """A token of another issuer that holds the key."""
+    return seed_token.issue(key, COORDINATOR, DEPLOYER, ["kubectl_get"], ["prod/*"], **changes)
+
+
+def hears(world, agent):
+    """That this node knows of a quarantine."""
+    return any(entry.agent == agent for entry in listing(world).quarantines)
+
+
+def listing(world):
+    """Revocations and quarantines as the node knows them."""
+    admin = world.administrator()
+    return admin.call(admin.administration.ListRevocations, admin_service_pb2.ListRevocationsRequest())
+
+
+# Uses.
+
+
+def test_three_nodes_count_the_uses_of_one_token_together(template, tmp_path, kind):
+    with Store(tmp_path, kind) as store, nodes(template, tmp_path, store, 3) as worlds:
+        token = deployer_token(worlds[0], max_uses=3, delegatable=True).token
+        made = worlds[1][DEPLOYER].delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=token)
+        assert made.parent_remaining_uses == 2
+        assert [get(world, token) for world in worlds] == ["ALLOWED", "ALLOWED", "TOKEN_USES_EXHAUSTED"]
+        assert get(worlds[2], made.token, VALIDATOR) == "ALLOWED"
+        assert get(worlds[0], made.token, VALIDATOR) == "TOKEN_USES_EXHAUSTED"
+        with refused("TOKEN_USES_EXHAUSTED"):
+            worlds[0][DEPLOYER].delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=token)
+
+
+def test_looking_spends_nothing(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        made = deployer_token(one, max_uses=2, delegatable=True)
+        child = other[DEPLOYER].delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=made.token)
+        for _ in range(2):
+            assert reason(other[DEPLOYER].authorize("kubectl_get", "prod/web", made.token, dry_run=True)) == "ALLOWED"
+            seen = other[DEPLOYER].introspect(token=made.token)
+            assert (seen.active, seen.remaining_uses) == (True, 1)
+        seen = one["ops-admin"].introspect(token_id=child.token_id)
+        assert (seen.active, seen.remaining_uses) == (True, 1)
+        assert list(seen.delegation_chain) == [COORDINATOR, DEPLOYER, VALIDATOR]
+        assert set(seen.root_capabilities) >= {"kubectl_get"}
+
+
+def test_one_authorize_is_one_step_of_the_store(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        tokens = [deployer_token(world).token for _ in range(20)]
+        with store.connect() as watching:
+            watching.call("MONITOR")
+            for token in tokens:
+                assert get(world, token) == "ALLOWED"
+            store.call("PING")
+            seen = b""
+            while b'"PING"' not in seen:
+                seen += watching.socket.recv(65536)
+        asked = [line for line in seen.decode(errors="replace").splitlines() if '"EVALSHA"' in line]
+        spends = [line for line in asked if ":t:" in line]
+        assert len(spends) == len(tokens), f"{len(spends)} questions for {len(tokens)} decisions"
+
+
+# Revocations.
+
+
+def test_what_one_node_revokes_every_node_refuses(template, tmp_path, kind):
+    with Store(tmp_path, kind) as store, nodes(template, tmp_path, store, 3) as worlds:
+        one, other, third = worlds
+        made = deployer_token(one, max_uses=3, delegatable=True)
+        child = one[DEPLOYER].delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=made.token)
+        other["ops-admin"].revoke(token_id=made.token_id)
+        assert {get(world, made.token) for world in worlds} == {"TOKEN_REVOKED"}, "at once: the store is asked"
+        assert get(third, child.token, VALIDATOR) == "TOKEN_REVOKED"
+
+        mine = deployer_token(one, max_uses=2).token
+        answer = other["ops-admin"].revoke(agent=DEPLOYER)
+        assert get(third, mine) == "TOKEN_REVOKED"
+        fresh = deployer_token(other).token
+        assert get(third, fresh) == "ALLOWED", "a root that began after it is good at once, where it was revoked"
+        wait_until(
+            lambda: {world.administrator().status().state_revision for world in worlds} == {answer.state_revision},
+            "every node knows of it",
+            1.2,
+        )
+        mine = deployer_token(third).token
+        one["ops-admin"].revoke(all=True)
+        assert get(other, mine) == "TOKEN_REVOKED"
+
+
+def test_a_quarantine_is_everywhere_within_a_second_and_outlives_every_node(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        token = deployer_token(one, max_uses=3).token
+        one["ops-admin"].revoke(agent=DEPLOYER, quarantine=True)
+        began = time.monotonic()
+        assert get(one, token) == "AGENT_QUARANTINED"
+        wait_until(lambda: get(other, token) == "AGENT_QUARANTINED", "the other knows", 1.2)
+        assert time.monotonic() - began < 1.2
+        for world in (one, other):
+            world.close()
+            world.remit.kill()
+            world.remit.start()
+            wait_until(lambda world=world: ready(world), "it is ready", RECOVERY)
+            assert hears(world, DEPLOYER)
+        assert get(other, token) == "AGENT_QUARANTINED"
+        other["ops-admin"].reinstate(DEPLOYER)
+        wait_until(lambda: not hears(one, DEPLOYER), "the other knows", 1.2)
+        assert get(one, token) == "TOKEN_REVOKED", "its old tokens stay dead"
+        assert get(one, deployer_token(one).token) == "ALLOWED"
+
+
+def test_a_quarantine_of_the_policy_file_ends_the_tokens_of_before(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        token = deployer_token(one, max_uses=3).token
+        path = one.remit.policy_file
+        policy = json.loads(path.read_text())
+        path.write_text(json.dumps(policy | {"quarantined": [DEPLOYER]}))
+        wait_until(lambda: get(one, token) == "AGENT_QUARANTINED", "the file is read", 5)
+        wait_until(lambda: get(other, token) == "TOKEN_REVOKED", "the store was told", 2)
+
+
+def test_unknown_ids_can_be_revoked_and_are_listed_everywhere(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        name = "ab" * 16
+        one["ops-admin"].revoke(token_id=name)
+        listed = lambda world: [entry.target for entry in listing(world).revocations]  # noqa: E731
+        assert name in listed(one)
+        wait_until(lambda: name in listed(other), "the other has it", 1.2)
+        other.close()
+        other.remit.kill()
+        other.remit.start()
+        wait_until(lambda: ready(other) and name in listed(other), "it is read anew", RECOVERY)
+
+
+# Epochs.
+
+
+def test_an_emptied_store_ends_every_token_and_no_quarantine(template, tmp_path, kind):
+    with Store(tmp_path, kind) as store, nodes(template, tmp_path, store, 3) as worlds:
+        token = deployer_token(worlds[0], max_uses=3).token
+        worlds[1]["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+        wait_until(lambda: all(hears(world, ANALYST) for world in worlds), "all know", 1.2)
+        before = worlds[0].administrator().status()
+        store.call("FLUSHALL")
+        began = time.monotonic()
+        # An agent with grants of its own would need no token: nothing at all is allowed for the time.
+        wait_until(lambda: not any(ready(world) for world in worlds), "all notice", 1.5)
+        assert get(worlds[0], token) == "STATE_UNAVAILABLE"
+        with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+            worlds[2]["ops-admin"].revoke(agent=DEPLOYER)
+        wait_until(lambda: all(ready(world) for world in worlds), "all serve again", SERVE_AFTER + RECOVERY)
+        assert time.monotonic() - began > SERVE_AFTER - 0.5
+        assert {get(world, token) for world in worlds} == {"TOKEN_FENCED"}
+        assert all(hears(world, ANALYST) for world in worlds)
+        after = worlds[0].administrator().status()
+        assert after.fence.ToSeconds() > before.fence.ToSeconds()
+        assert after.store.epoch != before.store.epoch
+        assert worlds[0].remit.metrics()["remit_store_epoch_changes_total"] == 1
+        assert get(worlds[2], deployer_token(worlds[1]).token) == "ALLOWED"
+
+
+def test_a_store_that_forgot_who_is_revoked_ends_its_epoch(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        token = deployer_token(world, max_uses=3).token
+        world["ops-admin"].revoke(agent=DEPLOYER)
+        (revoked,) = store.call("KEYS", "*:revoked")
+        # As an eviction would: the next revocation would hide that one is missing.
+        store.call("DEL", revoked)
+        with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+            world["ops-admin"].revoke(agent=ANALYST)
+        assert get(world, token) != "ALLOWED"
+        wait_until(lambda: ready(world), "it serves again", SERVE_AFTER + RECOVERY)
+        assert get(world, token) == "TOKEN_FENCED"
+        assert get(world, deployer_token(world).token) == "ALLOWED"
+
+
+def test_a_store_that_was_away_is_found_within_five_seconds(template, tmp_path, kind):
+    with Store(tmp_path, kind) as store, nodes(template, tmp_path, store, 2) as worlds:
+        token = deployer_token(worlds[0], max_uses=3).token
+        store.stop()
+        assert get(worlds[0], token) == "STATE_UNAVAILABLE"
+        with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+            deployer_token(worlds[1])
+        wait_until(lambda: not ready(worlds[0]), "readiness says so", 2)
+        assert "can't be reached" in details(worlds[0])
+        assert worlds[0].remit.metrics()["remit_store_up"] == 0
+        time.sleep(2)
+        store.start()
+        began = time.monotonic()
+        wait_until(lambda: all(map(ready, worlds)), "all serve again", SERVE_AFTER + RECOVERY)
+        assert time.monotonic() - began < SERVE_AFTER + RECOVERY
+        assert get(worlds[0], token) == "TOKEN_FENCED", "a store that was started again is another primary"
+        samples = worlds[0].remit.metrics()
+        assert (samples["remit_store_up"], samples["remit_state_well"]) == (1, 1)
+        assert samples["remit_store_last_contact_seconds"] < 1
+
+
+def test_a_store_that_stands_still_is_believed_again_when_it_goes_on(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        token = deployer_token(world, max_uses=4).token
+        assert get(world, token) == "ALLOWED"
+        store.pause()
+        began = time.monotonic()
+        assert get(world, token) == "STATE_UNAVAILABLE"
+        assert time.monotonic() - began < 1, "an operation has 200 ms"
+        time.sleep(2)
+        assert get(world, token) == "STATE_UNAVAILABLE"
+        store.go_on()
+        wait_until(lambda: ready(world), "it serves again", RECOVERY)
+        allowed = 0
+        while get(world, token) == "ALLOWED":
+            allowed += 1
+        assert allowed in (2, 3), "the use in doubt may be spent, and none comes back"
+
+
+def test_a_store_that_forgot_the_scripts_is_told_them_again(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        token = deployer_token(world, max_uses=3).token
+        for _ in range(2):
+            store.call("SCRIPT", "FLUSH")
+            assert get(world, token) == "ALLOWED"
+        store.call("SCRIPT", "FLUSH")
+        assert deployer_token(world).token
+        assert get(world, token) == "ALLOWED" and get(world, token) == "TOKEN_USES_EXHAUSTED"
+
+
+# What an operator sees.
+
+
+def test_status_readiness_and_metrics_say_how_the_store_is(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        deployer_token(world)
+        status = world.administrator().status()
+        assert (status.state_backend, status.ready) == ("valkey", True)
+        assert status.store.address == f"redis://127.0.0.1:{store.port}/0"
+        assert status.store.settings["maxmemory-policy"] == "noeviction"
+        assert re.fullmatch("[0-9a-f]{32}", status.store.epoch)
+        assert status.store.reconnects == 0
+        assert status.fence.ToSeconds() > time.time() - 60
+        samples = world.remit.metrics()
+        assert samples['remit_state_info{backend="valkey"}'] == 1
+        assert samples["remit_store_up"] == 1 and samples["remit_store_copy_age_seconds"] < 1
+        assert "remit_ledger_entries" not in samples, "this process counts no token"
+
+
+def test_settings_that_cant_hold_the_promise_are_named_and_cost_foreign_tokens(template, tmp_path, redis):
+    wrong = {"maxmemory_policy": "allkeys-lru", "repl_backlog_ttl": 3600}
+    with Store(tmp_path, **wrong) as store, nodes(template, tmp_path, store) as (world,):
+        wait_until(lambda: "allkeys-lru" in details(world), "it is said", 2)
+        assert "CONFIG SET maxmemory-policy noeviction" in details(world)
+        assert "repl-backlog-ttl" in details(world)
+        assert ready(world), "tokens of its own are counted all the same"
+        key = world.remit.hmac_key()
+        token = foreign(key)
+        assert get(world, token) == "STATE_UNAVAILABLE"
+        assert get(world, deployer_token(world).token) == "ALLOWED"
+
+
+def test_tokens_of_other_issuers_are_counted_in_the_store(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        key = one.remit.hmac_key()
+        fence = one.administrator().status().fence.ToSeconds()
+        old = foreign(key, ttl_seconds=100, iat=int(time.time()) - 1)
+        assert get(one, old) == "TOKEN_FENCED", "made before the fence, so that it may have been used"
+        wait_until(lambda: time.time() > fence + 1, "the fence is past", 20)
+        token = foreign(key)
+        assert get(one, token) == "ALLOWED"
+        assert get(other, token) == "TOKEN_USES_EXHAUSTED"
+        other["ops-admin"].revoke(all=True)
+        token = foreign(key, ttl_seconds=100)
+        assert get(one, token) == "TOKEN_REVOKED", "its issuer's clock may be 10 s off"
+
+
+def test_a_full_store_mints_nothing_and_spends_and_revokes_on(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        made = deployer_token(world, max_uses=2)
+        store.call("CONFIG", "SET", "maxmemory", "1mb")
+        with refused("CAPACITY_EXHAUSTED", grpc.StatusCode.RESOURCE_EXHAUSTED):
+            deployer_token(world)
+        assert get(world, made.token) == "ALLOWED"
+        world["ops-admin"].revoke(agent=DEPLOYER)
+        assert get(world, made.token) == "TOKEN_REVOKED"
+        store.call("CONFIG", "SET", "maxmemory", "0")
+        assert get(world, deployer_token(world).token) == "ALLOWED"
+
+
+def test_too_few_replicas_allow_nothing(template, tmp_path, redis):
+    with Store(tmp_path) as store, Store(tmp_path) as replica:
+        replica.replicate(store.port)
+        with nodes(template, tmp_path, store, REMIT_STATE_REPLICAS="1") as (world,):
+            wait_until(lambda: "min-replicas-to-write" in details(world), "the setting is missed", 2)
+            store.call("CONFIG", "SET", "min-replicas-to-write", "1")
+            token = deployer_token(world, max_uses=3).token
+            world["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+            replica.stop()
+            wait_until(lambda: not ready(world), "it has stopped", 5)
+            assert get(world, token) == "STATE_UNAVAILABLE"
+            assert "too few replicas" in details(world)
+            with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+                world["ops-admin"].revoke(agent=VALIDATOR, quarantine=True)
+            assert hears(world, VALIDATOR), "it is in force where it was asked for"
+            replica.start()
+            replica.replicate(store.port)
+            wait_until(lambda: ready(world), "it goes on", RECOVERY)
+            assert get(world, token) == "ALLOWED"
+            stored = lambda: dict(pairs(store.call("HGETALL", "remit:{0}:quarantines")))  # noqa: E731
+            wait_until(lambda: stored().get(VALIDATOR.encode(), b"").endswith(b":q"), "the store was told", 2)
+
+
+def pairs(flat):
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def test_a_quarantine_that_too_few_replicas_have_says_so(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, REMIT_STATE_REPLICAS="2") as (world,):
+        token = deployer_token(world).token
+        with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE) as seen:
+            world["ops-admin"].revoke(agent=DEPLOYER, quarantine=True)
+        assert "may not survive" in seen[0].message
+        assert get(world, token) == "AGENT_QUARANTINED"
+
+
+# Getting in.
+
+
+def password_file(folder, text="a long password"):
+    path = folder / "store.password"
+    path.write_text(f"{text}\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+def test_a_user_with_the_documented_rules_and_no_more_is_enough(template, tmp_path, kind):
+    with Store(tmp_path, kind) as store:
+        rules = re.search(r"ACL SETUSER remit (.+)", documented())[1].split()
+        rules = [rule.replace("PASSWORD", "a long password") for rule in rules]
+        store.call("ACL", "SETUSER", "remit", "reset", *rules)
+        store.call("ACL", "SETUSER", "remit", ">a long password")
+        how = {"REMIT_STATE_USERNAME": "remit", "REMIT_STATE_PASSWORD_FILE": password_file(tmp_path)}
+        with nodes(template, tmp_path, store, **how) as (world,):
+            made = deployer_token(world, max_uses=2, delegatable=True)
+            assert get(world, made.token) == "ALLOWED"
+            world[DEPLOYER].delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=made.token)
+            world["ops-admin"].introspect(token_id=made.token_id)
+            world["ops-admin"].revoke(token_id="cd" * 16)
+            world["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+            world["ops-admin"].reinstate(ANALYST)
+            world["ops-admin"].revoke(all=True)
+            assert details(world) == "" or "can't be read" not in details(world)
+            denied = [entry for entry in store.call("ACL", "LOG")]
+            assert denied == []
+            # Each rule is needed: without the one for INFO no script can tell which epoch this is.
+            store.call("ACL", "SETUSER", "remit", "-info")
+            wait_until(lambda: not ready(world), "it is refused", 2)
+            assert "+info" in details(world)
+            store.call("ACL", "SETUSER", "remit", "+info", "-config|get")
+            wait_until(lambda: ready(world), "it goes on", RECOVERY)
+
+
+def documented():
+    return (REPOSITORY / "docs/operations.md").read_text()
+
+
+def test_a_wrong_password_is_said_and_shown_nowhere(template, tmp_path, redis):
+    with Store(tmp_path, password="the right password") as store:
+        how = {"REMIT_STATE_PASSWORD_FILE": password_file(tmp_path, "the wrong password")}
+        with contextlib.ExitStack() as stack:
+            world = node(stack, copy_folder(template, tmp_path / "node"), settings(store, **how))
+            wait_until(lambda: "refuses the user" in details(world), "it is said", 3)
+            assert not ready(world)
+            password_file(tmp_path, "the right password")
+            wait_until(lambda: ready(world), "the file is read again", SERVE_AFTER + RECOVERY)
+            assert get(world, deployer_token(world).token) == "ALLOWED"
+            written = world.remit.log() + "".join(world.remit.audit_lines()) + world.remit.http("/metrics")[2]
+            assert "the right password" not in written and "the wrong password" not in written
+
+
+def test_the_store_is_asked_over_tls_and_has_to_be_the_right_one(template, tmp_path, kind):
+    ours, others = (tmp_path / name for name in ("ours", "others"))
+    ours.mkdir()
+    others.mkdir()
+    tls = Tls(ours, Authority.new())
+    strangers = Tls(others, Authority.new())
+    with Store(tmp_path, kind, tls=tls) as store:
+        with nodes(template, tmp_path, store, REMIT_STATE_CA=str(tls.ca)) as (world,):
+            assert get(world, deployer_token(world).token) == "ALLOWED"
+            assert world.administrator().status().store.address.startswith("rediss://")
+        with contextlib.ExitStack() as stack:
+            how = settings(store, REMIT_STATE_CA=str(strangers.ca))
+            world = node(stack, copy_folder(template, tmp_path / "stranger"), how)
+            wait_until(lambda: "can't be reached" in details(world), "it is said", 3)
+            assert not ready(world)
+
+
+def test_a_store_may_be_missing_at_the_start(template, tmp_path, redis):
+    with Store(tmp_path) as store:
+        store.stop()
+        with contextlib.ExitStack() as stack:
+            world = node(stack, copy_folder(template, tmp_path / "node"), settings(store))
+            assert not ready(world)
+            assert reason(world[DEPLOYER].authorize("kubectl_get", "prod/web", "")) != "ALLOWED"
+            store.start()
+            wait_until(lambda: ready(world), "it is found", SERVE_AFTER + RECOVERY)
+            assert get(world, deployer_token(world).token) == "ALLOWED"
+
+
+def test_nodes_with_other_prefixes_dont_meet(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path / "a", store) as (one,):
+        with nodes(template, tmp_path / "b", store, REMIT_STATE_PREFIX="remit-test") as (other,):
+            assert one.administrator().status().store.epoch != other.administrator().status().store.epoch
+            one["ops-admin"].revoke(agent=DEPLOYER, quarantine=True)
+            time.sleep(0.5)
+            assert not hears(other, DEPLOYER)
+        names = store.call("KEYS", "*")
+        assert {name.split(b":")[0] for name in names} == {b"remit", b"remit-test"}
+        assert all(b"{0}" in name for name in names)
+        # What can't expire by itself is the record and the quarantines.
+        lasting = {name.rsplit(b":", 1)[1] for name in names if store.call("TTL", name) == -1}
+        assert lasting <= {b"epoch", b"quarantines"}
