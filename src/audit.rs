@@ -4,9 +4,12 @@
 //! file can write all of it anew, or cut off its end. Signed checkpoints leave only the lines after the last of them to
 //! that.
 
+mod batch;
 mod order;
 mod show;
 mod signatures;
+#[cfg(test)]
+mod tamper_tests;
 mod verify;
 
 use std::io;

@@ -1,7 +1,9 @@
 //! SHA-256 (FIPS 180-4) of what is not a key: a policy file, a line of the audit log, a credential that is remembered.
+//! And keyed (HMAC, RFC 2104) where nobody may find out by trying what a digest was made of.
 
 use std::fmt;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
 /// The length of a digest, in bytes.
@@ -41,6 +43,35 @@ impl Digest {
     }
 }
 
+/// Makes digests that only whoever has the key can make. It has no `Debug`: it holds the key.
+#[derive(Clone)]
+pub struct Keyed(Hmac<Sha256>);
+
+impl Keyed {
+    /// With this key, which is random.
+    #[must_use]
+    pub fn new(key: [u8; BYTES]) -> Self {
+        Self(Hmac::new(&block(key).into()))
+    }
+
+    /// HMAC-SHA-256 of these bytes.
+    #[must_use]
+    pub fn of(&self, bytes: &[u8]) -> Digest {
+        let mut mac = self.0.clone();
+        mac.update(bytes);
+        Digest(mac.finalize().into_bytes().into())
+    }
+}
+
+/// The key as RFC 2104 wants it: filled up with zeros to a block of SHA-256.
+fn block(key: [u8; BYTES]) -> [u8; 64] {
+    let mut block = [0; 64];
+    for (to, from) in block.iter_mut().zip(key) {
+        *to = from;
+    }
+    block
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&faster_hex::hex_string(&self.0))
@@ -74,5 +105,15 @@ mod tests {
         for bad in ["", ABC.trim_start_matches("ba"), &ABC.to_uppercase(), &format!("{ABC}0"), &ABC.replace('b', "g")] {
             assert_eq!(Digest::from_hex(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn keyed_it_is_hmac() {
+        // RFC 4231, test case 2: a shorter key is the same as one with zeros behind it.
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(b"Jefe");
+        let wanted = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        assert_eq!(Keyed::new(key).of(b"what do ya want for nothing?").to_string(), wanted);
+        assert_ne!(Keyed::new([1; 32]).of(b"a"), Keyed::new([2; 32]).of(b"a"));
     }
 }

@@ -9,13 +9,16 @@ pub mod chain;
 mod checkpoint;
 mod config;
 mod denials;
+mod error;
 mod event;
 mod line;
 mod log;
+mod mask;
 mod queue;
 mod recorder;
 mod rotation;
 mod stream;
+mod synced;
 mod text;
 #[cfg(test)]
 mod trial;
@@ -27,7 +30,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use checkpoint::{Checkpoint, Sign};
-pub use config::{AuditConfig, EventsConfig, InvalidConfig, OnFailure};
+pub use config::{AuditConfig, Durability, EventsConfig, InvalidConfig, OnFailure};
+pub use error::{StartError, Unrecorded};
 pub use event::{DecisionId, Event, MessageType, Outcome};
 pub use line::Place as LinePlace;
 pub use log::LogError;
@@ -42,6 +46,7 @@ use checkpoint::Notary;
 use denials::Denials;
 use event::DecisionIds;
 use log::Log;
+use mask::Mask;
 use queue::Queue;
 use recorder::Recorder;
 use stream::Stream;
@@ -64,6 +69,8 @@ struct Shared {
     stream_id: Arc<str>,
     decision_ids: DecisionIds,
     finished: watch::Sender<bool>,
+    /// The number of the last event that is synced; none where answers don't wait for it.
+    synced: Option<watch::Sender<u64>>,
     is_abandoned: AtomicBool,
 }
 
@@ -80,13 +87,17 @@ struct Running {
 }
 
 impl Running {
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.unpark();
+        }
+    }
+
     fn close(&self) {
         self.shared.denials.flush_all(&self.shared.queue);
         self.shared.queue.close();
         self.shared.denials.give_up();
-        if let Some(thread) = &self.thread {
-            thread.unpark();
-        }
+        self.wake();
     }
 }
 
@@ -96,44 +107,6 @@ impl Drop for Running {
         self.close();
     }
 }
-
-/// Why events can't be recorded from the start.
-#[derive(Debug)]
-pub enum StartError {
-    /// A setting is out of its range.
-    Config(InvalidConfig),
-    /// The audit file can't be used.
-    Log(LogError),
-    /// The recorder's thread can't be started.
-    Thread(std::io::Error),
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Config(invalid) => write!(f, "{invalid}"),
-            Self::Log(error) => write!(f, "{error}"),
-            Self::Thread(error) => write!(f, "the audit log's thread can't be started: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-/// Events that were not written before the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unrecorded {
-    /// How many.
-    pub events: usize,
-}
-
-impl std::fmt::Display for Unrecorded {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} events could not be written to the audit log in time", self.events)
-    }
-}
-
-impl std::error::Error for Unrecorded {}
 
 /// What the events say about themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,21 +143,23 @@ impl Events {
         process: u64,
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        Self::start_signing(audit, events, process, now, None)
+        Self::start_signing(audit, events, process, now, None, None)
     }
 
-    /// The same, and where `sign` is given and the log is a file, it gets signed checkpoints.
+    /// The same, and where `sign` is given and the log is a file, it gets signed checkpoints. What `[audit] mask` names
+    /// is masked under `mask_key`, which is random.
     ///
     /// # Errors
-    /// As [`Events::start`].
+    /// As [`Events::start`]; or something is to be masked, and there is no key.
     pub fn start_signing(
         audit: &AuditConfig,
         events: &EventsConfig,
         process: u64,
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
         sign: Option<Sign>,
+        mask_key: Option<[u8; 32]>,
     ) -> Result<Self, StartError> {
-        let (shared, recorder) = Self::parts(audit, events, process, now, sign)?;
+        let (shared, recorder) = Self::parts(audit, events, process, now, sign, mask_key)?;
         let thread = std::thread::Builder::new()
             .name("remit-recorder".to_owned())
             .spawn(move || recorder.run())
@@ -199,8 +174,10 @@ impl Events {
         process: u64,
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
         sign: Option<Sign>,
+        mask_key: Option<[u8; 32]>,
     ) -> Result<(Arc<Shared>, Recorder), StartError> {
-        events.check().map_err(StartError::Config)?;
+        events.check().and_then(|()| audit.check()).map_err(StartError::Config)?;
+        let mask = Mask::new(&audit.mask, mask_key).map_err(StartError::Config)?;
         let log = Log::open(audit).map_err(StartError::Log)?;
         let stream_id: Arc<str> = format!("{process:016x}").into();
         let path = log.as_ref().and_then(Log::path);
@@ -212,10 +189,11 @@ impl Events {
             stream_id,
             decision_ids: DecisionIds::new(process),
             finished: watch::Sender::new(false),
+            synced: (audit.sync == Durability::Each).then(|| watch::Sender::new(0)),
             is_abandoned: AtomicBool::new(false),
         });
         let notary = sign.filter(|_| log.is_some()).and_then(|sign| Notary::new(audit, sign));
-        let recorder = Recorder::new(Arc::clone(&shared), log, notary);
+        let recorder = Recorder::new(Arc::clone(&shared), log, notary, mask);
         Ok((shared, recorder))
     }
 
@@ -294,6 +272,12 @@ impl Events {
             denials_unrecorded: denials.unrecorded(),
             is_well: queue.health().is_ok(),
         }
+    }
+
+    /// What keeps events from being recorded, for an operator.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.queue.trouble()
     }
 
     /// Takes no more events and writes what is left; subscriptions end when they have seen it.

@@ -22,7 +22,7 @@ struct Room {
 const HOUSE: &[Room] = &[
     // `cel` is an evaluator without clock, input or output: what a condition means is what it says.
     Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim", "cel"] },
-    Room { name: "digest", rooms: &[], crates: &["faster_hex", "sha2"] },
+    Room { name: "digest", rooms: &[], crates: &["faster_hex", "hmac", "sha2"] },
     Room { name: "json", rooms: &[], crates: &["serde", "serde_json"] },
     Room { name: "agent_card", rooms: &["json"], crates: &["serde_json"] },
     Room {
@@ -34,7 +34,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "events",
         rooms: &["digest", "domain"],
-        crates: &["serde", "serde_json", "tokio", "parking_lot", "tracing", "jiff", "arc_swap"],
+        crates: &["serde", "serde_json", "tokio", "parking_lot", "tracing", "jiff", "arc_swap", "strsim"],
     },
     Room { name: "audit", rooms: &["digest", "events"], crates: &["serde", "serde_json"] },
     Room {

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Place, What};
+use super::What;
+use super::batch::Line;
 use crate::events::Checkpoint;
 use crate::events::chain::Links;
 
@@ -26,14 +27,14 @@ pub struct Signatures {
 }
 
 impl Signatures {
-    pub(super) fn note(&mut self, checked: &Checked, place: Place<'_>) {
+    pub(super) fn note(&mut self, checked: &Checked, line: &Line<'_>) {
         self.uncovered = self.uncovered.saturating_add(1);
         if *checked != Checked::NoCheckpoint {
             self.checkpoints = self.checkpoints.saturating_add(1);
         }
         if *checked == Checked::Good {
             self.good = self.good.saturating_add(1);
-            self.last_good = Some((place.stream_id.to_owned(), place.sequence));
+            self.last_good = Some((line.stream_id.to_owned(), line.sequence));
             self.uncovered = 0;
         }
     }
@@ -52,25 +53,24 @@ pub(super) enum Checked {
     Bad(What),
 }
 
-/// Whether the line says that it is a checkpoint. The key can't stand inside a text, where quotes are written `\"`.
-pub(super) fn is_checkpoint(line: &[u8]) -> bool {
-    quoted(line, ",\"message_type\":\"") == Some("checkpoint")
-}
-
-/// Checks a line that is a checkpoint.
-pub(super) fn check(line: &[u8], place: Place<'_>, links: Links, keys: Option<&Keys<'_>>) -> Checked {
+/// Checks a line.
+pub(super) fn check(line: &Line<'_>, links: Links, keys: Option<&Keys<'_>>) -> Checked {
+    if !line.is_checkpoint {
+        return Checked::NoCheckpoint;
+    }
     let Some(open) = keys else { return Checked::Unchecked };
-    let Some(jwt) = quoted(line, ",\"checkpoint\":\"") else { return Checked::Bad(What::Unsigned) };
+    let Some(jwt) = quoted(line.bytes, ",\"checkpoint\":\"") else { return Checked::Bad(What::Unsigned) };
     let signed = match open(jwt) {
         Ok(claims) => Checkpoint::read(&claims),
         Err(why) => return Checked::Bad(What::Forged(why)),
     };
     let is_of_this_line = signed.is_some_and(|signed| {
-        signed.stream_id == place.stream_id && signed.sequence == place.sequence && signed.previous == links.previous
+        signed.stream_id == line.stream_id && signed.sequence == line.sequence && signed.previous == links.previous
     });
     if is_of_this_line { Checked::Good } else { Checked::Bad(What::SignedElsewhere) }
 }
 
+/// The key can't stand inside a text, where quotes are written `\"`.
 fn quoted<'a>(line: &'a [u8], key: &str) -> Option<&'a str> {
     Some(std::str::from_utf8(line).ok()?.split_once(key)?.1.split_once('"')?.0)
 }

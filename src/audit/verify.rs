@@ -1,14 +1,13 @@
 //! Whether a log is what was written: follows the chain from line to line and from file to file.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
+use super::Unread;
+use super::batch::{Line, each_line};
 use super::order::in_order;
-use super::signatures::{Checked, Keys, Signatures, check, is_checkpoint};
-use super::{Place, READ_BYTES, Unread};
+use super::signatures::{Checked, Keys, Signatures, check};
 use crate::digest::Digest;
-use crate::events::chain::{self, Links, Seen};
+use crate::events::chain::{Links, Seen};
 
 /// Faults that are told one by one; further ones are counted.
 const FAULTS_TOLD: usize = 1000;
@@ -33,6 +32,9 @@ pub struct Report {
     pub last: (String, u64),
     /// What the checkpoints say.
     pub signatures: Signatures,
+    /// The last line has no end. A crash leaves that, or a write that is under way; nobody can say more of it than that
+    /// the log is whole up to there.
+    pub unfinished: Option<Fault>,
     /// The digest of the last line: whoever kept it elsewhere knows whether the end was cut off.
     pub head: Option<Digest>,
 }
@@ -59,6 +61,9 @@ pub enum What {
     NotAnEvent,
     /// It breaks off: what was to follow in the same write is missing.
     BreaksOff,
+    /// It is the last, and the line whose hash was kept elsewhere is not there: the end was cut off, or this is another
+    /// log.
+    CutOff,
     /// Before it, these events of the same stream are missing.
     Missing {
         /// The first.
@@ -83,6 +88,9 @@ impl std::fmt::Display for What {
             Self::Changed => f.write_str("was changed: its hash is not that of its bytes"),
             Self::NotAnEvent => f.write_str("is no event of a chained log"),
             Self::BreaksOff => f.write_str("breaks off: what followed is missing"),
+            Self::CutOff => {
+                f.write_str("is the last, and no line has the hash that was kept: what followed was cut off, or this is another log")
+            }
             Self::Missing { from, to } if from == to => write!(f, "comes where the event {from} is missing"),
             Self::Missing { from, to } => write!(f, "comes where the events {from} to {to} are missing"),
             Self::DoesNotFollow => {
@@ -102,24 +110,24 @@ impl std::fmt::Display for Fault {
 }
 
 /// Follows the chain through these files, given in any order; with `keys` the signatures of its checkpoints are checked
-/// too. `progress` is told how many bytes were read.
+/// too, and with `kept`, a line's hash that was kept elsewhere, that this line is there. `progress` is told how many
+/// bytes were read.
 ///
 /// # Errors
 /// A file can't be read.
-pub fn verify(files: Vec<PathBuf>, keys: Option<&Keys<'_>>, mut progress: impl FnMut(u64)) -> Result<Report, Unread> {
+pub fn verify(
+    files: Vec<PathBuf>,
+    keys: Option<&Keys<'_>>,
+    kept: Option<Digest>,
+    mut progress: impl FnMut(u64),
+) -> Result<Report, Unread> {
     let files = in_order(files)?;
-    let mut follower = Follower { keys, report: Report::default(), at: None };
+    let mut follower = Follower { keys, kept, report: Report::default(), at: None, unfinished: None };
     follower.report.signatures.are_checked = keys.is_some();
     for file in &files {
         follower.follow(file, &mut progress).map_err(|error| Unread { file: file.clone(), error })?;
     }
-    let Follower { mut report, at, .. } = follower;
-    report.files = files;
-    if let Some(at) = at {
-        report.last = (at.stream_id, at.sequence);
-        report.head = Some(at.digest);
-    }
-    Ok(report)
+    Ok(follower.end(files))
 }
 
 /// The line that was read last.
@@ -127,76 +135,94 @@ struct At {
     stream_id: String,
     sequence: u64,
     digest: Digest,
+    file: usize,
+    line: u64,
 }
 
 struct Follower<'k> {
     keys: Option<&'k Keys<'k>>,
+    /// Looked for, until it is found.
+    kept: Option<Digest>,
     report: Report,
     at: Option<At>,
+    /// A line without an end: no fault if nothing follows.
+    unfinished: Option<Fault>,
 }
 
 impl Follower<'_> {
     fn follow(&mut self, file: &Path, progress: &mut impl FnMut(u64)) -> std::io::Result<()> {
-        let mut reader = BufReader::with_capacity(READ_BYTES, File::open(file)?);
-        let mut line = Vec::new();
+        let index = self.report.files.len();
+        self.report.files.push(file.to_owned());
         let mut number: u64 = 0;
-        loop {
-            line.clear();
-            let length = reader.read_until(b'\n', &mut line)?;
-            if length == 0 {
-                return Ok(());
-            }
-            progress(u64::try_from(length).unwrap_or(u64::MAX));
+        each_line(file, progress, |line| {
             number = number.saturating_add(1);
-            for what in self.next(&line).into_iter().flatten() {
-                let sequence = Place::of(&line).sequence;
-                self.note(Fault { file: file.to_owned(), line: number, sequence, what });
+            let fault = |what| Fault { file: file.to_owned(), line: number, sequence: line.sequence, what };
+            if let Some(unfinished) = self.unfinished.take() {
+                self.note(unfinished);
             }
-        }
+            if !line.is_whole {
+                self.unfinished = Some(fault(What::BreaksOff));
+                return;
+            }
+            for what in self.next(line, (index, number)).into_iter().flatten() {
+                self.note(fault(what));
+            }
+        })
     }
 
     /// What is wrong with the line itself, with its place, and with its signature.
-    fn next(&mut self, line: &[u8]) -> [Option<What>; 3] {
-        let Some(whole) = line.strip_suffix(b"\n") else { return [Some(What::BreaksOff), None, None] };
-        let Some(Seen { links, is_intact }) = chain::read(whole) else { return [Some(What::NotAnEvent), None, None] };
-        let place = Place::of(whole);
-        let misplaced = self.misplaced(links, place);
+    fn next(&mut self, line: &Line<'_>, (file, number): (usize, u64)) -> [Option<What>; 3] {
+        let Some(Seen { links, is_intact }) = line.seen else { return [Some(What::NotAnEvent), None, None] };
+        let misplaced = self.misplaced(links, line);
         self.report.events = self.report.events.saturating_add(1);
-        let at = self.at.get_or_insert_with(|| At { stream_id: String::new(), sequence: 0, digest: Digest::default() });
-        if at.stream_id != place.stream_id {
-            place.stream_id.clone_into(&mut at.stream_id);
-        }
-        (at.sequence, at.digest) = (place.sequence, links.own);
-        let missigned = self.missigned(whole, place, links);
+        let stream_id = match self.at.take() {
+            Some(at) if at.stream_id == line.stream_id => at.stream_id,
+            _ => line.stream_id.to_owned(),
+        };
+        self.at = Some(At { stream_id, sequence: line.sequence, digest: links.own, file, line: number });
+        self.kept = self.kept.filter(|kept| *kept != links.own || !is_intact);
+        let checked = check(line, links, self.keys);
+        self.report.signatures.note(&checked, line);
+        let missigned = match checked {
+            Checked::NoCheckpoint | Checked::Unchecked | Checked::Good => None,
+            Checked::Bad(what) => Some(what),
+        };
         [(!is_intact).then_some(What::Changed), misplaced, missigned]
     }
 
-    fn missigned(&mut self, line: &[u8], place: Place<'_>, links: Links) -> Option<What> {
-        let signatures = &mut self.report.signatures;
-        let checked = if is_checkpoint(line) { check(line, place, links, self.keys) } else { Checked::NoCheckpoint };
-        signatures.note(&checked, place);
-        match checked {
-            Checked::NoCheckpoint | Checked::Unchecked | Checked::Good => None,
-            Checked::Bad(what) => Some(what),
+    /// Says how the log ends.
+    fn end(mut self, files: Vec<PathBuf>) -> Report {
+        self.report.unfinished = self.unfinished.take();
+        if self.kept.is_some() {
+            let (index, line, sequence) = self.at.as_ref().map_or((0, 0, 0), |at| (at.file, at.line, at.sequence));
+            let file = files.get(index).cloned().unwrap_or_default();
+            self.note(Fault { file, line, sequence, what: What::CutOff });
         }
+        let Self { mut report, at, .. } = self;
+        report.files = files;
+        if let Some(at) = at {
+            report.last = (at.stream_id, at.sequence);
+            report.head = Some(at.digest);
+        }
+        report
     }
 
-    fn misplaced(&mut self, links: Links, place: Place<'_>) -> Option<What> {
+    fn misplaced(&mut self, links: Links, line: &Line<'_>) -> Option<What> {
         let Some(at) = &self.at else {
             self.report.continues = links.previous != Digest::default();
             return None;
         };
         let expected = at.sequence.saturating_add(1);
-        let jumps = at.stream_id == place.stream_id && place.sequence > expected;
+        let jumps = at.stream_id == line.stream_id && line.sequence > expected;
         if at.digest == links.previous {
             if jumps {
-                let skipped = place.sequence.saturating_sub(expected);
+                let skipped = line.sequence.saturating_sub(expected);
                 self.report.unrecorded = self.report.unrecorded.saturating_add(skipped);
             }
             return None;
         }
         Some(if jumps {
-            What::Missing { from: expected, to: place.sequence.saturating_sub(1) }
+            What::Missing { from: expected, to: line.sequence.saturating_sub(1) }
         } else {
             What::DoesNotFollow
         })

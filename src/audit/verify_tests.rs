@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::super::Place;
 use super::*;
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
@@ -37,7 +38,7 @@ async fn written(folder: &Path) -> Vec<PathBuf> {
 fn check(files: &[PathBuf]) -> Report {
     let mut backwards = files.to_vec();
     backwards.reverse();
-    verify(backwards, None, |_| {}).unwrap()
+    verify(backwards, None, None, |_| {}).unwrap()
 }
 
 fn lines(file: &Path) -> Vec<String> {
@@ -112,8 +113,12 @@ async fn a_missing_file_and_half_a_line_are_named() {
     let text = std::fs::read(last).unwrap();
     std::fs::write(last, &text[..text.len() - 10]).unwrap();
     let report = check(&files);
-    assert_eq!(report.faults.iter().map(|fault| fault.what).collect::<Vec<_>>(), [What::BreaksOff]);
-    assert_eq!(report.last.1, EVENTS - 1);
+    assert_eq!((report.fault_count, report.last.1), (0, EVENTS - 1), "whole up to there, as a crash leaves it");
+    assert_eq!(report.unfinished.map(|fault| (fault.file, fault.what)), Some((last.clone(), What::BreaksOff)));
+    let first = std::fs::read(&files[0]).unwrap();
+    std::fs::write(&files[0], &first[..first.len() - 10]).unwrap();
+    let found = check(&files).faults.iter().map(|fault| fault.what).collect::<Vec<_>>();
+    assert_eq!(found.first(), Some(&What::BreaksOff), "something follows: {found:?}");
 }
 
 /// What the trial's key signs is its claims in clear, without the quotes that can't stand in a line.
@@ -137,7 +142,7 @@ async fn signed(folder: &Path) -> PathBuf {
         AuditConfig { file: Some(file.clone()), checkpoint_events: 3, checkpoint_seconds: 0, ..AuditConfig::default() };
     let at = Timestamp::from_seconds(1_795_297_903);
     let sign: crate::events::Sign = Box::new(|checkpoint, _| Ok(hand(checkpoint)));
-    let events = Events::start_signing(&audit, &EventsConfig::default(), 1, move || at, Some(sign)).unwrap();
+    let events = Events::start_signing(&audit, &EventsConfig::default(), 1, move || at, Some(sign), None).unwrap();
     for number in 1..=11_u64 {
         let event = Event::new(MessageType::Delegate, Outcome::Accepted, Reason::Allowed, events.decision_id(), at);
         events.try_reserve(Share::Answer).unwrap().commit(event);
@@ -154,7 +159,7 @@ async fn signed(folder: &Path) -> PathBuf {
 }
 
 fn checked(file: &Path) -> Report {
-    verify(vec![file.to_owned()], Some(&opened), |_| {}).unwrap()
+    verify(vec![file.to_owned()], Some(&opened), None, |_| {}).unwrap()
 }
 
 /// What is found after a change after which the whole chain was made anew, as somebody can who may write the file.

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::output::{self, Output};
 use super::{CliError, Outcome};
 use crate::audit::{Keys, Report, Signatures, verify};
+use crate::digest::Digest;
 use crate::identity::jwt_type::JwtType;
 use crate::identity::signing::KeptKeys;
 
@@ -29,6 +30,9 @@ pub(super) struct Verify {
     /// Published keys that were kept, a JWK set, against which checkpoints are checked; may be repeated
     #[arg(long, value_name = "FILE")]
     jwks: Vec<PathBuf>,
+    /// A line's hash that was kept elsewhere, such as the last of an earlier check: that line has to be there
+    #[arg(long, value_name = "HASH", value_parser = hash)]
+    head: Option<Digest>,
 }
 
 impl Verify {
@@ -38,7 +42,7 @@ impl Verify {
         let open: Option<&Keys<'_>> = if self.jwks.is_empty() { None } else { Some(&open) };
         let sizes = self.files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len());
         let mut progress = Progress::of(sizes.fold(0, u64::saturating_add));
-        let report = verify(self.files, open, |bytes| progress.read(bytes));
+        let report = verify(self.files, open, self.head, |bytes| progress.read(bytes));
         progress.end();
         let report = report.map_err(|error| CliError(error.to_string()))?;
         match output {
@@ -47,6 +51,10 @@ impl Verify {
         }
         Ok(if is_proven(&report) { Outcome::Done } else { Outcome::Denied })
     }
+}
+
+fn hash(text: &str) -> Result<Digest, String> {
+    Digest::from_hex(text).ok_or_else(|| "a line's hash has 64 hexadecimal digits, in lower case".to_owned())
 }
 
 /// Nothing is wrong, and where somebody asks who signed, somebody did.
@@ -91,6 +99,14 @@ fn as_text(report: &Report) -> String {
     }
     let verdict = if report.fault_count == 0 { "as they were written" } else { "not as they were written" };
     lines.push(format!("{} events in {} files: {verdict}", report.events, report.files.len()));
+    if let Some(unfinished) = &report.unfinished {
+        lines.push(format!(
+            "whole up to sequence {}: {}:{} is half a line, as a crash or a write under way leaves it; a start cuts it off",
+            report.last.1,
+            unfinished.file.display(),
+            unfinished.line
+        ));
+    }
     if report.continues {
         lines.push("the first of them is not the first of the log: older files are not here".to_owned());
     }
@@ -116,6 +132,7 @@ fn as_json(report: &Report) -> serde_json::Value {
         "events": report.events,
         "faults": faults.collect::<Vec<_>>(),
         "fault_count": report.fault_count,
+        "unfinished_line": report.unfinished.as_ref().map(|unfinished| unfinished.line),
         "unrecorded": report.unrecorded,
         "begins_with_the_log": !report.continues,
         "signatures": {
@@ -151,7 +168,9 @@ impl Progress {
             self.shown = self.read;
             let percent = self.read.saturating_mul(100).checked_div(self.total).unwrap_or(100);
             // Nobody can be told that nobody listens.
-            let _ = write!(std::io::stderr().lock(), "\r{:3} % of {} MB", percent.min(100), self.total >> 20);
+            let done = usize::try_from(percent.min(100)).unwrap_or_default();
+            let bar = format!("{:50}", "#".repeat(done.div_euclid(2)));
+            let _ = write!(std::io::stderr().lock(), "\r[{bar}] {done:3} % of {} MB", self.total >> 20);
         }
     }
 

@@ -28,6 +28,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     http(config)?;
     numbers(config)?;
     config.events.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+    config.audit.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
     Rules::new(&config.ext_authz).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     forward(config)?;
     oauth(config)?;

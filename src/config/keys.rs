@@ -65,6 +65,8 @@ pub(super) const KEYS: &[Key] = &[
     key("audit", "rotate_bytes", Kind::Integer),
     key("audit", "keep", Kind::Integer),
     key("audit", "on_failure", Kind::Text),
+    key("audit", "sync", Kind::Text),
+    key("audit", "mask", Kind::List),
     key("audit", "checkpoint_events", Kind::Integer),
     key("audit", "checkpoint_seconds", Kind::Integer),
     key("events", "ring", Kind::Integer),

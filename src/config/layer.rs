@@ -14,8 +14,7 @@ const OTHER_VARIABLES: &[&str] = &["REMIT_TOKEN"];
 /// A key this far from a known one may be a slip of the pen.
 const NEAR: usize = 3;
 /// Keys that are known, and that this version does not act on.
-const LATER: &[&str] =
-    &["candidate", "console", "mask", "otlp_endpoint", "prefix", "replicas", "sync", "timeout_ms", "url"];
+const LATER: &[&str] = &["candidate", "console", "otlp_endpoint", "prefix", "replicas", "timeout_ms", "url"];
 
 /// The settings in a file's text. `name` is the file's name in messages; paths become relative to `folder`.
 pub(super) fn file(name: &Path, text: &str, folder: &Path) -> Result<Table, ConfigError> {

@@ -47,6 +47,8 @@ keep = 10
 checkpoint_events = 33
 checkpoint_seconds = 34
 on_failure = "count"
+sync = "none"
+mask = ["note", "resource=/patients/*"]
 [events]
 ring = 128
 subscriber_buffer = 12

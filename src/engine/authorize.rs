@@ -154,7 +154,13 @@ impl Engine {
             Verdict::Denied(denial) => Err(denial),
             Verdict::UpToTheLedger { refused_after } => self.settle(question, &found, refused_after).await,
         };
-        self.conclude(question, &found, settled)
+        let (decision, committed) = self.conclude(question, &found, settled);
+        let decision = match committed {
+            Some(sequence) => self.once_recorded(question, &found, decision, sequence).await,
+            None => decision,
+        };
+        self.note_answer(question, &found, &decision);
+        decision
     }
 
     /// Records a refusal whose reason stands outside the engine: the agent is known, and what it asks can't be put to
@@ -172,11 +178,19 @@ impl Engine {
             Ok(speaker) => (Some(speaker), denial),
             Err(earlier) => (None, earlier),
         };
-        self.conclude(question, &Findings { speaker, token: None }, Err(denial))
+        let found = Findings { speaker, token: None };
+        let (decision, _) = self.conclude(question, &found, Err(denial));
+        self.note_answer(question, &found, &decision);
+        decision
     }
 
-    /// Counts, answers and records.
-    fn conclude(&self, question: Question<'_>, found: &Findings<'_>, settled: Result<Allowed<'_>, Denial>) -> Decision {
+    /// Answers and records; also the number under which an ALLOW is recorded.
+    fn conclude(
+        &self,
+        question: Question<'_>,
+        found: &Findings<'_>,
+        settled: Result<Allowed<'_>, Denial>,
+    ) -> (Decision, Option<u64>) {
         let (outcome, left, place) = match settled {
             Ok(Allowed { place, left }) => (Ok(()), left, Some(place)),
             Err(denial) => {
@@ -195,13 +209,26 @@ impl Engine {
             dry_run: question.request.dry_run,
         };
         let event = event(&decision, question, found);
-        match place {
-            Some(place) => {
-                place.commit(event);
-            }
-            None => self.events.deny(event),
-        }
-        self.note_answer(question, found, &decision);
+        let committed = if let Some(place) = place {
+            Some(place.commit(event))
+        } else {
+            self.events.deny(event);
+            None
+        };
+        (decision, committed)
+    }
+
+    /// The ALLOW, once its event is as durable as it has to be; else a denial, which is an event of the same decision.
+    async fn once_recorded(
+        &self,
+        question: Question<'_>,
+        found: &Findings<'_>,
+        decision: Decision,
+        sequence: u64,
+    ) -> Decision {
+        let Err(denial) = self.recorded(sequence, question.request.deadline).await else { return decision };
+        let decision = Decision { outcome: Err(denial), ..decision };
+        self.events.deny(event(&decision, question, found));
         decision
     }
 

@@ -112,7 +112,16 @@ impl Engine {
         if let Err(denial) = &minted {
             self.note_refused(wished, parent.as_ref(), denial);
         }
-        self.conclude_delegation(wished, parent.as_ref(), minted)
+        let (mut delegation, committed) = self.conclude_delegation(wished, parent.as_ref(), minted);
+        if let Some(sequence) = committed
+            && let Err(denial) = self.recorded(sequence, request.deadline).await
+        {
+            // The token is in the ledger, and nobody will ever hold it.
+            delegation.outcome = Err(denial);
+            self.events.deny(event(&delegation, wished, parent.as_ref()));
+        }
+        self.note_delegation(wished, parent.as_ref(), &delegation);
+        delegation
     }
 
     /// Records a refusal whose reason stands outside the engine: the caller is known, and what it wishes can't be put
@@ -125,32 +134,38 @@ impl Engine {
         denial: Denial,
     ) -> Delegation {
         let wished = Wished { beginning, caller, request, now: self.clock.now() };
-        self.conclude_delegation(wished, None, Err(denial))
+        let (delegation, _) = self.conclude_delegation(wished, None, Err(denial));
+        self.note_delegation(wished, None, &delegation);
+        delegation
     }
 
-    /// Counts, answers and records.
+    /// Answers and records; also the number under which what was minted is recorded.
     fn conclude_delegation(
         &self,
         wished: Wished<'_>,
         parent: Option<&VerifiedToken<'_>>,
         minted: Result<(Place<'_>, Delegated), Denial>,
-    ) -> Delegation {
+    ) -> (Delegation, Option<u64>) {
         let (outcome, place) = match minted {
             Ok((place, delegated)) => (Ok(delegated), Some(place)),
             Err(denial) => (Err(denial), None),
         };
         let delegation = Delegation { outcome, id: self.events.decision_id(), policy: wished.policy().id.clone() };
         let event = event(&delegation, wished, parent);
-        let (reason, hops) = (event.reason, event.depth());
-        match place {
-            Some(place) => {
-                place.commit(event);
-            }
-            None => self.events.deny(event),
-        }
+        let committed = if let Some(place) = place {
+            Some(place.commit(event))
+        } else {
+            self.events.deny(event);
+            None
+        };
+        (delegation, committed)
+    }
+
+    fn note_delegation(&self, wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>, delegation: &Delegation) {
+        let reason = delegation.outcome.as_ref().map_or_else(Denial::reason, |_| Reason::Allowed);
+        let hops = asked_hops(wished, parent);
         self.tally.decided(Verb::Delegate, reason, self.clock.now().since(wished.now));
         self.tally.chain_asked(wished.asker(), hops, wished.now);
-        delegation
     }
 
     /// The caller is in good standing, and the parent is a token that it holds and that still stands.
@@ -336,6 +351,12 @@ fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedTo
     let obo = inherited.or(wish.on_behalf_of.as_deref());
     event.obo = Brief::copied(obo.unwrap_or_default());
     event
+}
+
+/// The hops of that chain.
+fn asked_hops(wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>) -> usize {
+    let before = parent.map_or(0, |parent| parent.claims().chain.len().saturating_sub(1));
+    if wished.request.wish.to.is_empty() { before } else { before.saturating_add(1) }
 }
 
 /// The chain that the token has, or would have had.

@@ -8,7 +8,7 @@ use crate::domain::limits;
 use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
-use crate::events::{DecisionId, Event, Long, MessageType, Outcome, Place, Share};
+use crate::events::{DecisionId, Durability, Event, Long, MessageType, Outcome, Place, Share};
 
 /// A place in the audit queue, and what the ledger answered.
 pub(super) struct Allowed<'e> {
@@ -58,6 +58,37 @@ impl Engine {
         self.events.try_reserve(Share::Answer).map(|_| ()).ok_or_else(unrecordable)
     }
 
+    /// Whether an answer waits for nothing: not for the state's disk or store, and not for the audit log's disk. What waits
+    /// is better asked together than one after the other.
+    #[must_use]
+    pub fn answers_at_once(&self) -> bool {
+        self.state.answers_at_once() && self.events.durability() == Durability::None
+    }
+
+    /// What was committed under this number is on the disk, where `[audit] sync` wants that before the answer. The wait
+    /// ends with the request's time. What was spent stays spent.
+    pub(super) async fn recorded(&self, sequence: u64, deadline: Timestamp) -> Result<(), Denial> {
+        let within = deadline.since(self.clock.now());
+        self.events.recorded(sequence, within).await.map_err(|_| unsynced())
+    }
+
+    /// The same for what is done and stays done.
+    pub(super) async fn record_done_in_time(&self, place: Option<Place<'_>>, event: Event) -> Result<(), Denial> {
+        let kind = event.message_type.as_str();
+        let is_recorded = match place {
+            Some(place) => self.events.recorded(place.commit(event), limits::AUDIT_STALL).await.is_ok(),
+            None => false,
+        };
+        if is_recorded {
+            return Ok(());
+        }
+        tracing::error!(target: "audit", kind, "done, and could not be recorded in time");
+        match self.events.durability() {
+            Durability::None => Ok(()),
+            Durability::Each => Err(done_and_unsynced()),
+        }
+    }
+
     /// What was revoked is durable where it has to be. It is in force in any case.
     pub(super) async fn revocations_settled(&self) -> Result<(), Denial> {
         self.state.revocations_settled(limits::STATE_WAIT).await.map_err(|refused| refused.denial())
@@ -75,6 +106,16 @@ impl Engine {
 
 pub(super) fn unrecordable() -> Denial {
     let message = "the decision can't be recorded, so nothing is allowed: see the service's log about [audit]";
+    Denial::new(Reason::AuditUnavailable, message)
+}
+
+fn unsynced() -> Denial {
+    let message = "the decision could not be brought to the audit log's disk in time, so it is not given, and a use that it cost stays spent: see the service's log about [audit]";
+    Denial::new(Reason::AuditUnavailable, message)
+}
+
+fn done_and_unsynced() -> Denial {
+    let message = "it is done and in force, and could not be brought to the audit log's disk in time: see the service's log about [audit]";
     Denial::new(Reason::AuditUnavailable, message)
 }
 

@@ -76,7 +76,7 @@ impl Engine {
         if let RevokeTarget::Agent(agent) | RevokeTarget::Quarantine(agent) = &revocation.target {
             event.to_agent = shared_name(policy, agent.as_str());
         }
-        self.answer(Verb::Revoke, Done { outcome, in_force }, event, place, now)?;
+        self.answer(Verb::Revoke, Done { outcome, in_force }, event, place, now).await?;
         Ok(Revoked { at: now, state_revision: self.state.standing(Standing::number) })
     }
 
@@ -107,13 +107,13 @@ impl Engine {
         event.to_agent = shared_name(policy, agent.as_str());
         event.target = Brief::copied(agent.as_str());
         event.note = Brief::copied(note);
-        let answered = self.answer(Verb::Reinstate, Done { outcome, in_force }, event, place.ok(), now);
+        let answered = self.answer(Verb::Reinstate, Done { outcome, in_force }, event, place.ok(), now).await;
         answered
             .map_err(|denial| if by_file { NotReinstated::ByFile(denial) } else { NotReinstated::Denied(denial) })?;
         Ok(self.state.standing(Standing::number))
     }
 
-    fn answer(
+    async fn answer(
         &self,
         verb: Verb,
         done: Done,
@@ -122,16 +122,14 @@ impl Engine {
         began: Timestamp,
     ) -> Result<(), Denial> {
         let Done { outcome, in_force } = done;
-        let reason = event.reason;
-        match (in_force, place) {
-            (true, Some(place)) => {
-                place.commit(event);
-            }
-            (true, None) => {
-                tracing::error!(target: "audit", kind = event.message_type.as_str(), "done, and could not be recorded");
-            }
-            (false, _) => self.events.deny(event),
-        }
+        let recorded = if in_force {
+            self.record_done_in_time(place, event).await
+        } else {
+            self.events.deny(event);
+            Ok(())
+        };
+        let outcome = outcome.and(recorded);
+        let reason = outcome.as_ref().map_or_else(Denial::reason, |()| Reason::Allowed);
         self.tally.decided(verb, reason, self.clock.now().since(began));
         outcome
     }

@@ -77,13 +77,13 @@ impl Engine {
         let kind = MessageType::CapabilityRequest;
         let event = recording::event(kind, &outcome, id, policy, caller, self.clock.now());
         let event = described(event, policy, request, outcome.as_ref().map_or(0, |found| found.names.len()));
-        match place {
-            Some(place) => {
-                place.commit(event);
-            }
-            None => self.events.deny(event),
-        }
-        Searched { outcome, id }
+        let recorded = if let Some(place) = place {
+            self.recorded(place.commit(event), request.question.deadline).await
+        } else {
+            self.events.deny(event);
+            Ok(())
+        };
+        Searched { outcome: recorded.and(outcome), id }
     }
 
     /// Whether the caller may ask at all, of the agent that it names, now. What is asked of each is not asked here.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mask::Rules;
+
 /// `[audit]`: where decisions are recorded, and what holds when they can't be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -25,6 +27,23 @@ pub struct AuditConfig {
     pub checkpoint_seconds: u64,
     /// What happens to an answer that can't be recorded. Default `deny`.
     pub on_failure: OnFailure,
+    /// What has to be on the disk before it is answered. Default `none`.
+    pub sync: Durability,
+    /// Texts of events that nobody may read: each is written as `masked:` and a keyed digest, and so shown and exported.
+    /// Names of events' keys; `resource=/patients/*` and `http_path=…` mask only what lies within. Default: none.
+    pub mask: Vec<String>,
+}
+
+/// What has to be on the disk before it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Nothing: what was answered in the last moments before a power loss may be missing from the log. A crash of the
+    /// process may cost the events of a few milliseconds.
+    #[default]
+    None,
+    /// Each ALLOW, and each Delegate and Revoke that was done: all that waits is written and synced at once.
+    Each,
 }
 
 /// What happens to an answer that can't be recorded.
@@ -48,6 +67,34 @@ impl Default for AuditConfig {
             checkpoint_events: 1000,
             checkpoint_seconds: 60,
             on_failure: OnFailure::Deny,
+            sync: Durability::None,
+            mask: Vec::new(),
+        }
+    }
+}
+
+impl AuditConfig {
+    /// Whether the settings go together. Whether the file can be synced shows when it is opened.
+    ///
+    /// # Errors
+    /// Says what doesn't, and what to write.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        Rules::parse(&self.mask)?;
+        if self.sync == Durability::None {
+            return Ok(());
+        }
+        let invalid = |why: &str| Err(InvalidConfig(format!("[audit] sync is \"each\", and {why}")));
+        if self.on_failure == OnFailure::Count {
+            return invalid(
+                "on_failure is \"count\", which gives what is not recorded: write on_failure = \"deny\", or sync = \"none\"",
+            );
+        }
+        match &self.file {
+            None => invalid("no file is named that could be synced: write file = \"audit.jsonl\" beside it"),
+            Some(file) if file.as_os_str() == "-" => {
+                invalid("standard output can't be synced: write file = \"audit.jsonl\", or sync = \"none\"")
+            }
+            Some(_) => Ok(()),
         }
     }
 }
@@ -73,17 +120,13 @@ impl Default for EventsConfig {
     }
 }
 
-/// Why the settings are not usable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidConfig {
-    key: &'static str,
-    wanted: &'static str,
-    found: u64,
-}
+/// Why the settings are not usable, and what to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidConfig(pub(super) String);
 
 impl std::fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "[events] {} is {} and has to be {}", self.key, self.found, self.wanted)
+        f.write_str(&self.0)
     }
 }
 
@@ -96,7 +139,9 @@ impl EventsConfig {
     /// Names the first key that is out of its range, and the range.
     pub fn check(&self) -> Result<(), InvalidConfig> {
         let found = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
-        let invalid = |key, wanted, found| Err(InvalidConfig { key, wanted, found });
+        let invalid = |key: &str, wanted: &str, found: u64| {
+            Err(InvalidConfig(format!("[events] {key} is {found} and has to be {wanted}")))
+        };
         if !(64..=4_194_304).contains(&self.ring) {
             return invalid("ring", "64 to 4194304", found(self.ring));
         }

@@ -1,6 +1,6 @@
 //! The audit file: whole lines, appended; renamed when it is large.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::chain;
-use super::config::AuditConfig;
-use super::rotation::{forget_oldest, free_name, rotated_files};
+use super::config::{AuditConfig, Durability};
+use super::rotation::{forget_oldest, free_name, newest_rotated};
 use crate::digest::Digest;
 use crate::domain::time::Timestamp;
 
@@ -29,6 +29,10 @@ pub enum LogError {
     Unopened(PathBuf, io::Error),
     /// What is in it doesn't end in a line, so that it is not an audit log.
     NotALog(PathBuf),
+    /// It is a pipe or a device, and is to be synced.
+    NotSyncable(PathBuf),
+    /// What an earlier process wrote can't be brought to the disk.
+    Unsynced(PathBuf, io::Error),
 }
 
 impl std::fmt::Display for LogError {
@@ -42,6 +46,16 @@ impl std::fmt::Display for LogError {
             Self::NotALog(path) => write!(
                 f,
                 "{} has no end of line in its last {LINE_BYTES} bytes, so it is not an audit log: name another file in [audit]",
+                path.display()
+            ),
+            Self::NotSyncable(path) => write!(
+                f,
+                "{} is a pipe or a device, which can't be synced: name a file, or write sync = \"none\"",
+                path.display()
+            ),
+            Self::Unsynced(path, error) => write!(
+                f,
+                "the audit file {} can't be synced: {error}; see to the disk, or name a file on another",
                 path.display()
             ),
         }
@@ -66,6 +80,13 @@ pub(super) struct Log {
     looked_up: Timestamp,
     /// The digest of the last line that stood there when it was opened.
     ends_with: Digest,
+    /// What is written counts when it is synced.
+    syncs: bool,
+    /// The folder may not have the file's name on the disk yet.
+    is_unnamed: bool,
+    /// The file could not be synced. Nothing is written to it any more: the next sync of the same file would say that
+    /// all is well, whatever was lost.
+    is_broken: bool,
 }
 
 impl Log {
@@ -77,8 +98,17 @@ impl Log {
         let file = if is_stdout { stdout() } else { append(path) }.map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         let is_plain = metadata.is_file() && !is_stdout;
+        let syncs = config.sync == Durability::Each;
+        if syncs && !is_plain {
+            return Err(LogError::NotSyncable(path.clone()));
+        }
         let size = if is_plain { mend(path, &file, metadata.len())? } else { 0 };
         let ends_with = if is_plain { last_digest(path, size).map_err(failed)? } else { Digest::default() };
+        if syncs {
+            // The chain goes on after what is there, so that has to last.
+            let synced = file.sync_data().and_then(|()| sync_folder(path));
+            synced.map_err(|error| LogError::Unsynced(path.clone(), error))?;
+        }
         // Zero would be a file for every batch.
         let rotate_bytes = if config.rotate_bytes == 0 { u64::MAX } else { config.rotate_bytes };
         Ok(Some(Self {
@@ -92,6 +122,9 @@ impl Log {
             keep: config.keep,
             looked_up: Timestamp::default(),
             ends_with,
+            syncs,
+            is_unnamed: false,
+            is_broken: false,
         }))
     }
 
@@ -105,10 +138,14 @@ impl Log {
         self.ends_with
     }
 
-    /// Appends whole lines of the events from `first` to `last`. After an error the same bytes come again:
-    /// what was written of them is taken back, or, where that isn't possible, continued.
+    /// Appends whole lines of the events from `first` to `last`, and syncs them where that is wanted. After an error the
+    /// same bytes come again: what was written of them is taken back, or, where that isn't possible, continued; and after
+    /// a failed sync they go to a fresh file.
     pub(super) fn write(&mut self, lines: &[u8], (first, last): (u64, u64), now: Timestamp) -> io::Result<()> {
         self.take_back()?;
+        if self.is_broken {
+            self.begin_anew(now)?;
+        }
         self.follow(now)?;
         let length = u64::try_from(lines.len()).unwrap_or(u64::MAX);
         if self.written == 0 && self.size > 0 && self.size.saturating_add(length) > self.rotate_at {
@@ -126,9 +163,50 @@ impl Log {
                 }
             }
         }
+        self.sync()?;
         self.written = 0;
         self.size = self.size.saturating_add(length);
         self.numbers = Some((self.numbers.map_or(first, |(begin, _)| begin), last));
+        Ok(())
+    }
+
+    /// Brings what was written to the disk. One that fails is never tried again on this file: what was written since the
+    /// last is taken back, so that the file ends with the last line that lasts.
+    fn sync(&mut self) -> io::Result<()> {
+        let Some(path) = self.path.as_deref().filter(|_| self.syncs) else { return Ok(()) };
+        let named = if self.is_unnamed { sync_folder(path) } else { Ok(()) };
+        let synced = named.and_then(|()| self.file.sync_data());
+        self.is_unnamed &= synced.is_err();
+        self.is_broken = synced.is_err();
+        synced.inspect_err(|_| {
+            let _ = self.take_back();
+        })
+    }
+
+    /// Goes on in a fresh file after one that could not be synced, which keeps what was synced under another name.
+    fn begin_anew(&mut self, now: Timestamp) -> io::Result<()> {
+        let Some(path) = self.path.clone() else { return Ok(()) };
+        let own = self.file.metadata()?;
+        if is_named(&path, &own) {
+            if own.len() > 0 {
+                std::fs::rename(&path, free_name(&path, now, self.numbers))?;
+            } else {
+                std::fs::remove_file(&path)?;
+            }
+        }
+        self.begin(append(&path)?)?;
+        self.is_broken = false;
+        tracing::warn!(file = %path.display(), "the audit file could not be synced, and is begun anew: what was synced was renamed");
+        Ok(())
+    }
+
+    /// Takes this file in the place of the one in use.
+    fn begin(&mut self, file: File) -> io::Result<()> {
+        self.size = file.metadata()?.len();
+        self.file = file;
+        self.numbers = None;
+        self.rotate_at = self.rotate_bytes;
+        self.is_unnamed = true;
         Ok(())
     }
 
@@ -146,18 +224,16 @@ impl Log {
 
     /// Begins the file anew where somebody moved or deleted it: lines that nobody can find are not recorded.
     fn follow(&mut self, now: Timestamp) -> io::Result<()> {
-        let Some(path) = &self.path else { return Ok(()) };
         if now.since(self.looked_up) < LOOK_UP {
             return Ok(());
         }
+        let Some(path) = &self.path.clone() else { return Ok(()) };
         let own = self.file.metadata()?;
-        let is_there = std::fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino()));
-        if is_there {
+        if is_named(path, &own) {
             self.size = own.len();
         } else {
-            self.file = append(path)?;
-            self.size = self.file.metadata()?.len();
-            self.numbers = None;
+            let file = append(path)?;
+            self.begin(file)?;
             tracing::warn!(file = %path.display(), "the audit file was moved or deleted, and is begun anew");
         }
         self.looked_up = now;
@@ -174,20 +250,25 @@ impl Log {
                 let _ = std::fs::rename(&rotated, &path);
             })
         });
-        match begun {
-            Ok(file) => {
-                self.file = file;
-                self.size = 0;
-                self.numbers = None;
-                self.rotate_at = self.rotate_bytes;
-                forget_oldest(&path, self.keep);
-            }
+        match begun.and_then(|file| self.begin(file)) {
+            Ok(()) => forget_oldest(&path, self.keep),
             Err(error) => {
                 self.rotate_at = self.size.saturating_add(AFTER_FAILED_ROTATION);
                 tracing::warn!(file = %path.display(), %error, "the audit file can't be rotated and grows on");
             }
         }
     }
+}
+
+/// Whether the name is still that of this file.
+fn is_named(path: &Path, own: &Metadata) -> bool {
+    std::fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino()))
+}
+
+/// Brings the file's name to the disk.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -225,7 +306,7 @@ fn mend(path: &Path, file: &File, size: u64) -> Result<u64, LogError> {
 fn last_digest(path: &Path, size: u64) -> io::Result<Digest> {
     let tail = if size > 0 {
         tail(path, size)?
-    } else if let Some(newest) = rotated_files(path)?.into_iter().max() {
+    } else if let Some(newest) = newest_rotated(path)? {
         let size = newest.metadata()?.len();
         tail(&newest, size)?
     } else {
@@ -372,5 +453,66 @@ mod tests {
         log.write(b"two\nthree\n", (2, 3), at(1)).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\nthree\n");
         assert_eq!(log.size, 14);
+    }
+
+    fn line(number: u64, head: &mut chain::Chain) -> Vec<u8> {
+        let mut line = format!("{{\"sequence\":{number}}}").into_bytes();
+        head.add(&mut line, 0);
+        line
+    }
+
+    #[test]
+    fn the_chain_goes_on_after_the_file_that_was_written_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        let mut head = chain::Chain::after(Digest::default());
+        // Two processes in the same second: the second counts from 1 again.
+        for first in [50, 1] {
+            let mut log = open(&AuditConfig { rotate_bytes: 5, ..config(&file) });
+            for number in [first, first + 1] {
+                log.write(&line(number, &mut head), (number, number), at(0)).unwrap();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        // A crash between the two steps of a rotation.
+        std::fs::rename(&file, free_name(&file, at(0), Some((2, 2)))).unwrap();
+        assert_eq!(open(&config(&file)).ends_with(), head.head());
+    }
+
+    fn syncing(file: &Path) -> AuditConfig {
+        AuditConfig { sync: Durability::Each, ..config(file) }
+    }
+
+    #[test]
+    fn after_a_failed_sync_the_same_lines_come_in_a_fresh_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
+        let mut log = open(&syncing(&file));
+        log.write(b"one\n", (1, 1), at(0)).unwrap();
+        // What a failed sync leaves: it is written, and counts for nothing.
+        log.file.write_all(b"two\n").unwrap();
+        (log.written, log.is_broken) = (4, true);
+        log.write(b"two\n", (2, 2), at(1)).unwrap();
+        let rotated = folder.path().join("audit.jsonl.20261121T215144Z.00000000000000000001-00000000000000000001");
+        assert_eq!(std::fs::read_to_string(rotated).unwrap(), "one\n", "what was synced");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
+        (log.written, log.is_broken) = (0, true);
+        std::fs::write(&file, "").unwrap();
+        log.write(b"three\n", (3, 3), at(1)).unwrap();
+        assert_eq!(names(folder.path()).len(), 2, "an empty one is not kept");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "three\n");
+    }
+
+    #[test]
+    fn what_can_not_be_synced_is_refused() {
+        assert!(matches!(Log::open(&syncing(Path::new("/dev/null"))), Err(LogError::NotSyncable(_))));
+        for (wrong, says) in [
+            (AuditConfig { on_failure: super::super::OnFailure::Count, ..syncing(Path::new("a")) }, "\"deny\""),
+            (syncing(Path::new("-")), "standard output"),
+            (AuditConfig { file: None, ..syncing(Path::new("a")) }, "file = \"audit.jsonl\""),
+        ] {
+            let refused = wrong.check().unwrap_err().to_string();
+            assert!(refused.starts_with("[audit] sync is \"each\"") && refused.contains(says), "{refused}");
+        }
     }
 }

@@ -143,6 +143,24 @@ impl Queue {
         Ok(())
     }
 
+    /// What an operator is told while nothing can be recorded.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match self.health() {
+            Ok(()) | Err(AuditUnavailable::Closed | AuditUnavailable::Full) => None,
+            Err(AuditUnavailable::Failing) => Some(
+                "the audit log can't be written: the service's log says why, and it goes on by itself once it can"
+                    .to_owned(),
+            ),
+            Err(AuditUnavailable::Stalled) => {
+                let oldest = Timestamp::from_nanos(self.oldest.load(Ordering::Relaxed));
+                let waited = self.now().since(oldest).as_millis();
+                Some(format!(
+                    "the audit log's disk or reader has not answered for {waited} ms: it goes on by itself once it does"
+                ))
+            }
+        }
+    }
+
     /// Queues an event of the recorder's own. It takes no place: there is one at a time.
     pub(super) fn commit_own(&self, event: Event) {
         self.commit(event, None);
@@ -320,8 +338,9 @@ mod tests {
         assert!(trial.events.try_reserve(Share::Answer).is_none());
         assert!(trial.events.try_reserve(Share::Denial).is_none());
         assert!(!trial.events.numbers().is_well);
+        assert!(trial.events.trouble().is_some_and(|text| text.contains("has not answered for 500 ms")));
         trial.recorder.turn();
-        assert!(trial.events.numbers().is_well);
+        assert!(trial.events.numbers().is_well && trial.events.trouble().is_none());
         trial.pass(Duration::from_mins(1));
         trial.allow("agent-a");
     }

@@ -10,6 +10,7 @@ use super::checkpoint::Notary;
 use super::event::{Event, MessageType, Outcome};
 use super::line::stamp;
 use super::log::Log;
+use super::mask::Mask;
 use super::queue::{Share, Unwritten};
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
@@ -32,13 +33,14 @@ pub(super) struct Recorder {
     lines: Vec<u8>,
     chain: Chain,
     notary: Option<Notary>,
+    mask: Option<Mask>,
     /// The second whose text is at hand.
     second: (u64, String),
     retry_at: Option<Timestamp>,
 }
 
 impl Recorder {
-    pub(super) fn new(shared: Arc<Shared>, log: Option<Log>, notary: Option<Notary>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, log: Option<Log>, notary: Option<Notary>, mask: Option<Mask>) -> Self {
         let second = (0, stamp(Timestamp::default()));
         let chain = Chain::after(log.as_ref().map(Log::ends_with).unwrap_or_default());
         Self {
@@ -49,6 +51,7 @@ impl Recorder {
             lines: Vec::new(),
             chain,
             notary,
+            mask,
             second,
             retry_at: None,
         }
@@ -108,6 +111,9 @@ impl Recorder {
         }
         if self.log.is_none() {
             self.encoded = self.taken.len().min(WRITE_EVENTS);
+            if let Some(mask) = &self.mask {
+                self.taken.iter_mut().take(self.encoded).for_each(|one| mask.apply(Arc::make_mut(&mut one.event)));
+            }
             return;
         }
         for Unwritten { event, .. } in &mut self.taken {
@@ -122,6 +128,9 @@ impl Recorder {
                 } else {
                     notary.count(now);
                 }
+            }
+            if let Some(mask) = &self.mask {
+                mask.apply(Arc::make_mut(event));
             }
             if self.second.0 != event.at.seconds() {
                 self.second = (event.at.seconds(), stamp(event.at));
@@ -157,8 +166,12 @@ impl Recorder {
         }
     }
 
-    /// Shows what is written, and makes its places free.
+    /// Shows what is written, makes its places free, and tells those who wait for it.
     fn show(&mut self) {
+        let last = self.encoded.checked_sub(1).and_then(|last| self.taken.get(last));
+        if let (Some(synced), Some(last)) = (&self.shared.synced, last) {
+            synced.send_replace(last.event.sequence());
+        }
         let denials = self.taken.iter().take(self.encoded).filter(|one| one.share == Some(Share::Denial)).count();
         let answers = self.taken.iter().take(self.encoded).filter(|one| one.share == Some(Share::Answer)).count();
         self.shared.stream.publish(self.taken.drain(..self.encoded).map(|one| one.event));

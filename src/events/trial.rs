@@ -26,7 +26,7 @@ impl Trial {
         let nanos = Arc::new(AtomicU64::new(START));
         let clock = Arc::clone(&nanos);
         let now = move || Timestamp::from_nanos(clock.load(Ordering::SeqCst));
-        let (shared, recorder) = Events::parts(audit, events, 1, now, sign).unwrap();
+        let (shared, recorder) = Events::parts(audit, events, 1, now, sign, Some([7; 32])).unwrap();
         Self { events: Events::joined(shared, None), recorder, nanos }
     }
 

@@ -157,7 +157,7 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         let visit = enter(&self.door, &request)?;
         let pb::BatchAuthorizeRequest { requests } = request.into_inner();
         within_batch(requests.len())?;
-        if !self.door.engine().state().answers_at_once() {
+        if !self.door.engine().answers_at_once() {
             // They begin in their order, and wait for the disk or the store together.
             let responses = join_all(requests.iter().map(|request| self.authorize_one(&visit, request))).await;
             return Ok(Response::new(pb::BatchAuthorizeResponse { responses }));

@@ -70,7 +70,8 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     let time = clock.clone();
     let process = u64::from_be_bytes(chance.bytes());
     let sign = checkpoints(config, &identity);
-    let events = Events::start_signing(&config.audit, &config.events, process, move || time.now(), sign)
+    let mask_key = Some(chance.bytes());
+    let events = Events::start_signing(&config.audit, &config.events, process, move || time.now(), sign, mask_key)
         .map_err(|error| ServerError::new("[audit]", error))?;
     let registry = Registry::new();
     let tally = Tally::new(&registry).map_err(|error| ServerError::new("the metrics can't be registered", error))?;
@@ -208,6 +209,7 @@ impl Built {
                     .last_error()
                     .into_iter()
                     .chain(state.trouble)
+                    .chain(engine.events().trouble())
                     .chain(noted.list())
                     .chain(keys)
                     .chain(warned)

@@ -24,6 +24,8 @@ pub struct Place<'a> {
     pub stream_id: &'a str,
     /// `sequence`; 0 if the line says none.
     pub sequence: u64,
+    /// `message_type`.
+    pub message_type: &'a str,
 }
 
 impl<'a> Place<'a> {
@@ -31,15 +33,30 @@ impl<'a> Place<'a> {
     #[must_use]
     pub fn of(line: &'a [u8]) -> Self {
         let Ok(text) = std::str::from_utf8(line) else { return Self::default() };
-        let value = |key: &str| Some(text.split_once(key)?.1);
-        let quoted = |key: &str| Some(value(key)?.split_once('"')?.0);
-        let number = value(",\"sequence\":").and_then(|rest| rest.split([',', '}']).next()?.parse().ok());
-        Self {
-            timestamp: quoted("{\"timestamp\":\"").unwrap_or_default(),
-            stream_id: quoted(",\"stream_id\":\"").unwrap_or_default(),
-            sequence: number.unwrap_or_default(),
+        let mut place = Self::default();
+        if let Some(value) = text.strip_prefix("{\"timestamp\":\"") {
+            place.timestamp = until_quote(value);
         }
+        // In the order in which they are written, so that the rest of the line need not be looked at.
+        let mut rest = text;
+        while let Some((_, key)) = rest.split_once(',') {
+            rest = key;
+            if let Some(value) = key.strip_prefix("\"message_type\":\"") {
+                place.message_type = until_quote(value);
+            } else if let Some(value) = key.strip_prefix("\"stream_id\":\"") {
+                place.stream_id = until_quote(value);
+            } else if let Some(value) = key.strip_prefix("\"sequence\":") {
+                place.sequence =
+                    value.split([',', '}']).next().and_then(|number| number.parse().ok()).unwrap_or_default();
+                break;
+            }
+        }
+        place
     }
+}
+
+fn until_quote(text: &str) -> &str {
+    text.split_once('"').map_or("", |(value, _)| value)
 }
 
 /// The event of a line, given without its line end; its time is in whole seconds. None: it is no such line.
