@@ -4,7 +4,7 @@ CARGO ?= cargo
 PYTEST = .cache/venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench assure doc tools clean-cache
+.PHONY: help run test lint bench bench-envoy assure doc tools clean-cache
 
 help: ## What the words do.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -28,6 +28,10 @@ assure: tools ## The large figures, hours of them, into docs/assurance.md.
 
 bench: ## What things cost.
 	$(CARGO) bench
+
+bench-envoy: tools ## What the check adds to a request through Envoy; takes five minutes.
+	$(CARGO) bench --no-run --bench envoy
+	.cache/venv/bin/python tests/life/bench_envoy.py
 
 doc: ## The library's documentation, opened in a browser.
 	$(CARGO) doc --no-deps --open

@@ -46,16 +46,27 @@ impl std::error::Error for NotLookedAt {}
 /// # Errors
 /// It is no YAML, or has nothing in it that a proxy asks by.
 pub fn examine(text: &str) -> Result<Vec<Finding>, NotLookedAt> {
-    if text.len() > BYTES {
-        return Err(NotLookedAt(format!("it has more than {BYTES} bytes")));
+    examine_all(&[(String::new(), text.to_owned())])
+}
+
+/// The same of several files, as names and texts, each of which may say what another needs.
+///
+/// # Errors
+/// One is no YAML, or none has anything in it that a proxy asks by.
+pub fn examine_all(files: &[(String, String)]) -> Result<Vec<Finding>, NotLookedAt> {
+    let mut places = Vec::new();
+    let mut documents = Vec::new();
+    for (name, text) in files {
+        let read = read(text).map_err(|why| NotLookedAt(named(&[name, &why])))?;
+        for (number, document) in (1_usize..).zip(&read) {
+            let number = if read.len() > 1 { format!("document {number}") } else { String::new() };
+            places.push(named(&[if files.len() > 1 { name } else { "" }, &number]));
+            documents.push(document.clone());
+        }
     }
-    let documents = serde_saphyr::from_multiple::<Value>(text);
-    let documents = documents.map_err(|error| NotLookedAt(format!("it is no YAML: {error}")))?;
-    let documents: Vec<Value> = documents.into_iter().map(|document| reading::unwrapped(document, LEVELS)).collect();
     let mut report = Report { survey: Survey::of(&documents, LEVELS), ..Report::default() };
-    for (number, document) in documents.iter().enumerate() {
-        let place = if documents.len() > 1 { format!("document {}", number.saturating_add(1)) } else { String::new() };
-        report.walk(document, &place, LEVELS);
+    for (document, place) in documents.iter().zip(&places) {
+        report.walk(document, place, LEVELS);
     }
     if report.authorizers == 0 {
         let what = "it has no ext_authz filter and no ext_authz provider: nothing would be asked".to_owned();
@@ -65,6 +76,19 @@ pub fn examine(text: &str) -> Result<Vec<Finding>, NotLookedAt> {
     istio::conclude(&mut report);
     report.findings.sort_by_key(|finding| !finding.is_fatal);
     Ok(report.findings)
+}
+
+fn read(text: &str) -> Result<Vec<Value>, String> {
+    if text.len() > BYTES {
+        return Err(format!("it has more than {BYTES} bytes"));
+    }
+    let documents = serde_saphyr::from_multiple::<Value>(text).map_err(|error| format!("it is no YAML: {error}"))?;
+    Ok(documents.into_iter().map(|document| reading::unwrapped(document, LEVELS)).collect())
+}
+
+/// The parts that are there.
+fn named(parts: &[&str]) -> String {
+    parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(": ")
 }
 
 /// What was found so far.

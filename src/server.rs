@@ -132,6 +132,7 @@ async fn serve_until(
     let security = Security::Tls(Arc::clone(&built.tls));
     let (grpc_port, workers) = Workers::start(&config, cores, &security, &grpc::prepared(routes), &built.gate, &drain)?;
     let (admin_port, admin_listener) = bind(config.admin.listen, "[admin] listen")?;
+    let security = Security::Tls(Arc::clone(&built.admin_tls));
     let admin =
         serve(admin_listener, security, grpc::prepared(admin_routes), Arc::clone(&built.admin_gate), drain.clone());
     let (http_port, http) = http_service(&config, &built, gatekeeper, &examine, &drain)?;
@@ -223,6 +224,7 @@ fn http_service(
 
 /// The stores whose files are read again while we run.
 fn tls_stores(built: &Built) -> Vec<(&'static str, Arc<TlsStore>)> {
+    let grpc = [("[tls]", Arc::clone(&built.tls)), ("[admin] TLS", Arc::clone(&built.admin_tls))];
     let http = built.http_tls.iter().map(|store| ("[http] TLS", Arc::clone(store)));
-    std::iter::once(("[tls]", Arc::clone(&built.tls))).chain(http).collect()
+    grpc.into_iter().chain(http).collect()
 }

@@ -13,6 +13,7 @@ mod tests {
     use http::{HeaderMap, Request};
     use prost::Message as _;
     use remit::api::envoy::service::auth::v3::CheckResponse;
+    use remit::api::envoy::service::auth::v3::check_response::HttpResponse;
     use remit::domain::caller::Caller;
     use remit::door::Door;
     use remit::engine::{Engine, Revocation, RevokeTarget};
@@ -124,10 +125,23 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_does_not_come_is_waited_for_until_the_deadline() {
         let entrance = House::open().await.decisions(true).await;
-        for (path, agent) in [(AUTHORIZE, Some("deployer")), (CHECK, Some("deployer")), (HEALTH, None)] {
+        for (path, agent) in [(AUTHORIZE, Some("deployer")), (HEALTH, None)] {
             let answered = ask(&entrance, request(path, agent, never())).await;
             assert_eq!(answered.code(), Some(Code::DeadlineExceeded), "{path}");
         }
+    }
+
+    #[tokio::test]
+    async fn c03_a_proxys_message_that_does_not_come_is_refused_in_an_answer() {
+        let entrance = House::open().await.decisions(false).await;
+        let answered = ask(&entrance, request(CHECK, Some("deployer"), never())).await;
+        assert_eq!(answered.code(), None, "a gRPC error may be leave to pass");
+        let bytes = to_bytes(Body::new(answered.body), usize::MAX).await.unwrap();
+        let answer = CheckResponse::decode(&bytes[5..]).unwrap();
+        assert_eq!(answer.status.unwrap().code, i32::from(Code::Unavailable));
+        let Some(HttpResponse::DeniedResponse(denied)) = answer.http_response else { panic!("it is no refusal") };
+        assert_eq!(denied.status.unwrap().code, 503);
+        assert!(denied.body.contains("DEADLINE_EXCEEDED"), "{}", denied.body);
     }
 
     #[tokio::test]

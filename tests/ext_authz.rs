@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn c1_an_empty_request_gets_a_whole_refusal() {
+    fn c01_an_empty_request_gets_a_whole_refusal() {
         let gate = Gate::open();
         let empty = [
             CheckRequest::default(),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn c1_a_message_larger_than_any_is_refused_in_an_answer() {
+    fn c01_a_message_larger_than_any_is_refused_in_an_answer() {
         let gate = Gate::open();
         let mut huge = about("analyst", "/a", &[]);
         http(&mut huge).raw_body = vec![b'x'; 2 * 1024 * 1024];
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn c8_the_client_is_told_the_reason_and_nothing_of_the_policy() {
+    fn c08_the_client_is_told_the_reason_and_nothing_of_the_policy() {
         let gate = Gate::open();
         let refused = gate.ask("gate", about("deployer", "/a", &[]));
         assert_eq!(body(&refused)["message"], "No rule lets the one agent call the other.");
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn c3_what_can_not_be_decided_is_refused_in_an_answer() {
+    fn c03_what_can_not_be_decided_is_refused_in_an_answer() {
         let gate = Gate::open();
         let late = gate.ask_with("gate", about("analyst", "/a", &[]), "0m");
         assert_eq!(refusal(&late), (503, "DEADLINE_EXCEEDED".to_owned()));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_c8_headers_replace_in_both_ways_of_saying_so_and_are_plain() {
+    fn c04_c08_headers_replace_in_both_ways_of_saying_so_and_are_plain() {
         let gate = Gate::open();
         let passed = gate.ask("gate", about("analyst", "/a", &[]));
         let refused = gate.ask("gate", about("deployer", "/a", &[]));
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn c5_what_is_ours_and_not_set_is_removed() {
+    fn c05_what_is_ours_and_not_set_is_removed() {
         let gate = Gate::open();
         let clients = [("x-remit-identity", "i"), ("x-remit-agent", "a"), ("x-remit-new", "n"), ("x-mine", "m")];
         let answer = gate.ask("gate", about("analyst", "/a", &clients));
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn c6_the_decision_is_metadata_of_every_answer() {
+    fn c06_the_decision_is_metadata_of_every_answer() {
         let gate = Gate::open();
         let passed = gate.ask("gate", about("analyst", "/a", &[]));
         assert_eq!((metadata(&passed, "decision").as_str(), metadata(&passed, "agent").as_str()), ("ALLOW", "analyst"));
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_a_refusal_has_headers_of_its_own_alone() {
+    fn c07_a_refusal_has_headers_of_its_own_alone() {
         let gate = Gate::open();
         let sent = [("x-remit-agent", "a"), ("x-mine", "m"), ("set-cookie", "c")];
         let refused = gate.ask("gate", about("deployer", "/a", &sent));
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn c8_a_refusal_is_short_and_shows_no_token() {
+    fn c08_a_refusal_is_short_and_shows_no_token() {
         let gate = Gate::open();
         let token = "e".repeat(3000);
         let request = about("analyst", &format!("/{}", "a".repeat(5000)), &[("x-remit-token", &token)]);
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn c1_c3_no_message_whatever_gets_an_error_or_half_an_answer() {
+    fn c01_c03_no_message_whatever_gets_an_error_or_half_an_answer() {
         let gate = Gate::open();
         let text = || prop_oneof!["[ -~]{0,20}", Just("/a".to_owned()), Just("GET".to_owned()), any::<String>()];
         let message = (

@@ -7,23 +7,27 @@ use serde_json::json;
 
 use super::output::{self, Output};
 use super::{CliError, Outcome};
-use crate::doctor::{Finding, examine};
+use crate::doctor::{Finding, examine_all};
 
 /// Read a proxy's configuration, and name the settings that would open a hole.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  remit doctor --envoy envoy.yaml\n\nIt reads Envoy's files and Istio's objects. With a fatal finding the exit status is 1."
+    after_help = "Example:\n  remit doctor --envoy envoy.yaml\n  remit doctor --envoy mesh.yaml objects.yaml\n\nIt reads Envoy's files and Istio's objects; several files are judged together. With a fatal finding the exit status is 1."
 )]
 pub(super) struct Doctor {
     /// Envoy's configuration, or Istio's objects, in YAML or JSON
-    #[arg(long, value_name = "FILE")]
-    envoy: PathBuf,
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    envoy: Vec<PathBuf>,
 }
 
 impl Doctor {
     pub(super) fn run(self, output: Output) -> Result<Outcome, CliError> {
-        let text = std::fs::read_to_string(&self.envoy).map_err(|error| CliError::new(self.envoy.display(), error))?;
-        let findings = examine(&text).map_err(|error| CliError::new(self.envoy.display(), error))?;
+        let read = |file: &PathBuf| {
+            let text = std::fs::read_to_string(file).map_err(|error| CliError::new(file.display(), error))?;
+            Ok((file.display().to_string(), text))
+        };
+        let files = self.envoy.iter().map(read).collect::<Result<Vec<_>, CliError>>()?;
+        let findings = examine_all(&files).map_err(|error| CliError(error.to_string()))?;
         let fatal = findings.iter().filter(|finding| finding.is_fatal).count();
         match output {
             Output::Json => output::say(&json!({ "fatal": fatal, "findings": list(&findings) }).to_string())?,

@@ -25,10 +25,10 @@ struct Templates {
     config: Option<PathBuf>,
 }
 
-/// Write the `AuthorizationPolicy` objects that say the same as `communication_rules`.
+/// Write the `AuthorizationPolicy` objects that say the same as `communication_rules`, and what they need.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  remit policy export-istio policy.json --namespace ai-agents | kubectl apply -f -\n\nThe objects deny by default and ask Remit. What Istio can't say is left out, named, and the exit status is 1."
+    after_help = "Example:\n  remit policy export-istio policy.json --namespace ai-agents | kubectl apply -f -\n\nThe objects deny by default, ask Remit, and demand mTLS. What Istio can't say is left out, named, and the exit status is 1."
 )]
 pub(super) struct Export {
     /// The policy file

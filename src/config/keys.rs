@@ -50,6 +50,7 @@ pub(super) const KEYS: &[Key] = &[
     key("http", "tls_key", Kind::Path),
     key("http", "client_ca", Kind::Path),
     key("admin", "listen", Kind::Text),
+    key("admin", "client_auth", Kind::Text),
     key("policy", "file", Kind::Path),
     key("policy", "poll_seconds", Kind::Integer),
     key("policy", "max_age_seconds", Kind::Integer),

@@ -95,6 +95,9 @@ pub struct HttpConfig {
 pub struct AdminConfig {
     /// Address and port. Default 127.0.0.1:7444.
     pub listen: SocketAddr,
+    /// Whether an administrator must show a certificate: `required` (the default, whatever `[tls]` says) or `optional`,
+    /// for those that have an API key or a JWT of a privileged issuer alone.
+    pub client_auth: Asked,
 }
 
 /// `[policy]`: the policy file, and roles that hold whatever the file says.
@@ -190,7 +193,7 @@ impl Default for HttpConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: loopback(7444) }
+        Self { listen: loopback(7444), client_auth: Asked::Required }
     }
 }
 
@@ -242,10 +245,27 @@ impl TlsConfig {
             client_ca: Some(self.client_ca.clone()),
             crl: self.crl.clone(),
             client_auth: match self.client_auth {
-                Some(Asked::Optional) => ClientAuth::Optional,
+                Some(asked) => asked.into(),
                 None if takes_other_evidence => ClientAuth::Optional,
-                Some(Asked::Required) | None => ClientAuth::Required,
+                None => ClientAuth::Required,
             },
+        }
+    }
+}
+
+impl AdminConfig {
+    /// The files as the transport takes them: those of `[tls]`.
+    #[must_use]
+    pub fn files(&self, tls: &TlsConfig) -> TlsFiles {
+        TlsFiles { client_auth: self.client_auth.into(), ..tls.files(false) }
+    }
+}
+
+impl From<Asked> for ClientAuth {
+    fn from(asked: Asked) -> Self {
+        match asked {
+            Asked::Required => Self::Required,
+            Asked::Optional => Self::Optional,
         }
     }
 }

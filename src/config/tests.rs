@@ -23,6 +23,7 @@ tls_key = "http.key"
 client_ca = "http-ca.pem"
 [admin]
 listen = "127.0.0.1:6"
+client_auth = "optional"
 [policy]
 file = "policy.json"
 poll_seconds = 7
@@ -287,6 +288,7 @@ fn an_unknown_key_is_shown_at_its_place() {
     assert!(later.contains("this version of Remit does not act on `replicas`: remove it"), "{later}");
     for text in [
         "[tls]\nclient_auth = \"perhaps\"\n",
+        "[admin]\nclient_auth = \"perhaps\"\n",
         "[state]\nbackend = \"valkey\"\n",
         "[[identity.jwt]]\naudiences = []\n",
         "[[identity.client]]\n",

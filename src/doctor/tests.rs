@@ -13,7 +13,7 @@ fn nothing_is_wrong_with_our_own_configuration() {
 }
 
 #[test]
-fn c3_c9_c19_each_setting_that_opens_a_hole_is_named() {
+fn c03_c09_c19_each_setting_that_opens_a_hole_is_named() {
     for (setting, instead, named) in [
         ("failure_mode_allow: false", "failure_mode_allow: true", "failure_mode_allow"),
         (
@@ -39,7 +39,7 @@ fn c3_c9_c19_each_setting_that_opens_a_hole_is_named() {
 }
 
 #[test]
-fn c3_c9_c13_what_is_only_worse_is_a_warning() {
+fn c03_c09_c13_what_is_only_worse_is_a_warning() {
     for (setting, instead, fix) in [
         ("                        timeout: 0.5s\n", "", "timeout: 0.5s"),
         ("normalize_path: true", "normalize_path: false", "normalize_path: true"),
@@ -93,7 +93,7 @@ fn c19_quoted_booleans_and_other_spellings_are_read_as_envoy_reads_them() {
 }
 
 #[test]
-fn c4_c5_c8_what_remit_can_not_see_or_change_is_named() {
+fn c04_c05_c08_what_remit_can_not_see_or_change_is_named() {
     for (line, named) in [
         ("decoder_header_mutation_rules: { disallow_all: true }", "disallow_all"),
         ("decoder_header_mutation_rules: { disallow_expression: { regex: x-.* } }", "disallow_expression"),
@@ -111,7 +111,7 @@ fn c4_c5_c8_what_remit_can_not_see_or_change_is_named() {
 }
 
 #[test]
-fn c2_no_success_is_an_error_by_name_or_number() {
+fn c02_no_success_is_an_error_by_name_or_number() {
     for code in ["Accepted", "SeeOther", "PermanentRedirect", "302", r#""200""#, "IMUsed"] {
         is_fatal(&changed("code: ServiceUnavailable", &format!("code: {code}")), "status_on_error");
     }
@@ -119,7 +119,7 @@ fn c2_no_success_is_an_error_by_name_or_number() {
 }
 
 #[test]
-fn c9_what_a_route_says_in_place_of_the_filter_is_judged() {
+fn c09_what_a_route_says_in_place_of_the_filter_is_judged() {
     let kind = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
     let off = "envoy.config.route.v3.FilterConfig\n                              disabled: true\n                              config: {}";
     let with_kind = |instead: &str| changed(kind, instead);
@@ -145,7 +145,7 @@ fn c9_what_a_route_says_in_place_of_the_filter_is_judged() {
 }
 
 #[test]
-fn c9_the_filter_has_to_stand_first_whatever_others_are_named() {
+fn c09_the_filter_has_to_stand_first_whatever_others_are_named() {
     let here = "                  # Before anything that acts on the request.";
     for (kind, named) in
         [("lua.v3.Lua", "Lua"), ("wasm.v3.Wasm", "Wasm"), ("ext_proc.v3.ExternalProcessor", "ExternalP")]
@@ -348,8 +348,29 @@ fn remits_port_is_reached_with_a_certificate_and_outside_the_sidecars_own_tls() 
     ] {
         is_found(&mesh_with(setting, instead), named);
     }
+    // By a Service of another name.
+    let text = mesh_with("service: remit.remit", "service: authz.remit");
+    let text = text.replace("host: remit.remit", "host: authz.remit").replace("inject: 'false'", "inject: 'true'");
+    assert_eq!(examine(&text), Ok(Vec::new()));
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: authz}\nspec: {selector: {sidecar.istio.io/inject: 'true'}}\n";
+    is_found(&(text.clone() + service), "inside the sidecar's own TLS");
+    assert_eq!(examine(&(text + &service.replace("'true'", "other"))), Ok(Vec::new()));
     let aside = "{traffic.sidecar.istio.io/excludeInboundPorts: '9090, 7443'}";
     assert_eq!(examine(&mesh_with("{sidecar.istio.io/inject: 'false'}", aside)), Ok(Vec::new()));
+}
+
+#[test]
+fn files_are_judged_together_and_named() {
+    let parts = MESH.split("---\n").collect::<Vec<_>>();
+    let (mesh, others) = (parts[0].to_owned(), parts[1..].join("---\n"));
+    assert!(!examine(&mesh).unwrap().is_empty());
+    let files = |mesh: &str| [("mesh.yaml".to_owned(), mesh.to_owned()), ("others.yaml".to_owned(), others.clone())];
+    assert_eq!(examine_all(&files(&mesh)), Ok(Vec::new()));
+    let found = examine_all(&files(&mesh.replace("failOpen: false", "failOpen: true"))).unwrap();
+    assert_eq!(found.len(), 1);
+    assert!(found[0].place.starts_with("mesh.yaml."), "{}", found[0].place);
+    let broken = [("mesh.yaml".to_owned(), mesh), ("b.yaml".to_owned(), "a: [".to_owned())];
+    assert!(examine_all(&broken).unwrap_err().to_string().starts_with("b.yaml: it is no YAML"));
 }
 
 #[test]

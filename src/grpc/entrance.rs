@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, Uri};
 use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Bytes, Service, StdError};
 use tonic::service::Routes;
 
 use super::authenticate::{refusal, timeout};
+use super::ext_authz::TooLate;
 use super::status;
 use crate::domain::limits;
 use crate::door::{Door, TurnedAway, Visit};
@@ -26,6 +28,7 @@ const HEALTH: &str = "/grpc.health.v1.";
 const REFLECTION: &str = "/grpc.reflection.";
 /// Envoy may take an error for leave to let a request pass: it is refused in an answer.
 const ENVOY: &str = "/envoy.service.auth.v3.Authorization/";
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// An empty message, as gRPC frames it: a flag and four bytes of length.
 const EMPTY_MESSAGE: &str = "\0\0\0\0\0";
 
@@ -81,11 +84,12 @@ where
                 request.extensions_mut().insert(Arc::new(visit));
             }
             Entered::Not(turned_away) if is_envoys(&request) => {
-                return Answer::within(patience, self.routes.call(unread(request, turned_away)));
+                return Answer::within(patience, self.routes.call(unread(request, turned_away)), None);
             }
             Entered::Not(turned_away) => return Answer::refusing(&turned_away),
         }
-        Answer::within(patience, self.routes.call(request))
+        let late = is_envoys(&request).then(|| self.routes.clone());
+        Answer::within(patience, self.routes.call(request), late)
     }
 }
 
@@ -126,6 +130,16 @@ fn unread<B>(request: Request<B>, turned_away: TurnedAway) -> Request<String> {
     Request::from_parts(parts, EMPTY_MESSAGE.to_owned())
 }
 
+/// In place of a request that was not answered in time, for a service that says so in an answer.
+fn late() -> Request<String> {
+    let mut request = Request::new(EMPTY_MESSAGE.to_owned());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static(CHECK);
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    request.extensions_mut().insert(TooLate);
+    request
+}
+
 /// An answer on its way. Its headers are there within the caller's patience, whether or not its message comes; a stream
 /// goes on after them.
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one: a box would cost each request")]
@@ -142,11 +156,13 @@ pub struct Begun {
     patience: Duration,
     /// Set where the answer is not there at once: most are.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Who says that it is too late, where a gRPC error must not.
+    late: Option<Routes>,
 }
 
 impl Answer {
-    fn within(patience: Duration, answer: RoutesFuture) -> Self {
-        Self::Begun(Begun { answer, patience, timer: None })
+    fn within(patience: Duration, answer: RoutesFuture, late: Option<Routes>) -> Self {
+        Self::Begun(Begun { answer, patience, timer: None, late })
     }
 
     fn refusing(turned_away: &TurnedAway) -> Self {
@@ -160,13 +176,27 @@ impl Future for Answer {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             Self::Refused(refusal) => Pin::new(refusal).poll(context).map(Ok),
-            Self::Begun(Begun { answer, patience, timer }) => {
-                if let Poll::Ready(answer) = Pin::new(answer).poll(context) {
-                    return Poll::Ready(answer);
-                }
-                let timer = timer.get_or_insert_with(|| Box::pin(sleep(*patience)));
-                timer.as_mut().poll(context).map(|()| Ok(status::too_late().into_http()))
+            Self::Begun(begun) => begun.poll(context),
+        }
+    }
+}
+
+impl Begun {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Response<Body>, Infallible>> {
+        loop {
+            if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(context) {
+                return Poll::Ready(answer);
             }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.patience)));
+            if timer.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            let Some(mut routes) = self.late.take() else {
+                return Poll::Ready(Ok(status::too_late().into_http()));
+            };
+            // What was begun is dropped: nobody waits for it any more.
+            self.answer = routes.call(late());
+            self.timer = None;
         }
     }
 }

@@ -25,11 +25,18 @@ impl ExtAuthz {
     }
 }
 
+/// Marks what stands for a request that was not answered in time.
+#[derive(Clone, Copy)]
+pub(super) struct TooLate;
+
 #[tonic::async_trait]
 impl Authorization for ExtAuthz {
     async fn check(&self, request: Request<pb::CheckRequest>) -> Result<Response<pb::CheckResponse>, Status> {
         if let Some(turned_away) = request.extensions().get::<TurnedAway>() {
             return Ok(Response::new(self.0.turned_away(turned_away).into()));
+        }
+        if request.extensions().get::<TooLate>().is_some() {
+            return Ok(Response::new(self.0.too_late().into()));
         }
         // Envoy tells the certificate in a field of its own, which no client writes.
         let held = |_: Option<&str>| request::held(request.get_ref());

@@ -24,18 +24,20 @@ pub struct Target<'a> {
 /// The objects that say the same as the rules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exported {
-    /// The question to Remit, the denial by default, then one object for each called agent.
+    /// The question to Remit, the TLS without which nobody has a name, the denial by default, then one object for each
+    /// called agent.
     pub objects: Vec<Value>,
     /// What they don't say; each is left out, so that Istio refuses what the rules would let pass.
     pub unsaid: Vec<String>,
 }
 
-/// The rules as objects. Without rules (`None`) nothing but the question to Remit: calls are not checked further then.
+/// The rules as objects. Without rules (`None`) nothing but the question to Remit, and the TLS that it needs: calls are not
+/// checked further then.
 #[must_use]
 pub fn export(rules: Option<&[CommunicationRule]>, names: &Names<'_>, target: Target<'_>) -> Exported {
     let mut export = Export { names, target, unsaid: Vec::new() };
     let ask = json!({"action": "CUSTOM", "provider": {"name": target.provider}, "rules": [{}]});
-    let mut objects = vec![export.object("remit-ask", &ask)];
+    let mut objects = vec![export.object("remit-ask", &ask), export.strict()];
     if let Some(rules) = rules {
         objects.push(export.object("remit-deny-by-default", &json!({})));
         objects.extend(export.allowed(rules));
@@ -56,6 +58,16 @@ impl Export<'_> {
             "kind": "AuthorizationPolicy",
             "metadata": {"name": name, "namespace": self.target.namespace},
             "spec": spec,
+        })
+    }
+
+    /// Without it a request may come in plain text, and then has no sender.
+    fn strict(&self) -> Value {
+        json!({
+            "apiVersion": "security.istio.io/v1",
+            "kind": "PeerAuthentication",
+            "metadata": {"name": "remit-strict", "namespace": self.target.namespace},
+            "spec": {"mtls": {"mode": "STRICT"}},
         })
     }
 

@@ -167,13 +167,14 @@ fn what_istio_cannot_say_is_named_and_left_out() {
         "{:?}",
         exported.unsaid
     );
-    assert_eq!(exported.objects.len(), 3);
+    assert_eq!(exported.objects.len(), 4);
 }
 
 #[test]
 fn without_rules_only_remit_is_asked() {
     let exported = exported(&policy(&json!({})), &usual());
-    assert_eq!(exported.objects.len(), 1);
+    assert_eq!(exported.objects.len(), 2);
+    assert_eq!(exported.objects[1]["spec"], json!({"mtls": {"mode": "STRICT"}}));
     assert_eq!(exported.objects[0]["spec"], json!({"action": "CUSTOM", "provider": {"name": "remit"}, "rules": [{}]}));
 }
 
@@ -206,7 +207,8 @@ fn one_of(list: Option<&Value>, fits: impl Fn(&Value) -> bool) -> bool {
 fn istio_allows(objects: &[Value], principal: &str, app: &str, method: &str, path: &str) -> bool {
     let selects = |object: &&Value| object.pointer("/spec/selector/matchLabels/app").is_none_or(|label| label == app);
     let is_allow = |object: &&Value| object["spec"].get("action").is_none_or(|action| action == "ALLOW");
-    let mut allows = objects.iter().filter(selects).filter(is_allow).peekable();
+    let is_policy = |object: &&Value| object["kind"] == "AuthorizationPolicy";
+    let mut allows = objects.iter().filter(is_policy).filter(selects).filter(is_allow).peekable();
     if allows.peek().is_none() {
         return true;
     }

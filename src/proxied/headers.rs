@@ -20,8 +20,8 @@ const ONCE: [&str; 8] = [
     "x-forwarded-client-cert",
 ];
 
-/// A credential of this scheme has no comma (RFC 6750 §2.1), those of others may: where values were merged, one is a
-/// second value. Of `x-forwarded-client-cert`, whoever believes it takes one element alone.
+/// A credential of this scheme has no comma (RFC 6750 §2.1), those of others may: one is a second value, since Envoy merges
+/// this header in either form. Of `x-forwarded-client-cert`, whoever believes it takes one element alone.
 const BEARER: &[u8] = b"bearer ";
 /// By these some frameworks serve another method or path than the one that is decided about.
 const REWRITES: [&str; 5] =
@@ -30,7 +30,6 @@ const REWRITES: [&str; 5] =
 /// Headers by lower-case name. It has no `Debug`: it holds tokens.
 pub struct Headers<'a> {
     entries: Vec<(String, &'a [u8])>,
-    is_merged: bool,
 }
 
 impl<'a> Headers<'a> {
@@ -38,12 +37,7 @@ impl<'a> Headers<'a> {
     pub fn new(entries: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
         // One more than is allowed is enough to refuse them.
         let entries = entries.into_iter().take(MOST.saturating_add(1));
-        Self { entries: entries.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect(), is_merged: false }
-    }
-
-    /// The same, where what came more than once was merged with commas.
-    pub fn merged(entries: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
-        Self { is_merged: true, ..Self::new(entries) }
+        Self { entries: entries.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect() }
     }
 
     /// Whether every header can be read in one way.
@@ -79,7 +73,7 @@ impl<'a> Headers<'a> {
         let mut values = self.entries.iter().filter(|(known, _)| is_alike(known, name));
         let Some((known, value)) = values.next() else { return Ok(None) };
         let is_bearer = value.get(..BEARER.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(BEARER));
-        let may_be_several = self.is_merged && name == "authorization" && is_bearer && value.contains(&b',');
+        let may_be_several = name == "authorization" && is_bearer && value.contains(&b',');
         if values.next().is_some() || may_be_several {
             return Err(unclear(format!("the header {name} is there more than once")));
         }
@@ -166,13 +160,12 @@ mod tests {
     }
 
     #[test]
-    fn c12_a_comma_is_a_second_value_where_values_were_merged() {
+    fn c12_a_comma_is_a_second_value_where_one_value_has_none() {
         let entry = ("authorization", &b"Bearer a,Bearer b"[..]);
-        assert!(Headers::merged([entry]).check().is_err() && Headers::merged([entry]).single(entry.0).is_err());
-        assert!(of(&[entry]).check().is_ok());
+        assert!(of(&[entry]).check().is_err() && of(&[entry]).single(entry.0).is_err());
         let signed = ("authorization", &b"AWS4-HMAC-SHA256 Credential=a, Signature=b"[..]);
         for one in [signed, ("accept", b"a,b"), ("x-forwarded-client-cert", b"URI=spiffe://a/b,URI=spiffe://a/c")] {
-            assert!(Headers::merged([one]).check().is_ok());
+            assert!(of(&[one]).check().is_ok());
         }
     }
 
@@ -197,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn c5_everything_under_our_names_is_removed_however_it_is_spelt() {
+    fn c05_everything_under_our_names_is_removed_however_it_is_spelt() {
         let headers =
             of(&[("X-Remit-Agent", b"a"), ("x_remit_chain", b"b"), ("x-remit-new", b"c"), ("x-remitted", b"d")]);
         assert_eq!(headers.ours().collect::<Vec<_>>(), ["x-remit-agent", "x_remit_chain", "x-remit-new"]);

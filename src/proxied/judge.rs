@@ -111,6 +111,12 @@ impl Gatekeeper {
         }
     }
 
+    /// A refusal of a request that was not decided in time.
+    #[must_use]
+    pub fn too_late(&self) -> Verdict {
+        self.refused(&Denial::new(Reason::DeadlineExceeded, "the request was not there, or not decided, in time"))
+    }
+
     async fn judge(&self, visit: &Visit, held: &Held<'_>) -> Verdict {
         let (engine, identity) = (self.door.engine(), self.door.identity());
         let policy = visit.policy();

@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c2_no_reason_is_answered_with_a_success() {
+    fn c02_no_reason_is_answered_with_a_success() {
         for reason in Reason::ALL {
             assert!([401, 403, 429, 503].contains(&status(*reason).code()), "{reason}");
         }

@@ -25,7 +25,7 @@ use crate::keyring::KeyFiles;
 use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
 use crate::readiness::{Condition, Connections, Examine};
 use crate::state::{Directory, State, StateError};
-use crate::transport::{CertificateRole, ClientAuth, Gate, Protocol, TlsStore};
+use crate::transport::{CertificateRole, ClientAuth, Gate, Protocol, TlsFiles, TlsStore};
 
 /// The rooms, joined.
 pub(super) struct Built {
@@ -33,6 +33,7 @@ pub(super) struct Built {
     pub(super) identity: Arc<Identity>,
     pub(super) registry: Registry,
     pub(super) tls: Arc<TlsStore>,
+    pub(super) admin_tls: Arc<TlsStore>,
     pub(super) http_tls: Option<Arc<TlsStore>>,
     pub(super) gate: Arc<Gate>,
     pub(super) admin_gate: Arc<Gate>,
@@ -52,6 +53,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     let keys = config.key_files();
     let keyring = keys.read().map_err(|error| ServerError::new("[[key]]", error))?;
     let tls = tls(config, is_dev, &clock)?;
+    let admin_tls = store(config.admin.files(&config.tls), Protocol::Http2Only, &clock, "[admin]")?;
     let http_tls = http_tls(config, &clock)?;
     let identity =
         Identity::new(config.identity.clone(), is_dev).map_err(|error| ServerError::new("[identity]", error))?;
@@ -94,6 +96,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
         identity,
         registry,
         tls: Arc::new(tls),
+        admin_tls: Arc::new(admin_tls),
         http_tls: http_tls.map(Arc::new),
         gate: Gate::new(config.grpc.limits()),
         admin_gate: Gate::new(config.grpc.limits()),
@@ -166,16 +169,17 @@ fn tls(config: &Config, is_dev: bool, clock: &Clock) -> Result<TlsStore, ServerE
         // A caller may be a name and nothing else, so it need not have a certificate.
         files.client_auth = ClientAuth::Optional;
     }
-    let time = clock.clone();
-    TlsStore::load(files, Protocol::Http2Only, Arc::new(move || time.now()))
-        .map_err(|error| ServerError::new("[tls]", error))
+    store(files, Protocol::Http2Only, clock, "[tls]")
 }
 
 fn http_tls(config: &Config, clock: &Clock) -> Result<Option<TlsStore>, ServerError> {
     let Some(files) = config.http.files(&config.tls) else { return Ok(None) };
+    store(files, Protocol::Auto, clock, "[http]").map(Some)
+}
+
+fn store(files: TlsFiles, protocol: Protocol, clock: &Clock, section: &str) -> Result<TlsStore, ServerError> {
     let time = clock.clone();
-    let store = TlsStore::load(files, Protocol::Auto, Arc::new(move || time.now()));
-    store.map(Some).map_err(|error| ServerError::new("[http]", error))
+    TlsStore::load(files, protocol, Arc::new(move || time.now())).map_err(|error| ServerError::new(section, error))
 }
 
 impl Built {

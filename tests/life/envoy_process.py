@@ -72,6 +72,9 @@ class Upstream:
 class Envoy:
     """The process, in a folder that `serve --dev` made. `edits`: texts of its configuration and what stands in their place."""
 
+    # Whom the requests are for.
+    host = "service.example"
+
     def __init__(self, version, folder, remit_port, upstream, edits=()):
         self.binary = REPOSITORY / ".cache/envoy" / version / "envoy/_bin/envoy"
         self.version = version
@@ -139,7 +142,7 @@ class Envoy:
 
     def ask(self, agent, method, path, headers=(), body=b"", **how):
         """A request with these headers, as pairs of text or bytes."""
-        lines = [f"{method} {path} HTTP/1.1".encode(), b"host: service.example", b"connection: close"]
+        lines = [f"{method} {path} HTTP/1.1".encode(), f"host: {self.host}".encode(), b"connection: close"]
         if body:
             lines.append(f"content-length: {len(body)}".encode())
         lines += [octets(name) + b": " + octets(value) for name, value in headers]

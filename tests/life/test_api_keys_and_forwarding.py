@@ -124,6 +124,18 @@ def test_a_certificate_is_required_where_the_configuration_says_so(serve):
         nobody.authorize("kubectl_get", "prod/web", agent=DEPLOYER)
 
 
+def test_administrators_show_a_certificate_also_where_agents_need_none(serve):
+    world = serve(is_dev=False, REMIT_ADMIN_CLIENT_AUTH="required")
+    folder = world.remit.folder
+    metadata = [("x-api-key", api_key(folder, "ops-admin"))]
+    with with_key(world, "svc-demo") as gate:
+        assert reason(gate.authorize("kubectl_get", "prod/web", agent=DEPLOYER)) == "TOKEN_REQUIRED"
+    with Client(world.address("admin"), credentials(folder), metadata=metadata) as by_key:
+        with fails_with(grpc.StatusCode.UNAVAILABLE):
+            by_key.status()
+    assert world.administrator().status(), "one with a certificate is let in"
+
+
 def test_keys_come_and_go_while_it_runs(strict):
     key = add_key(strict, "new", COORDINATOR)
     with by(strict, ("x-api-key", key)) as coordinator:

@@ -1,9 +1,11 @@
 """What deploy/ ships: manifests by their schemas, the chart by Helm, configuration and policy by the program itself."""
 
 import json
+import re
 import shutil
 import ssl
 import subprocess
+import tomllib
 import urllib.request
 
 import kubernetes_validate
@@ -18,7 +20,13 @@ KUBERNETES = DEPLOY / "kubernetes"
 CHART = DEPLOY / "helm/remit"
 VERSIONS = ["1.29", "1.37"]
 NODE_FOLDER = REPOSITORY / ".cache/npm"
-NOT_OBJECTS = {"kustomization.yaml", "deployment-patch.yaml"}
+ISTIO = DEPLOY / "istio"
+PATCHES = {"deployment-patch.yaml", "config-patch.yaml", "claim-patch.yaml"}
+NOT_OBJECTS = PATCHES | {"kustomization.yaml"}
+# By Helm, with the state in a store.
+WITH_STORE = {
+    "state": {"backend": "valkey", "valkey": {"url": "rediss://valkey.valkey.svc:6379", "username": "remit"}},
+}
 
 
 def objects(text):
@@ -36,7 +44,7 @@ def one(items, kind, name):
 
 
 def is_custom(item):
-    return item["apiVersion"].startswith(("cert-manager.io/", "security.istio.io/"))
+    return item["apiVersion"].startswith(("cert-manager.io/", "security.istio.io/", "networking.istio.io/"))
 
 
 def schemas_say(items):
@@ -65,6 +73,9 @@ def test_the_manifests_fit_their_schemas():
     items = shipped()
     assert {item["kind"] for item in items} >= {"Deployment", "NetworkPolicy", "Certificate", "ClusterIssuer"}
     are_valid(items)
+    # One process counts here: these are for the overlay with a store alone.
+    base = [item for path in KUBERNETES.glob("*.yaml") if path.name not in NOT_OBJECTS for item in objects(path.read_text())]
+    assert not {item["kind"] for item in base} & {"PodDisruptionBudget", "HorizontalPodAutoscaler"}
 
 
 def test_the_schemas_would_complain():
@@ -78,40 +89,88 @@ def test_the_schemas_would_complain():
 
 
 def test_every_manifest_stands_in_the_kustomization():
-    for folder in (KUBERNETES, KUBERNETES / "vault-agent"):
+    for folder in (KUBERNETES, KUBERNETES / "vault-agent", KUBERNETES / "valkey"):
         kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
         named = set(kustomization["resources"]) | {patch["path"] for patch in kustomization.get("patches", [])}
         there = {path.name for path in folder.glob("*.yaml") if "example" not in path.name}
         assert named - {".."} == there - {"kustomization.yaml"}
 
 
-def patched():
-    """The Deployment with the key from Vault: lists by the `name` of their items, as Kubernetes merges these."""
+def merged(old, new):
+    """With a patch: lists by the `name` of their items, as Kubernetes merges those that are patched here."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        both = old | {key: merged(old.get(key), value) for key, value in new.items()}
+        return {key: value for key, value in both.items() if value is not None}
+    if isinstance(old, list) and isinstance(new, list) and all("name" in item for item in old + new):
+        names = {item["name"]: item for item in new}
+        kept = [merged(item, names.pop(item["name"], {})) for item in old]
+        return kept + list(names.values())
+    return new
 
-    def merge(old, new):
-        if isinstance(old, dict) and isinstance(new, dict):
-            merged = old | {key: merge(old.get(key), value) for key, value in new.items()}
-            return {key: value for key, value in merged.items() if value is not None}
-        if isinstance(old, list) and isinstance(new, list) and all("name" in item for item in old + new):
-            names = {item["name"]: item for item in new}
-            kept = [merge(item, names.pop(item["name"], {})) for item in old]
-            return kept + list(names.values())
-        return new
 
-    patch = yaml.safe_load((KUBERNETES / "vault-agent/deployment-patch.yaml").read_text())
-    return merge(one(shipped(), "Deployment", "remit"), patch)
+def overlaid(name):
+    """All objects of an overlay, as its kustomization makes them."""
+    folder = KUBERNETES / name
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    base = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
+    files = [KUBERNETES / file for file in base]
+    files += [folder / file for file in kustomization["resources"] if file != ".."]
+    items = [item for path in files for item in objects(path.read_text())]
+    for patch in kustomization["patches"]:
+        [change] = objects((folder / patch["path"]).read_text())
+        target = one(items, change["kind"], change["metadata"]["name"])
+        items.remove(target)
+        if change.pop("$patch", None) != "delete":
+            items.append(merged(target, change))
+    return items
 
 
 def test_the_key_from_vault_is_a_good_patch():
-    deployment = patched()
-    for version in VERSIONS:
-        kubernetes_validate.validate(deployment, version, strict=True)
+    items = overlaid("vault-agent")
+    are_valid(items)
+    deployment = one(items, "Deployment", "remit")
     is_closed(deployment["spec"]["template"]["spec"])
     volumes = {volume["name"]: volume for volume in deployment["spec"]["template"]["spec"]["volumes"]}
     assert set(volumes["key"]) == {"name", "emptyDir"} and volumes["key"]["emptyDir"]["medium"] == "Memory"
 
 
-def is_closed(pod):
+def test_with_a_store_there_are_several_replicas():
+    items = overlaid("valkey")
+    are_valid(items)
+    assert not [item for item in items if item["kind"] == "PersistentVolumeClaim"]
+    deployment = one(items, "Deployment", "remit")
+    # The autoscaler says how many.
+    assert "replicas" not in deployment["spec"] and deployment["spec"]["strategy"]["type"] == "RollingUpdate"
+    pod = deployment["spec"]["template"]["spec"]
+    is_closed(pod, {"store"})
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    # What is in it is the pod's own: two processes of one directory refuse to start.
+    assert set(volumes["state"]) == {"name", "emptyDir"}
+    assert volumes["store"]["secret"]["defaultMode"] == 0o440
+    scaler, budget = one(items, "HorizontalPodAutoscaler", "remit"), one(items, "PodDisruptionBudget", "remit")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == "remit" and scaler["spec"]["minReplicas"] > 1
+    assert budget["spec"]["selector"] == deployment["spec"]["selector"]
+
+
+def test_the_sidecars_are_closed_and_find_their_files():
+    items = objects((KUBERNETES / "sidecar/orders.example.yaml").read_text())
+    pod = one(items, "Deployment", "orders")["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False and pod["securityContext"]["runAsNonRoot"]
+    for container in pod["containers"] + pod["initContainers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"], container["name"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}, container["name"]
+    assert all(container["restartPolicy"] == "Always" for container in pod["initContainers"])
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    there = {item["path"] for item in volumes["tls"]["secret"]["items"]}
+    named = set(re.findall(r"filename: (\S+) }", (DEPLOY / "envoy/envoy.yaml").read_text()))
+    assert named == there, "Envoy's configuration names certificates from its working directory"
+    config = tomllib.loads(one(items, "ConfigMap", "orders-remit")["data"]["remit.toml"])
+    assert {config["tls"][key] for key in ("certificate", "key", "client_ca")} <= {f"/etc/remit/tls/{file}" for file in there}
+    assert config["grpc"]["listen"].startswith("127.0.0.1:"), "it answers its own pod"
+    assert config["policy"]["enforcement_points"] == ["orders"]
+
+
+def is_closed(pod, more=frozenset()):
     assert pod["automountServiceAccountToken"] is False
     own = pod["securityContext"]
     assert own["runAsNonRoot"] and own["runAsUser"] and own["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -123,7 +182,7 @@ def is_closed(pod):
             "capabilities": {"drop": ["ALL"]},
         }
         assert not any("subPath" in mount for mount in container["volumeMounts"])
-    assert set(mounts) == {"config", "policy", "tls", "key", "state"}
+    assert set(mounts) == {"config", "policy", "tls", "key", "state"} | more
     assert all(mount.get("readOnly") for name, mount in mounts.items() if name != "state")
 
 
@@ -152,6 +211,25 @@ def configurations():
     more = {"extraConfig": extra, "state": {"backend": "journal"}, "administrators": ["a", "b"]}
     yield "helm", one(rendered(), "ConfigMap", "remit-config")["data"]["remit.toml"]
     yield "helm, with more", one(rendered(more), "ConfigMap", "remit-config")["data"]["remit.toml"]
+
+
+def configurations_with_a_store():
+    yield "valkey", one(overlaid("valkey"), "ConfigMap", "remit-config")["data"]["remit.toml"]
+    sidecar = objects((KUBERNETES / "sidecar/orders.example.yaml").read_text())
+    yield "sidecar", one(sidecar, "ConfigMap", "orders-remit")["data"]["remit.toml"]
+    yield "helm", one(rendered(WITH_STORE), "ConfigMap", "remit-config")["data"]["remit.toml"]
+    sentinels = {"backend": "valkey", "valkey": {"sentinels": ["a:26379", "b:26379"], "sentinelService": "remit"}}
+    yield "helm, sentinels", one(rendered({"state": sentinels}), "ConfigMap", "remit-config")["data"]["remit.toml"]
+
+
+def test_the_program_takes_every_shipped_configuration_with_a_store(tmp_path):
+    for name, text in configurations_with_a_store():
+        assert tomllib.loads(text)["state"]["backend"] == "valkey"
+        (tmp_path / "remit.toml").write_text(text)
+        ran = remit("serve", "--config", tmp_path / "remit.toml", "--print-config", cwd=tmp_path)
+        if "expected `memory` or `journal`" in ran.stderr:
+            pytest.skip("this build has no valkey backend")
+        assert ran.returncode == 0 and "warning" not in ran.stderr, f"{name}: {ran.stderr}"
 
 
 def test_the_program_takes_every_shipped_configuration(tmp_path):
@@ -207,15 +285,36 @@ def rendered(values=None, name="remit", namespace="remit"):
 
 def test_the_chart_has_nothing_that_lint_names():
     helm = pytest.importorskip("helm_python")
-    report = helm.lint(str(CHART), strict=True)
-    assert not report["errors"] and all(message["severity"] < 2 for message in report["messages"]), report
+    for values in ({}, {"state": {"backend": "journal"}, "ca": {"create": True}}, WITH_STORE):
+        report = helm.lint(str(CHART), values, strict=True)
+        assert not report["errors"] and all(message["severity"] < 2 for message in report["messages"]), report
 
 
 def test_the_chart_renders_what_fits_the_schemas():
     are_valid(rendered())
     are_valid(rendered({"state": {"backend": "journal", "storageClassName": "fast"}}, "x", "elsewhere"))
+    are_valid(rendered(WITH_STORE, "x", "elsewhere"))
     kinds = {item["kind"] for item in rendered({"networkPolicy": {"enabled": False}, "tls": {"certificate": False}})}
-    assert not kinds & {"NetworkPolicy", "Certificate"}
+    assert not kinds & {"NetworkPolicy", "Certificate", "ClusterIssuer", "Namespace", "PodDisruptionBudget"}
+
+
+def test_the_chart_makes_authority_and_namespace_where_it_is_asked_to():
+    ours, chart = shipped(), rendered({"ca": {"create": True}, "namespace": {"create": True}})
+    are_valid(chart)
+    wanted = [("ClusterIssuer", "agent-ca-root"), ("ClusterIssuer", "agent-ca-issuer"), ("Certificate", "agent-ca")]
+    for kind, name in [*wanted, ("Namespace", "remit")]:
+        assert one(chart, kind, name) == one(ours, kind, name)
+
+
+def test_the_chart_with_a_store_is_the_same_as_the_overlay():
+    ours, chart = overlaid("valkey"), rendered(WITH_STORE)
+    for kind in ("PodDisruptionBudget", "HorizontalPodAutoscaler", "Service"):
+        assert one(chart, kind, "remit")["spec"] == one(ours, kind, "remit")["spec"], kind
+    configs = [one(items, "ConfigMap", "remit-config")["data"]["remit.toml"] for items in (chart, ours)]
+    assert tomllib.loads(configs[0]) == tomllib.loads(configs[1])
+    deployment, wanted = one(chart, "Deployment", "remit")["spec"], one(ours, "Deployment", "remit")["spec"]
+    assert comparable(deployment) == wanted
+    assert not [item for item in chart if item["kind"] == "PersistentVolumeClaim"]
 
 
 def test_the_chart_is_the_same_as_the_manifests():
@@ -226,19 +325,27 @@ def test_the_chart_is_the_same_as_the_manifests():
     config = one(ours, "ConfigMap", "remit-config")["data"]["remit.toml"]
     assert one(chart, "ConfigMap", "remit-config")["data"]["remit.toml"].split() == config.split()
     deployment, wanted = one(chart, "Deployment", "remit")["spec"], one(ours, "Deployment", "remit")["spec"]
+    assert comparable(deployment) == wanted
+
+
+def comparable(deployment):
+    """The chart's Deployment without what a chart has more."""
     pod = deployment["template"]["spec"]
     pod["containers"][0].pop("imagePullPolicy")
     deployment["template"]["metadata"].pop("annotations")
     for volume in pod["volumes"]:
         if volume["name"] == "policy":
             volume["configMap"]["name"] = "agent-delegation-policy"
-    assert deployment == wanted
+    return deployment
 
 
 def test_the_chart_refuses_values_that_nobody_reads():
     helm = pytest.importorskip("helm_python")
     report = helm.lint(str(CHART), {"replicas": 3})
     assert any("replicas" in message["error"] for message in report["messages"]), report
+    # A store that is nowhere, and an alias of one.
+    for valkey in ({}, {"url": "redis-valkey:6379"}, {"sentinels": ["a:26379"]}):
+        assert helm.lint(str(CHART), {"state": {"backend": "valkey", "valkey": valkey}})["errors"], valkey
 
 
 # systemd
@@ -269,7 +376,7 @@ def test_what_is_exported_for_istio_fits_its_schema(tmp_path):
     out = remit("policy", "export-istio", "policy.json", "--namespace", "agents", "--provider", "pdp", cwd=tmp_path)
     assert out.returncode == 0 and not out.stderr, out.stderr
     items = objects(out.stdout)
-    assert len(items) == 4 and {item["metadata"]["namespace"] for item in items} == {"agents"}
+    assert len(items) == 5 and {item["metadata"]["namespace"] for item in items} == {"agents"}
     are_valid(items)
     back = remit("policy", "import-istio", "-", "--provider", "pdp", cwd=tmp_path, stdin=out.stdout)
     assert back.returncode == 0 and not back.stderr, back.stderr
@@ -281,11 +388,47 @@ def test_what_istio_cannot_say_ends_with_1(tmp_path):
     (tmp_path / "policy.json").write_text('{"communication_rules": [{"from": "user:x", "to": "*"}]}')
     out = remit("policy", "export-istio", "policy.json", cwd=tmp_path)
     assert out.returncode == 1 and "user:x has no SPIFFE ID" in out.stderr
-    assert {item["metadata"]["name"] for item in objects(out.stdout)} == {"remit-ask", "remit-deny-by-default"}
+    names = {item["metadata"]["name"] for item in objects(out.stdout)}
+    assert names == {"remit-ask", "remit-strict", "remit-deny-by-default"}
 
 
-def test_the_mesh_configuration_has_no_hole():
-    ran = remit("doctor", "--envoy", DEPLOY / "istio/mesh.yaml")
-    # What stands in other files of the mesh it can't judge from this one, and says so.
-    found = [line for line in ran.stdout.splitlines() if line.startswith(("fatal", "warning"))]
-    assert ran.returncode == 0 and all("can't judge" in line for line in found), ran.stdout
+def in_the_mesh():
+    """What stands in a cluster whose sidecars ask Remit."""
+    return [*(ISTIO / file for file in ("mesh.yaml", "service.yaml", "strict.yaml", "ask.yaml")), *sorted(KUBERNETES.glob("*.yaml"))]
+
+
+def test_istios_objects_fit_their_schema_and_each_other():
+    files = [path for path in sorted(ISTIO.glob("*.yaml")) if path.name != "mesh.yaml"]
+    items = [item for path in files for item in objects(path.read_text())]
+    are_valid(items)
+    [provider] = yaml.safe_load((ISTIO / "mesh.yaml").read_text())["extensionProviders"]
+    asked = provider["envoyExtAuthzGrpc"]
+    service, rule = one(items, "Service", "remit-authz"), one(items, "DestinationRule", "remit-authz")
+    assert rule["spec"]["host"] == asked["service"] == "remit-authz.remit.svc.cluster.local"
+    assert [port["port"] for port in service["spec"]["ports"]] == [asked["port"]]
+    deployment = one(shipped(), "Deployment", "remit")
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    names = one(shipped(), "Certificate", "remit")["spec"]["dnsNames"]
+    assert set(rule["spec"]["trafficPolicy"]["tls"]["subjectAltNames"]) <= set(names)
+    assert one(items, "AuthorizationPolicy", "remit-ask")["spec"]["provider"]["name"] == provider["name"]
+    # The certificate is where the rule looks for it.
+    marks = one(items, "Deployment", "orders")["spec"]["template"]["metadata"]["annotations"]
+    [mount] = json.loads(marks["sidecar.istio.io/userVolumeMount"])
+    [volume] = json.loads(marks["sidecar.istio.io/userVolume"])
+    assert rule["spec"]["trafficPolicy"]["tls"]["clientCertificate"] == mount["mountPath"] + "/tls.crt"
+    assert volume["secret"]["secretName"] == one(items, "Certificate", "orders-identity")["spec"]["secretName"]
+
+
+def test_the_mesh_has_no_hole(tmp_path):
+    ran = remit("doctor", "--envoy", *in_the_mesh())
+    assert (ran.returncode, ran.stdout) == (0, "nothing found\n"), ran.stdout
+    # Nor has it with what the policy's own objects say in place of ask.yaml and strict.yaml.
+    (tmp_path / "policy.json").write_text(json.dumps({"communication_rules": [{"from": "a", "to": "b"}]}))
+    (tmp_path / "out.yaml").write_text(remit("policy", "export-istio", "policy.json", cwd=tmp_path).stdout)
+    others = [path for path in in_the_mesh() if path.name not in ("ask.yaml", "strict.yaml")]
+    ran = remit("doctor", "--envoy", *others, tmp_path / "out.yaml")
+    assert (ran.returncode, ran.stdout) == (0, "nothing found\n"), ran.stdout
+    # What is left out is missed.
+    for missing in ("service.yaml", "strict.yaml"):
+        ran = remit("doctor", "--envoy", *(path for path in in_the_mesh() if path.name != missing))
+        assert ran.stdout != "nothing found\n", missing

@@ -52,23 +52,25 @@ def nginx():
 
 
 class Guarded:
-    def __init__(self, folder):
+    """A service, Remit with TLS on its HTTP listener, and the proxy between them."""
+
+    def __init__(self, folder, settings=SETTINGS):
         policy = json.loads((folder / "policy.json").read_text())
         (folder / "policy.json").write_text(json.dumps(policy | POLICY_MORE))
         with (folder / "remit.toml").open("a") as config:
-            config.write(RULES.read_text() + SETTINGS.read_text())
+            config.write(RULES.read_text() + settings.read_text())
         self.remit = Remit(folder, is_dev=False, **TLS)
         self.remit.start()
         self.world = World(self.remit)
         self.upstream = Upstream()
-        self.nginx = None
+        self.proxy = None
 
     def token(self):
         return self.world[COORDINATOR].delegate(ANALYST, ["read_file"], ["/data/*"]).token
 
     def end(self):
-        if self.nginx:
-            self.nginx.end()
+        if self.proxy:
+            self.proxy.end()
         self.world.close()
         self.remit.end()
         self.upstream.close()
@@ -83,12 +85,12 @@ def guarded(template, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def behind_nginx(guarded):
-    guarded.nginx = Nginx(nginx(), guarded.remit.folder, guarded.remit.ports["http"], guarded.upstream).start()
+    guarded.proxy = Nginx(nginx(), guarded.remit.folder, guarded.remit.ports["http"], guarded.upstream).start()
     return guarded
 
 
 def status(guarded, agent, path, *headers):
-    answer = guarded.nginx.ask(agent, "GET", path, headers)
+    answer = guarded.proxy.ask(agent, "GET", path, headers)
     seen = guarded.upstream.take()
     assert bool(seen) == (answer.status == 200), (answer, seen)
     return answer.status, seen
@@ -122,7 +124,7 @@ def test_what_may_not_pass_does_not(behind_nginx):
     assert status(behind_nginx, ANALYST, "/files/q3", proof)[0] == 200, "nothing was spent"
     spoofed = [("x-forwarded-uri", "/open"), ("x-remit-client-certificate", "x"), ("x-forwarded-method", "GET")]
     assert status(behind_nginx, DEPLOYER, "/open", *spoofed)[0] == 403
-    assert behind_nginx.nginx.ask(None, "GET", "/open").status == 400
+    assert behind_nginx.proxy.ask(None, "GET", "/open").status == 400
 
 
 def ask(guarded, agent, **headers):

@@ -74,7 +74,7 @@ pub(super) fn workload(report: &mut Report, object: &Value, place: &str) {
     });
     listens.retain(|port| report.survey.is_asked_port(*port));
     let name = at(object, &["metadata", "name"]).and_then(Value::as_str).unwrap_or_default();
-    if listens.is_empty() || !report.survey.services.iter().any(|(host, _)| host.split('.').next() == Some(name)) {
+    if listens.is_empty() || !is_remit(report, pod, name) {
         return;
     }
     let excluded = mark(pod, EXCLUDED).unwrap_or_default();
@@ -90,6 +90,23 @@ pub(super) fn workload(report: &mut Report, object: &Value, place: &str) {
         None if namespaces_inject(report) => report.fatal(place, what, fix),
         None => report.warn(place, format!("can't judge whether {what}: look at it yourself"), fix),
     }
+}
+
+/// Whether a provider asks this workload: by its own name, or by that of a Service that selects it.
+fn is_remit(report: &Report, pod: &Value, name: &str) -> bool {
+    let asked: Vec<&str> = report.survey.services.iter().filter_map(|(host, _)| host.split('.').next()).collect();
+    let selects = |service: &Value| {
+        let selector = at(service, &["spec", "selector"]).and_then(Value::as_object);
+        selector.is_some_and(|labels| {
+            let label = |name: &String| at(pod, &["metadata", "labels"]).and_then(|labels| labels.get(name));
+            !labels.is_empty() && labels.iter().all(|(name, value)| label(name) == Some(value))
+        })
+    };
+    let is_asked = |service: &Value| {
+        at(service, &["metadata", "name"]).and_then(Value::as_str).is_some_and(|name| asked.contains(&name))
+    };
+    asked.contains(&name)
+        || report.survey.of_kind("Service").iter().any(|service| is_asked(service) && selects(service))
 }
 
 /// Whether a `PeerAuthentication` takes the sidecar's TLS away from these ports.

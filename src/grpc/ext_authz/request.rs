@@ -47,7 +47,7 @@ fn headers(http: &HttpRequest) -> Result<Headers<'_>, &'static str> {
     let HttpRequest { headers, header_map, .. } = http;
     let raw = header_map.as_ref().map(|map| map.headers.as_slice()).unwrap_or_default();
     match (headers.is_empty(), raw) {
-        (false, []) => Ok(Headers::merged(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))),
+        (false, []) => Ok(Headers::new(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))),
         (true, raw) => {
             let is_double = |header: &HeaderValue| !header.value.is_empty() && !header.raw_value.is_empty();
             if raw.iter().any(is_double) {
