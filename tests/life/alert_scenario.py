@@ -15,10 +15,12 @@ from certificates import Authority
 from conftest import cannot
 from envoy_process import free_port
 from oidc import new_key
+from otlp import Collector
 from prometheus_process import SCRAPE_SECONDS, Prometheus
 from remit_client import Refused, World, certificate_credentials, fails_with, pb, reason
 from remit_process import Remit, copy_folder
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, WRITER, deployer_token, validator_token
+from stores import Store
 from waiting import wait_until
 
 TLS = {
@@ -148,12 +150,13 @@ class SmallDisk:
 
 
 class Scenario:
-    """Three servers: `agents` is asked by agents, `service` and `disks` lose what they rest on."""
+    """Servers: `agents` is asked by agents, `service`, `disks` and `watchful` lose what they rest on."""
 
     def __init__(self, template, folder):
         self.closing = contextlib.ExitStack()
         self.kept = {}
         self.fired = {}
+        self.place = 0
         self.phases = {}
         self.calm = {}
         # Where and as the runbook has it.
@@ -167,15 +170,31 @@ class Scenario:
         self.service = Server(template, folder / "service", REMIT_EVENTS_SUBSCRIBER_BUFFER="1", **audited)
         self.disk = self._closed(SmallDisk(folder / "small"))
         state = {"DIR": self.disk.path / "state", "CAPACITY": LEDGER, "PER_AGENT_SHARE": 1}
-        self.disks = Server(template, folder / "disks", **{f"REMIT_STATE_{name}": str(v) for name, v in state.items()})
+        settings = {f"REMIT_STATE_{name}": str(value) for name, value in state.items()}
+        self.collector = Collector()
+        self.closing.callback(self.collector.stop)
+        self.disks = Server(template, folder / "disks", REMIT_TELEMETRY_OTLP_ENDPOINT=self.collector.url, **settings)
+        self.watchful = self._watchful(template, folder)
         self.keys_port = free_port()
         with (self.disks.folder / "remit.toml").open("a") as config:
             config.write(
                 '\n[[identity.jwt]]\nissuer = "https://idp.example"\naudience = "remit"\nagent_claim = "azp"\n'
                 f'jwks_uri = "http://127.0.0.1:{self.keys_port}/keys"\n'
             )
-        self.servers = [self.agents, self.service, self.disks]
+        self.servers = [self.agents, self.service, self.disks, self.watchful]
         self.prometheus = Prometheus(folder, [server.target for server in self.servers], self.agents.folder / "ca.pem")
+
+    def _watchful(self, template, folder):
+        """On a store that evicts what it shouldn't; it learns what agents do, and pulls the kill switch, once."""
+        (folder / "store").mkdir()
+        self.store = Store(folder / "store", maxmemory_policy="allkeys-lru")
+        state = {"BACKEND": "valkey", "URL": f"redis://127.0.0.1:{self.store.port}", "REPLICAS": 0}
+        settings = {f"REMIT_STATE_{name}": str(value) for name, value in state.items()}
+        settings |= {"REMIT_DETECTION_BASELINE": "true", "REMIT_DETECTION_LEARN_SECONDS": "2"}
+        server = Server(template, folder / "watchful", **settings)
+        limits = {"escalation_attempts": 3, "reuse_attempts": 3, "window_seconds": 60, "max_agents": 1}
+        server.edit_policy(quarantine_after=limits)
+        return server
 
     def _closed(self, thing):
         self.closing.callback(thing.close)
@@ -183,6 +202,8 @@ class Scenario:
 
     def __enter__(self):
         with self.closing:
+            self.closing.callback(self.store.end)
+            self.store.start()
             for server in self.servers:
                 self.closing.callback(server.end)
                 server.remit.start()
@@ -300,6 +321,46 @@ class Scenario:
         # The metric is the deepest of five minutes; the alert follows the policy.
         self.agents.edit_policy(max_delegation_depth=3)
 
+    # Agents under watch.
+
+    def watched_drives(self):
+        return {
+            "AgentAnomaly": self.do_something_new,
+            "AgentQuarantinedAutomatically": lambda: self.ask_for_more(ANALYST, "read_file"),
+            "AgentQuarantineWithheld": lambda: self.ask_for_more(WRITER, "write_file"),
+        }
+
+    def do_something_new(self):
+        """Each time in a place where it never was."""
+        self.place += 1
+        with contextlib.suppress(Refused):
+            token = deployer_token(self.watchful.world, resources=[f"place-{self.place}/*"]).token
+            self.watchful.world[DEPLOYER].authorize("kubectl_get", f"place-{self.place}/web", token)
+
+    def ask_for_more(self, agent, capability):
+        with contextlib.suppress(Refused):
+            token = self.watchful.world[COORDINATOR].delegate(agent, [capability], ["/data/*"]).token
+            for _ in range(5):
+                self.watchful.world[agent].authorize(capability, "/etc/passwd", token)
+
+    def lose_store(self):
+        if self.store.process is not None:
+            self.store.kill()
+
+    def bring_store_back(self):
+        """Without its memory, and as it has to be."""
+        if self.store.process is None:
+            (self.store.folder / "server.conf").unlink()
+            self.store.settings["maxmemory-policy"] = "noeviction"
+            self.store.start()
+
+    def reinstates(self):
+        """A new primary is not asked for some seconds."""
+        try:
+            return self.watchful.world["ops-admin"].reinstate(ANALYST)
+        except Refused:
+            return None
+
     # A service that loses what it rests on.
 
     def service_drives(self):
@@ -314,7 +375,9 @@ class Scenario:
             "RemitClientCaExpiring": self.short_authority,
             "RemitStateUnwell": self.fill_disk,
             "RemitLedgerFilling": self.fill_ledger,
+            "RemitExportDropping": self.refuse_exports,
             "RemitIssuerKeysStale": lambda: None,
+            "RemitStoreMisconfigured": lambda: None,
         }
 
     def keep(self, server, name, content):
@@ -355,6 +418,11 @@ class Scenario:
             for _ in range(200):
                 self.disks.world["ops-admin"].revoke(agent=VALIDATOR)
 
+    def refuse_exports(self):
+        self.collector.codes["logs"] = "INVALID_ARGUMENT"
+        with contextlib.suppress(Refused):
+            self.disks.world[DEPLOYER].authorize("kubectl_get", "prod/web")
+
     def fill_ledger(self):
         with contextlib.suppress(Refused):
             while True:
@@ -365,6 +433,7 @@ class Scenario:
         for path, content in self.kept.items():
             put(path, content)
         self.disk.make_room()
+        self.collector.codes.clear()
         self._closed(Keys(self.keys_port))
 
     # A subscriber that comes too late, and a crash.
@@ -394,12 +463,14 @@ class Scenario:
         self.start = time.time()
         wait_until(lambda: len(self.prometheus.query("up == 1")) == len(self.servers), "all are scraped", 20, pause=0.2)
         time.sleep(2.5)
-        self.wait_for_calm("before", but=["RemitIssuerKeysStale"])
-        self.run("trouble", self.agent_drives() | self.service_drives())
+        self.wait_for_calm("before", but=["RemitIssuerKeysStale", "RemitStoreMisconfigured"])
+        self.run("trouble", self.agent_drives() | self.watched_drives() | self.service_drives())
         self.calm_agents()
         self.mend_service()
-        self.run("late", {"RemitEventGaps": self.come_late})
+        self.run("late", {"RemitEventGaps": self.come_late, "RemitStoreUnreachable": self.lose_store})
         self.run("killed", {"RemitDown": self.kill})
-        self.run("started again", {"RemitFenceMoved": self.start_again})
+        back = {"RemitFenceMoved": self.start_again, "RemitStoreEpochChanged": self.bring_store_back}
+        self.run("started again", back)
+        wait_until(self.reinstates, "the store serves again", 30, pause=0.2)
         self.wait_for_calm("after")
         self.end = time.time()
