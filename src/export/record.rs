@@ -207,7 +207,7 @@ mod tests {
     fn only_what_somebody_asked_for_and_samples_is_a_span() {
         let events = events(1);
         for kind in MessageType::ALL {
-            let asked_for = !matches!(kind, MessageType::Policy | MessageType::Checkpoint);
+            let asked_for = !matches!(kind, MessageType::Policy | MessageType::Checkpoint | MessageType::Anomaly);
             for (traceparent, is_sampled) in [(SAMPLED, true), (NOT_SAMPLED, false), ("", false)] {
                 let event = event(&events, *kind, Outcome::Accepted, traceparent);
                 assert_eq!(span(&event).is_some(), asked_for && is_sampled, "{kind:?} {traceparent}");
