@@ -229,6 +229,9 @@ impl Tally {
                 // What is not there needs no removing.
                 let _ = counters.remove_label_values(series);
             }
+            for kind in Kind::ALL {
+                let _ = self.detected.anomalies.remove_label_values(&[name.as_str(), kind.as_str()]);
+            }
             let _ = (self.depth.remove_label_values(series), self.certificates.remove_label_values(series));
         }
         self.agents.store(Arc::new(known));
