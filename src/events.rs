@@ -260,7 +260,7 @@ impl Events {
     /// # Errors
     /// As many watch as may.
     pub fn subscribe(&self, since: Since<'_>, filter: Filter) -> Result<Subscription, TooManySubscribers> {
-        self.shared.stream.subscribe(since, filter)
+        self.shared.stream.subscribe(since, filter, self.shared.queue.sequence())
     }
 
     /// Written events that are in memory, with numbers after this one, so many at most. Takes no subscriber's place.

@@ -49,7 +49,7 @@ enum Forgotten {
 }
 
 impl Subscription {
-    pub(super) fn new(stream: Arc<Stream>, at: Position, is_begun: bool, filter: Filter) -> Self {
+    pub(super) fn new(stream: Arc<Stream>, at: Position, is_begun: bool, is_ahead: bool, filter: Filter) -> Self {
         let mut new = Self {
             is_past_over: at.stream_id == *stream.id(),
             at,
@@ -63,7 +63,7 @@ impl Subscription {
             heartbeat: stream.heartbeat(),
             stream,
         };
-        if !new.is_past_over && new.stream.past().is_none() {
+        if is_ahead || !new.is_past_over && new.stream.past().is_none() {
             new.lose_the_past();
         }
         new
@@ -171,7 +171,7 @@ impl Subscription {
         self.ready.push_back(gap);
     }
 
-    /// Nobody knows the stream that the subscriber named: it goes on with this process's, from its beginning.
+    /// Nobody knows the stream that the subscriber means: it goes on with this process's, from its beginning.
     fn lose_the_past(&mut self) {
         self.lose(0, 0);
         self.at = Position { stream_id: Arc::clone(self.stream.id()), next: 1 };
