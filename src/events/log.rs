@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::chain;
 use super::config::{AuditConfig, Durability};
+use super::files::Files;
 use super::rotation::{forget_oldest, free_name, newest_rotated};
 use crate::digest::Digest;
 use crate::domain::time::Timestamp;
@@ -69,6 +70,8 @@ pub(super) struct Log {
     file: File,
     /// None for standard output, and for pipes and devices, which can be neither cut nor renamed.
     path: Option<PathBuf>,
+    /// What it was renamed to.
+    files: Option<Files>,
     /// How much of the bytes at hand is already written.
     written: usize,
     size: u64,
@@ -114,6 +117,7 @@ impl Log {
         Ok(Some(Self {
             file,
             path: is_plain.then(|| path.clone()),
+            files: is_plain.then(|| Files::new(path.clone())),
             written: 0,
             size,
             numbers: None,
@@ -262,7 +266,7 @@ impl Log {
             })
         });
         match begun.and_then(|file| self.begin(file)) {
-            Ok(()) => forget_oldest(&path, self.keep),
+            Ok(()) => self.files.iter().for_each(|files| forget_oldest(files, &rotated, self.keep)),
             Err(error) => {
                 self.rotate_at = self.size.saturating_add(AFTER_FAILED_ROTATION);
                 tracing::warn!(file = %path.display(), %error, "the audit file can't be rotated and grows on");

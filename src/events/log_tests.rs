@@ -97,8 +97,7 @@ fn a_file_that_was_deleted_is_begun_anew() {
 fn half_a_line_is_cut_off() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit.jsonl");
-    for (before, after) in [("one\ntw", "one\nnext\n"), ("{\"timestamp\":\"20", "next\n"), ("one\n", "one\nnext\n")]
-    {
+    for (before, after) in [("one\ntw", "one\nnext\n"), ("{\"timestamp\":\"20", "next\n"), ("one\n", "one\nnext\n")] {
         std::fs::write(&file, before).unwrap();
         open(&config(&file)).write(b"next\n", (1, 1), at(0)).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), after);
@@ -200,4 +199,25 @@ fn what_is_synced_never_goes_to_a_file_that_was_deleted() {
     assert!(log.sync().is_err(), "it is not released");
     log.write(b"three\n", (3, 3), at(0)).unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "three\n");
+}
+
+#[test]
+fn a_clock_that_once_ran_ahead_never_costs_the_newest_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.jsonl");
+    let mut head = chain::Chain::after(Digest::default());
+    // What stands there from a clock that ran ahead: two files of this chain, and one that nobody knows.
+    for number in [1, 2] {
+        std::fs::write(free_name(&file, at(100_000_000), Some((number, number))), line(number, &mut head)).unwrap();
+    }
+    std::fs::write(free_name(&file, at(200_000_000), Some((1, 9))), "{\"old\":1}\n").unwrap();
+    let mut log = open(&AuditConfig { rotate_bytes: 5, keep: 3, ..config(&file) });
+    let mut kept = Vec::new();
+    for number in 3..=8 {
+        log.write(&line(number, &mut head), (number, number), at(number)).unwrap();
+        let names = names(folder.path());
+        kept.push(names.iter().filter_map(|name| name.rsplit('-').next()?.parse::<u64>().ok()).collect::<Vec<_>>());
+    }
+    let wanted: [&[u64]; 6] = [&[1, 2, 9], &[3, 1, 2], &[3, 4, 2], &[3, 4, 5], &[4, 5, 6], &[5, 6, 7]];
+    assert_eq!(kept, wanted);
 }
