@@ -7,6 +7,9 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, fcntl_setfl, flock};
+use rustix::io::Errno;
+
 use super::chain;
 use super::config::{AuditConfig, Durability};
 use super::files::Files;
@@ -32,6 +35,10 @@ pub enum LogError {
     NotALog(PathBuf),
     /// It is a pipe or a device, and is to be synced.
     NotSyncable(PathBuf),
+    /// It is a pipe, and nobody reads it.
+    Unread(PathBuf),
+    /// Another process writes it.
+    InUse(PathBuf),
     /// What an earlier process wrote can't be brought to the disk.
     Unsynced(PathBuf, io::Error),
 }
@@ -52,6 +59,14 @@ impl std::fmt::Display for LogError {
             Self::NotSyncable(path) => write!(
                 f,
                 "{} is a pipe or a device, which can't be synced: name a file, or write sync = \"none\"",
+                path.display()
+            ),
+            Self::Unread(path) => {
+                write!(f, "the audit file {} is a pipe that nobody reads: start its reader first", path.display())
+            }
+            Self::InUse(path) => write!(
+                f,
+                "another process writes the audit file {}: stop it first, or name another file in [audit]; each process needs its own",
                 path.display()
             ),
             Self::Unsynced(path, error) => write!(
@@ -96,7 +111,11 @@ impl Log {
     /// Opens what the settings name; none if they name nothing.
     pub(super) fn open(config: &AuditConfig) -> Result<Option<Self>, LogError> {
         let Some(path) = &config.file else { return Ok(None) };
-        let failed = |error| LogError::Unopened(path.clone(), error);
+        let failed = |error: io::Error| match Errno::from_io_error(&error) {
+            Some(Errno::NXIO) => LogError::Unread(path.clone()),
+            Some(Errno::WOULDBLOCK) => LogError::InUse(path.clone()),
+            Some(_) | None => LogError::Unopened(path.clone(), error),
+        };
         let is_stdout = path.as_os_str() == "-";
         let file = if is_stdout { stdout() } else { append(path) }.map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -104,6 +123,9 @@ impl Log {
         let syncs = config.sync == Durability::Each;
         if syncs && !is_plain {
             return Err(LogError::NotSyncable(path.clone()));
+        }
+        if is_plain {
+            lock(&file).map_err(failed)?;
         }
         let size = if is_plain { mend(path, &file, metadata.len())? } else { 0 };
         let ends_with = if is_plain { last_digest(path, size).map_err(failed)? } else { Digest::default() };
@@ -215,7 +237,15 @@ impl Log {
 
     /// Takes this file in the place of the one in use.
     fn begin(&mut self, file: File) -> io::Result<()> {
-        self.size = file.metadata()?.len();
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a pipe or a device stands in the audit file's place",
+            ));
+        }
+        lock(&file)?;
+        self.size = metadata.len();
         self.file = file;
         self.numbers = None;
         self.rotate_at = self.rotate_bytes;
@@ -286,8 +316,23 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Opens the file, and never waits for the reader of a pipe: without one it is the error ENXIO.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(false).append(true).create(true).mode(MODE).open(path)
+    let at_once = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(false).append(true).create(true).mode(MODE).custom_flags(at_once).open(path)?;
+    // Lines are whole: a write waits until the reader takes them.
+    fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
+    Ok(file)
+}
+
+/// Two processes that write one file would break its chain. The lock goes with the open file: readers don't need it, a
+/// rename keeps it, and the end of the process gives it back, however it ends. EWOULDBLOCK: another process has it.
+fn lock(file: &File) -> io::Result<()> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        // Some file systems of a network have no locks.
+        Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
+        locked => Ok(locked?),
+    }
 }
 
 /// Standard output without the buffer of `std::io::stdout`, which would hide what is written.

@@ -221,3 +221,54 @@ fn a_clock_that_once_ran_ahead_never_costs_the_newest_files() {
     let wanted: [&[u64]; 6] = [&[1, 2, 9], &[3, 1, 2], &[3, 4, 2], &[3, 4, 5], &[4, 5, 6], &[5, 6, 7]];
     assert_eq!(kept, wanted);
 }
+
+#[test]
+fn a_pipe_without_a_reader_is_refused_at_once_and_one_with_a_reader_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.jsonl");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).unwrap();
+    let refused = Log::open(&config(&file)).err().unwrap();
+    assert!(matches!(&refused, LogError::Unread(path) if *path == file), "{refused}");
+    assert!(refused.to_string().ends_with("is a pipe that nobody reads: start its reader first"), "{refused}");
+    let mut reader = OpenOptions::new().read(true).write(true).open(&file).unwrap();
+    let mut log = open(&config(&file));
+    assert!(!fcntl_getfl(&log.file).unwrap().contains(OFlags::NONBLOCK), "a full pipe is waited for");
+    log.write(b"one\n", (1, 1), at(0)).unwrap();
+    let mut read = [0; 4];
+    reader.read_exact(&mut read).unwrap();
+    assert_eq!(&read, b"one\n");
+}
+
+#[test]
+fn a_pipe_in_the_file_s_place_is_a_failing_log_that_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.jsonl");
+    let mut log = open(&config(&file));
+    log.write(b"one\n", (1, 1), at(0)).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).unwrap();
+    assert!(log.write(b"two\n", (2, 2), at(2)).is_err(), "without a reader");
+    let reader = OpenOptions::new().read(true).write(true).open(&file).unwrap();
+    assert!(log.write(b"two\n", (2, 2), at(4)).is_err(), "a file was asked for");
+    drop(reader);
+    std::fs::remove_file(&file).unwrap();
+    log.write(b"two\n", (2, 2), at(6)).unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
+}
+
+#[test]
+fn one_process_writes_a_file_also_after_it_was_rotated() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.jsonl");
+    let settings = AuditConfig { rotate_bytes: 5, ..config(&file) };
+    let mut log = open(&settings);
+    for number in 1..=3 {
+        log.write(b"line\n", (number, number), at(number)).unwrap();
+        let refused = Log::open(&settings).err().unwrap();
+        assert!(matches!(&refused, LogError::InUse(path) if *path == file), "{refused}");
+    }
+    assert_eq!(names(folder.path()).len(), 3, "it was rotated");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "line\n", "readers don't need the lock");
+    drop(log);
+    open(&settings);
+}
