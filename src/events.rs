@@ -42,6 +42,7 @@ pub use queue::{AuditUnavailable, Place, Share};
 pub use recorded::Recorded;
 pub use stream::{Filter, Item, Since, TooManySubscribers};
 pub use subscription::Subscription;
+pub use synced::NotInTime;
 pub use text::{Brief, Long, Text};
 
 use crate::domain::limits;
