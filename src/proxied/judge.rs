@@ -229,7 +229,9 @@ impl Gatekeeper {
 /// it, may go by them.
 fn agrees(headers: &Headers<'_>, rpc: &RpcRequest) -> Result<(), Denial> {
     let named = |key: &str| rpc.params.get(key).and_then(Value::as_str);
-    for (header, said) in [("mcp-method", Some(rpc.method.as_str())), ("mcp-name", named("name").or_else(|| named("uri")))] {
+    for (header, said) in
+        [("mcp-method", Some(rpc.method.as_str())), ("mcp-name", named("name").or_else(|| named("uri")))]
+    {
         if headers.single(header)?.is_some_and(|told| Some(told) != said) {
             return Err(unclear(format!("the header {header} is not what the body says")));
         }
