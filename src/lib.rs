@@ -9,20 +9,20 @@
 //! | [`domain`] | What the words mean, and the two pure functions that decide. |
 //! | [`digest`] | SHA-256 of what is not a key. |
 //! | [`json`] | JSON from strangers, read strictly. |
+//! | [`agent_card`] | What an A2A card says of its security. |
 //! | [`keyring`] | Seals and opens tokens; the only room that knows a key. |
 //! | [`state`] | Counts uses, and knows what is revoked. |
 //! | [`events`] | Numbers, records and streams what was decided. |
 //! | [`baseline`] | Learns what each agent usually does, and says what is new. |
-//! | [`agent_card`] | What an A2A card says of its security. |
 //! | [`audit`] | Reads audit logs: are they what was written? |
 //! | [`policy_file`] | Reads, checks and watches the policy; the last good one stays. |
 //! | [`transport`] | Sockets, TLS, HTTP/2 with its limits. |
 //! | [`identity`] | From evidence to a caller. |
 //! | [`engine`] | The verbs, one file each. |
+//! | [`api`] | The messages that `proto/` generates. |
 //! | [`door`] | The first thing of every request: is there room, and who asks? |
 //! | [`watching`] | A subscription to the events, with the right to it. |
 //! | [`proxied`] | A request that a proxy holds, and whether it passes. |
-//! | [`api`] | The messages that `proto/` generates. |
 //! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
 //! | [`http`] | `AuthZEN`, OAuth, metrics, liveness, readiness, published keys, the question of proxies that speak HTTP. |
@@ -33,6 +33,8 @@
 //! | [`shutdown`] | The first signal drains, the second stops. |
 //! | [`config`] | The only reader of settings and environment. |
 //! | [`server`] | Builds every room, joins them, and runs. |
+//! | [`dev_folder`] | What `serve --dev` needs, made in one folder. |
+//! | [`cli`] | The command line: one file a command. |
 
 pub mod agent_card;
 pub mod api;

@@ -1,6 +1,7 @@
 """What operators look at: metrics, health, readiness, reflection; and how the process ends."""
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -188,6 +189,12 @@ def test_promtool_finds_nothing_wrong(shared):
     checked = subprocess.run([promtool(), "check", "metrics"], input=text, capture_output=True, text=True, timeout=20)
     assert checked.returncode == 0, checked.stderr + checked.stdout
     assert not checked.stderr.strip(), checked.stderr
+
+
+def test_the_page_has_every_metric(shared):
+    page = (REPOSITORY / "docs/telemetry.md").read_text()
+    named = re.findall(r"(?m)^# TYPE (\w+) ", shared.remit.http("/metrics")[2])
+    assert len(named) > 40 and not [name for name in named if not re.search(rf"`{name}[`{{]", page)]
 
 
 def test_liveness_and_readiness(shared):
