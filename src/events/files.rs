@@ -5,7 +5,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -63,6 +63,8 @@ pub(super) struct LogFile {
     pub(super) id: FileId,
     pub(super) first: End,
     pub(super) last: End,
+    /// The streams of all its lines, once somebody looked. A renamed file is read for this once.
+    pub(super) streams: OnceLock<Box<[Box<str>]>>,
 }
 
 impl LogFile {
@@ -88,7 +90,13 @@ impl LogFile {
             let mut lines = whole.unwrap_or_default().rsplitn(2, |byte| *byte == b'\n');
             if let (Some(last), true) = (lines.next(), lines.next().is_some() || begin == 0) {
                 let last = End::of(last);
-                return Ok(Some(Self { path: path.to_owned(), id: FileId::of(&metadata), first, last }));
+                return Ok(Some(Self {
+                    path: path.to_owned(),
+                    id: FileId::of(&metadata),
+                    first,
+                    last,
+                    streams: OnceLock::new(),
+                }));
             }
         }
         Ok(None)
