@@ -234,17 +234,16 @@ fn within_one(files: &[Arc<LogFile>], stream_id: &str, wanted: &Wanted) -> io::R
             continue;
         }
         let has = |streams: &[Box<str>]| streams.iter().any(|stream| **stream == *stream_id);
-        let is_there = match file.streams.get() {
-            Some(known) => has(known),
-            None => {
-                let Some(streams) = streams_of(file, wanted)? else { continue };
-                let is_there = has(&streams);
-                if streams.len() <= STREAMS {
-                    // Somebody else may have been faster, with the same.
-                    let _ = file.streams.set(streams.into());
-                }
-                is_there
+        let is_there = if let Some(known) = file.streams.get() {
+            has(known)
+        } else {
+            let Some(streams) = streams_of(file, wanted)? else { continue };
+            let is_there = has(&streams);
+            if streams.len() <= STREAMS {
+                // Somebody else may have been faster, with the same.
+                let _ = file.streams.set(streams.into());
             }
+            is_there
         };
         if is_there {
             return Ok(Some(place));

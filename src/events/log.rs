@@ -201,10 +201,12 @@ impl Log {
     fn sync(&mut self) -> io::Result<()> {
         let Some(path) = self.path.as_deref().filter(|_| self.syncs) else { return Ok(()) };
         let named = if self.is_unnamed { sync_folder(path) } else { Ok(()) };
-        let synced = named.and_then(|()| self.file.sync_data()).and_then(|()| match self.is_unlinked()? {
-            // What is synced into a file that has no name is lost all the same.
-            true => Err(io::Error::new(io::ErrorKind::NotFound, "the audit file was deleted while it was written")),
-            false => Ok(()),
+        let synced = named.and_then(|()| self.file.sync_data()).and_then(|()| {
+            if self.is_unlinked()? {
+                // What is synced into a file that has no name is lost all the same.
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the audit file was deleted while it was written"));
+            }
+            Ok(())
         });
         self.is_unnamed &= synced.is_err();
         self.is_broken = synced.is_err();
@@ -270,7 +272,8 @@ impl Log {
         let Some(path) = &self.path.clone() else { return Ok(()) };
         let is_due = now.since(self.looked_up) >= LOOK_UP;
         // Where each line has to last, none may go to a file that was deleted.
-        if !is_due && !(self.syncs && self.is_unlinked()?) {
+        let is_lost = self.syncs && self.is_unlinked()?;
+        if !(is_due || is_lost) {
             return Ok(());
         }
         let own = self.file.metadata()?;
