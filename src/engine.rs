@@ -53,6 +53,7 @@ use crate::domain::token::TokenId;
 use crate::domain::trace::TraceContext;
 use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
+use crate::state::answered::AnsweredUses;
 use crate::state::attempts::Attempts;
 use crate::state::rate::RateLimiter;
 use crate::state::recent::RecentRequests;
@@ -161,6 +162,7 @@ pub struct Engine {
     recent: RecentRequests,
     owed: Owed,
     attempts: Attempts,
+    answered: AnsweredUses,
     former: FormerRules,
 }
 
@@ -187,6 +189,7 @@ impl Engine {
             recent: RecentRequests::default(),
             owed: Owed::default(),
             attempts: Attempts::default(),
+            answered: AnsweredUses::default(),
             former: FormerRules::default(),
         }
     }

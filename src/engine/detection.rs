@@ -12,6 +12,7 @@ use crate::domain::policy::{Policy, QuarantineAfter};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::events::{Brief, Event, Long, MessageType, Outcome, Place, Share};
+use crate::keyring::VerifiedToken;
 use crate::state::attempts::{Attempt, Counted, Pull, SeenBy};
 use crate::state::standing::QuarantineSource;
 
@@ -37,6 +38,32 @@ impl Engine {
             Counted::Noted => {}
             Counted::Enough(pull) => self.pull(policy, pull, after).await,
             Counted::Withheld => self.withhold(policy, name.shared(), attempt, after),
+        }
+    }
+
+    /// Notes uses of a token that were spent or handed on, and that whoever was `seen_by` gets an answer for.
+    pub(super) fn note_answered(
+        &self,
+        policy: &Policy,
+        token: &VerifiedToken<'_>,
+        uses: u32,
+        seen_by: Option<SeenBy<'_>>,
+        now: Timestamp,
+    ) {
+        if policy.quarantine_after.is_some() {
+            self.answered.note(token.id(), uses, seen_by == Some(SeenBy::Remit), now);
+        }
+    }
+
+    /// Whether to ask for a use that is gone speaks against the holder: somebody had each of them; and where the holder
+    /// asks on its own connection, it had them there itself. An answer that was dropped, and what an enforcement point
+    /// spent, don't.
+    pub(super) fn speaks_against_holder(&self, token: &VerifiedToken<'_>, seen_by: Option<SeenBy<'_>>) -> bool {
+        let (id, uses) = (token.id(), token.claims().max_uses);
+        match seen_by {
+            Some(SeenBy::Remit) => self.answered.has_all_of_holder(id, uses),
+            Some(SeenBy::EnforcementPoint(_)) => self.answered.has_all(id, uses),
+            None => false,
         }
     }
 
