@@ -164,6 +164,7 @@ pub struct Engine {
     attempts: Attempts,
     answered: AnsweredUses,
     former: FormerRules,
+    began_at: Timestamp,
 }
 
 impl Engine {
@@ -173,8 +174,10 @@ impl Engine {
         let Parts { clock, chance, keyring, policy, state, events, tally, max_policy_age } = parts;
         tally.know(policy.policy.agents.keys());
         tally.max_depth(policy.policy.max_delegation_depth);
+        let began_at = clock.now();
         Self {
-            policy_valid_at: AtomicU64::new(clock.now().nanos()),
+            began_at,
+            policy_valid_at: AtomicU64::new(began_at.nanos()),
             keyring: ArcSwap::from_pointee(keyring),
             policy: ArcSwap::from_pointee(policy),
             clock,

@@ -10,7 +10,7 @@ use super::recording::rate_limited;
 use super::tally::Verb;
 use super::{Beginning, Begun, Engine, record, root_given, shared_name};
 use crate::domain::caller::Caller;
-use crate::domain::chain::{Parent, Wish, attenuate, is_escalation, stands};
+use crate::domain::chain::{Parent, Wish, attenuate, exceeds, is_escalation, stands};
 use crate::domain::decision;
 use crate::domain::limits;
 use crate::domain::policy::{Policy, PolicyId};
@@ -287,7 +287,10 @@ impl Engine {
         if is_escalation(policy, &self.former.of(agent), agent, held, wish) {
             let agent = client.agent().as_str();
             self.tally.escalation_attempt(agent);
-            return Some(Suspect { agent, attempt: Attempt::Escalation, seen_by: on_its_own(client.identity()) });
+            let is_certain =
+                held.is_some_and(|held| exceeds(held, wish)) || self.knows_former_rules(policy, wished.now);
+            let seen_by = on_its_own(client.identity()).filter(|_| is_certain);
+            return Some(Suspect { agent, attempt: Attempt::Escalation, seen_by });
         }
         if denial.reason() == Reason::TokenUsesExhausted && !is_retry {
             self.tally.reuse_attempt(agent);

@@ -4,6 +4,7 @@
 //! administrator is never taken, and no more agents than the policy says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Engine;
 use super::recording::outcome_of;
@@ -65,6 +66,15 @@ impl Engine {
             Some(SeenBy::EnforcementPoint(_)) => self.answered.has_all(id, uses),
             None => false,
         }
+    }
+
+    /// Whether this process has answered for so long that what is asked beyond its policies goes on from no earlier
+    /// process's: the window, and as long as a token may live. Policies of before a start are not known, and the file may
+    /// have been made tighter meanwhile.
+    pub(super) fn knows_former_rules(&self, policy: &Policy, now: Timestamp) -> bool {
+        let window = policy.quarantine_after.map_or(0, |after| after.window_seconds);
+        let unknown_for = Duration::from_secs(window.max(policy.token.max_ttl_seconds));
+        now.since(self.began_at) >= unknown_for
     }
 
     async fn pull(&self, policy: &Policy, pull: Pull<'_>, after: QuarantineAfter) {

@@ -99,6 +99,30 @@ def test_an_enforcement_point_alone_gets_nobody_quarantined_and_two_do(serve, fo
     assert quarantines(world) == {DEPLOYER: ["automatic"]}
 
 
+def test_a_policy_that_was_made_tighter_while_nothing_ran_gets_nobody_quarantined(serve, folder):
+    with_policy(folder, quarantine_after=AFTER | {"window_seconds": 2}, token={"max_ttl_seconds": 2, "default_ttl_seconds": 2})
+    world = serve(is_dev=False)
+    deployer_token(world, capabilities=["kubectl_apply"])
+    world.close()
+    world.remit.stop()
+    policy = json.loads((folder / "policy.json").read_text())
+    policy["delegation_rules"][COORDINATOR]["max_capability_set"].remove("kubectl_apply")
+    (folder / "policy.json").write_text(json.dumps(policy))
+    world.remit.start()
+
+    def goes_on():
+        for _ in range(3):
+            with refused("CAPABILITY_NOT_GRANTED"):
+                deployer_token(world, capabilities=["kubectl_apply"])
+
+    goes_on()
+    assert world.remit.metrics()[f'{ESCALATED}{{agent_id="{COORDINATOR}"}}'] == 3, "it is counted for the alert"
+    assert quarantines(world) == {}
+    time.sleep(2.1)
+    goes_on()
+    assert quarantines(world) == {COORDINATOR: ["automatic"]}
+
+
 def test_an_enforcement_point_that_spends_an_agents_uses_gets_it_quarantined_neither(serve, folder):
     with_policy(folder, quarantine_after=AFTER)
     world = serve(is_dev=False)

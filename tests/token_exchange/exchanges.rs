@@ -336,10 +336,15 @@ fn an_exchange_that_is_refused_stands_in_the_audit_log() {
     assert_eq!(told[1..], wanted, "one each, and not twenty");
 }
 
+/// One attempt is enough.
+const QUICK_TO_QUARANTINE: &str = r#""token": {"max_ttl_seconds": 50}, "quarantine_after": {"escalation_attempts": 1, "reuse_attempts": 1, "window_seconds": 50}"#;
+/// After this a wish beyond the own set counts under that policy.
+const SETTLED: Duration = Duration::from_secs(50);
+
 #[test]
 fn who_asks_for_too_much_is_quarantined_and_not_whose_evidence_it_shows() {
-    let after = r#""quarantine_after": {"escalation_attempts": 1, "reuse_attempts": 1, "window_seconds": 60}"#;
-    let face = Face::with_policy(after);
+    let face = Face::with_policy(QUICK_TO_QUARANTINE);
+    face.engine.clock().advance(SETTLED);
     let gateway = face.agent_jwt("gateway");
     let fields = [
         ("grant_type", EXCHANGE),
