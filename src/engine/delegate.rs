@@ -289,7 +289,7 @@ impl Engine {
             self.tally.escalation_attempt(agent);
             let is_certain =
                 held.is_some_and(|held| exceeds(held, wish)) || self.knows_former_rules(policy, wished.now);
-            let seen_by = on_its_own(client.identity()).filter(|_| is_certain);
+            let seen_by = on_its_own(client.identity()).filter(|_| is_certain && !wished.is_for_user());
             return Some(Suspect { agent, attempt: Attempt::Escalation, seen_by });
         }
         if denial.reason() == Reason::TokenUsesExhausted && !is_retry {
@@ -303,6 +303,11 @@ impl Engine {
 }
 
 impl<'a> Wished<'a> {
+    /// Whether a client of an exchange passes on what a user wishes, whose token it shows.
+    fn is_for_user(self) -> bool {
+        self.request.exchange.is_some() && self.request.wish.on_behalf_of.is_some()
+    }
+
     /// Who saw that the agent whose authority it is asks itself; none where a client of an exchange asks for it.
     fn seen_of_asker(self) -> Option<SeenBy<'a>> {
         let client = self.request.client(self.caller);
