@@ -61,11 +61,13 @@ impl<K: Locks> AnsweredUses<K> {
     }
 
     /// Whether all uses that this token ever had were answered for, whoever had them.
+    #[must_use]
     pub fn has_all(&self, token: TokenId, uses: u32) -> bool {
         self.of(token).in_all >= uses
     }
 
     /// Whether its holder had them all, on its own connection.
+    #[must_use]
     pub fn has_all_of_holder(&self, token: TokenId, uses: u32) -> bool {
         self.of(token).to_holder >= uses
     }
