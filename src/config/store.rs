@@ -72,6 +72,10 @@ impl StateConfig {
     }
 
     fn place(&self) -> Result<Place, String> {
+        if self.sentinels.is_some() && self.replicas == Some(0) {
+            let why = "[state] replicas is 0 beside sentinels, which promote replicas: write how many the primary has";
+            return Err(why.to_owned());
+        }
         let place = match (&self.url, self.sentinels.as_deref()) {
             (Some(_), Some(_)) => {
                 return Err(
