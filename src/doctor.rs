@@ -2,6 +2,7 @@
 //!
 //! It reads what it is given and no more: what a control plane adds, it can't know.
 
+mod asking;
 mod envoy;
 mod istio;
 mod reading;

@@ -53,6 +53,7 @@ use crate::domain::token::TokenId;
 use crate::domain::trace::TraceContext;
 use crate::events::{Brief, Event, Events, MessageType, Outcome};
 use crate::keyring::{Keyring, VerifiedToken};
+use crate::state::answered::AnsweredUses;
 use crate::state::attempts::Attempts;
 use crate::state::rate::RateLimiter;
 use crate::state::recent::RecentRequests;
@@ -161,7 +162,9 @@ pub struct Engine {
     recent: RecentRequests,
     owed: Owed,
     attempts: Attempts,
+    answered: AnsweredUses,
     former: FormerRules,
+    began_at: Timestamp,
 }
 
 impl Engine {
@@ -171,8 +174,10 @@ impl Engine {
         let Parts { clock, chance, keyring, policy, state, events, tally, max_policy_age } = parts;
         tally.know(policy.policy.agents.keys());
         tally.max_depth(policy.policy.max_delegation_depth);
+        let began_at = clock.now();
         Self {
-            policy_valid_at: AtomicU64::new(clock.now().nanos()),
+            began_at,
+            policy_valid_at: AtomicU64::new(began_at.nanos()),
             keyring: ArcSwap::from_pointee(keyring),
             policy: ArcSwap::from_pointee(policy),
             clock,
@@ -187,6 +192,7 @@ impl Engine {
             recent: RecentRequests::default(),
             owed: Owed::default(),
             attempts: Attempts::default(),
+            answered: AnsweredUses::default(),
             former: FormerRules::default(),
         }
     }

@@ -42,6 +42,7 @@ pub use queue::{AuditUnavailable, Place, Share};
 pub use recorded::Recorded;
 pub use stream::{Filter, Item, Since, TooManySubscribers};
 pub use subscription::Subscription;
+pub use synced::NotInTime;
 pub use text::{Brief, Long, Text};
 
 use crate::domain::limits;
@@ -260,7 +261,7 @@ impl Events {
     /// # Errors
     /// As many watch as may.
     pub fn subscribe(&self, since: Since<'_>, filter: Filter) -> Result<Subscription, TooManySubscribers> {
-        self.shared.stream.subscribe(since, filter)
+        self.shared.stream.subscribe(since, filter, self.shared.queue.sequence())
     }
 
     /// Written events that are in memory, with numbers after this one, so many at most. Takes no subscriber's place.

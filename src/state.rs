@@ -3,6 +3,7 @@
 //! [`State`] is a handle: sharing is inside. [`ledger::Ledger`] is its counting core, which decides in memory; a state
 //! directory keeps what has to outlive the process. The functions here put words to what is refused.
 
+pub mod answered;
 mod asked;
 pub mod attempts;
 mod book;

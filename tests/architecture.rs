@@ -41,7 +41,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "events",
         rooms: &["digest", "domain"],
-        crates: &["serde", "serde_json", "tokio", "parking_lot", "tracing", "jiff", "arc_swap", "strsim"],
+        crates: &["serde", "serde_json", "tokio", "parking_lot", "tracing", "jiff", "arc_swap", "strsim", "rustix"],
     },
     Room { name: "baseline", rooms: &["domain", "events"], crates: &["serde"] },
     Room { name: "audit", rooms: &["digest", "events"], crates: &["serde", "serde_json"] },

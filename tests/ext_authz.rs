@@ -310,12 +310,18 @@ mod tests {
     }
 
     #[test]
-    fn c05_what_is_ours_and_not_set_is_removed() {
+    fn c05_c15_what_is_ours_and_not_set_is_removed_and_envoys_orders_too() {
         let gate = Gate::open();
         let clients = [("x-remit-identity", "i"), ("x-remit-agent", "a"), ("x-remit-new", "n"), ("x-mine", "m")];
         let answer = gate.ask("gate", about("analyst", "/a", &clients));
         let HttpResponse::OkResponse(ok) = answer.http_response.clone().unwrap() else { panic!("it was refused") };
-        assert_eq!(ok.headers_to_remove, ["x-remit-identity", "x-remit-new", "x-remit-token"]);
+        let ours = ok.headers_to_remove.iter().filter(|name| name.starts_with("x-remit-")).collect::<Vec<_>>();
+        assert_eq!(ours, ["x-remit-identity", "x-remit-new", "x-remit-token"]);
+        let orders = "retry-on retry-grpc-on max-retries retriable-status-codes retriable-header-names \
+            hedge-on-per-try-timeout upstream-rq-per-try-timeout-ms upstream-rq-timeout-ms original-path";
+        for name in orders.split_whitespace() {
+            assert!(ok.headers_to_remove.contains(&format!("x-envoy-{name}")), "{name}");
+        }
         let set = options(&answer).into_iter().map(|option| option.header.unwrap().key).collect::<Vec<_>>();
         assert_eq!(set, ["x-remit-agent", "x-remit-decision-id", "x-remit-chain"]);
     }

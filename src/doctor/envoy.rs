@@ -1,5 +1,6 @@
 //! Envoy's own settings.
 
+mod afterwards;
 mod authorizer;
 mod connection;
 mod filters;
@@ -10,13 +11,9 @@ mod tls;
 use serde_json::Value;
 
 use super::Report;
+use super::asking::{EXT_AUTHZ, EXT_AUTHZ_PER_ROUTE, MANAGER};
 use super::reading::{field, is_message, items, text};
-pub(super) use filters::may_ask;
 pub(super) use reach::Door;
-
-pub(super) const EXT_AUTHZ: &str = "http.ext_authz.v3.ExtAuthz";
-const EXT_AUTHZ_PER_ROUTE: &str = "ext_authz.v3.ExtAuthzPerRoute";
-const MANAGER: &str = "http_connection_manager.v3.HttpConnectionManager";
 
 pub(super) fn look(report: &mut Report, value: &Value, place: &str) {
     if is_message(value, EXT_AUTHZ) {
@@ -33,6 +30,14 @@ pub(super) fn look(report: &mut Report, value: &Value, place: &str) {
     }
     if is_message(value, MANAGER) {
         connection::look(report, value, place);
+    }
+    if let Some(resources) = field(value, "dynamic_resources") {
+        for name in ["lds_config", "cds_config"].into_iter().filter(|name| field(resources, name).is_some()) {
+            let what = format!("can't judge what comes by {name}: look at it yourself");
+            let place =
+                if place.is_empty() { "dynamic_resources".to_owned() } else { format!("{place}.dynamic_resources") };
+            report.warn(&place, what, "give doctor what it says, as a file");
+        }
     }
     if is_message(value, "tcp_proxy.v3.TcpProxy") {
         reach::tcp(report, value, place);

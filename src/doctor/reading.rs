@@ -103,6 +103,17 @@ fn spellings<'v>(value: &'v Value, name: &str) -> impl Iterator<Item = &'v Value
     object.and_then(|object| object.get(name)).into_iter().chain(other)
 }
 
+/// A field's name as proto has it, whichever way it is written: `failOpen` is `fail_open`.
+pub(super) fn plain_name(name: &str) -> String {
+    name.chars().fold(String::new(), |mut plain, letter| {
+        if letter.is_ascii_uppercase() {
+            plain.push('_');
+        }
+        plain.push(letter.to_ascii_lowercase());
+        plain
+    })
+}
+
 fn camel(name: &str) -> String {
     let mut parts = name.split('_');
     let first = parts.next().unwrap_or_default().to_owned();

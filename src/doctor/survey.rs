@@ -2,13 +2,16 @@
 
 use serde_json::Value;
 
-use super::reading::{at, every_object, field, is_message, items, number, text};
+use super::asking::{EXT_AUTHZ, may_ask};
+use super::reading::{at, every_object, field, holds, is_message, items, may_be_set, number, text};
 
 /// What the whole file says, read before its parts are judged.
 #[derive(Default)]
 pub(super) struct Survey {
     /// Clusters that filters or routes ask.
     pub(super) asked_clusters: Vec<String>,
+    /// Clusters that may get trailers: those of HTTP/2 and 3, and of HTTP/1 where they are switched on.
+    pub(super) trailer_clusters: Vec<String>,
     /// Names under which filters that ask stand in a chain: routes override them by it.
     pub(super) filters: Vec<String>,
     /// Names of secrets, and the validation context of each.
@@ -29,19 +32,22 @@ impl Survey {
     }
 
     fn take(&mut self, value: &Value) {
-        if is_message(value, super::envoy::EXT_AUTHZ) {
+        if is_message(value, EXT_AUTHZ) {
             self.take_cluster(value);
         }
         if let Some(settings) = field(value, "check_settings") {
             self.take_cluster(settings);
         }
-        if super::envoy::may_ask(value)
+        if may_ask(value)
             && let Some(name) = text(value, "name")
         {
             self.filters.push(name.to_owned());
         }
         if let (Some(name), Some(context)) = (text(value, "name"), field(value, "validation_context")) {
             self.secrets.push((name.to_owned(), context.clone()));
+        }
+        if let Some(name) = text(value, "name").filter(|_| takes_trailers(value)) {
+            self.trailer_clusters.push(name.to_owned());
         }
         for provider in ["envoyExtAuthzGrpc", "envoyExtAuthzHttp"].iter().filter_map(|name| field(value, name)) {
             if let Some(service) = text(provider, "service") {
@@ -82,6 +88,16 @@ impl Survey {
             asked == host || is_short || is_under
         })
     }
+}
+
+/// Whether a cluster's own protocol options speak of one that has trailers.
+fn takes_trailers(cluster: &Value) -> bool {
+    let newer = ["http2_protocol_options", "http3_protocol_options", "auto_config", "use_downstream_protocol_config"];
+    let options = field(cluster, "typed_extension_protocol_options").into_iter();
+    let is_there =
+        |value: &Value| newer.iter().any(|name| field(value, name).is_some()) || may_be_set(value, "enable_trailers");
+    let is_old = ["http2_protocol_options", "load_assignment"].iter().all(|name| field(cluster, name).is_some());
+    is_old || options.into_iter().any(|options| holds(options, is_there))
 }
 
 /// Names in a list of items that have one.

@@ -168,6 +168,101 @@ fn c09_the_filter_has_to_stand_first_whatever_others_are_named() {
     );
 }
 
+const ROUTE: &str =
+    "                        - match: { prefix: / }\n                          route: { cluster: service";
+
+/// A line of the last route, and one of what it does.
+fn with_route(line: &str, action: &str) -> String {
+    let line = if line.is_empty() { String::new() } else { format!("                          {line}\n") };
+    let instead = ROUTE.replace("                          route:", &format!("{line}                          route:"));
+    changed(ROUTE, &if action.is_empty() { instead } else { format!("{instead}, {action}") })
+}
+
+#[test]
+fn what_a_route_does_after_the_decision_is_named() {
+    for action in [
+        "prefix_rewrite: /admin",
+        "prefixRewrite: /admin",
+        "regex_rewrite: { substitution: a }",
+        "host_rewrite_literal: a",
+        "host_rewrite_header: x-a",
+        "host_rewrite_path_regex: {}",
+        "auto_host_rewrite: true",
+        "request_mirror_policies: [{ cluster: a }]",
+        "retry_policy: { retry_on: 5xx }",
+        "internal_redirect_policy: {}",
+        "upgrade_configs: [{ upgrade_type: websocket }]",
+    ] {
+        let (name, _) = action.split_once(':').unwrap();
+        let name = if name == "prefixRewrite" { "prefix_rewrite" } else { name };
+        is_found(&with_route("", action), &format!("{name}: "));
+    }
+    is_found(&with_route("", "anything_new: {}"), "can't judge whether anything_new");
+    is_found(&with_route("anything_new: {}", ""), "can't judge whether anything_new");
+    for harmless in ["timeout: 1s", "hashPolicy: []", "auto_host_rewrite: false", "cors: {}"] {
+        assert_eq!(examine(&with_route("", harmless)), Ok(Vec::new()), "{harmless}");
+    }
+}
+
+#[test]
+fn c05_a_route_that_sets_our_headers_is_fatal_wherever_it_stands() {
+    let add = |name: &str| format!("request_headers_to_add: [{{ header: {{ key: {name}, value: '%REQ(x-who)%' }} }}]");
+    for name in ["x-remit-agent", "X-Remit-Agent", "x_remit_new"] {
+        is_fatal(&with_route(&add(name), ""), "request_headers_to_add sets x-remit-");
+        let host = changed(
+            "                      domains: [\"*\"]",
+            &format!("                      domains: [\"*\"]\n                      {}", add(name)),
+        );
+        is_fatal(&host, "request_headers_to_add sets x-remit-");
+    }
+    let weighted = format!("weighted_clusters: {{ clusters: [{{ name: service, {} }}] }}", add("x-remit-agent"));
+    is_fatal(&with_route("", &weighted), "request_headers_to_add sets x-remit-");
+    is_found(&with_route(&add("x-envoy-retry-on"), ""), "sets x-envoy-retry-on");
+    is_found(&with_route(&add("x-http-method-override"), ""), "sets x-http-method-override");
+    assert_eq!(examine(&with_route(&add("x-team"), "")), Ok(Vec::new()));
+}
+
+#[test]
+fn c15_what_lets_a_client_do_more_than_was_decided_about_is_named() {
+    for (line, named) in [
+        ("internal_address_config: { cidr_ranges: [] }", "internal_address_config"),
+        ("http_protocol_options: { enable_trailers: true }", "enable_trailers"),
+        ("strip_any_host_port: true", "strip_any_host_port"),
+        ("http2_protocol_options: { allow_connect: true }", "allow_connect"),
+        ("upgrade_configs: [{ upgrade_type: websocket }]", "upgrade_configs"),
+    ] {
+        let stat = "                stat_prefix: guarded";
+        is_found(&changed(stat, &format!("{stat}\n                {line}")), named);
+    }
+    is_found(&changed("static_resources:", "dynamic_resources: { lds_config: {} }\nstatic_resources:"), "lds_config");
+}
+
+#[test]
+fn c05_trailers_to_a_service_behind_http_2_lose_our_names() {
+    let plain = "      connect_timeout: 1s";
+    let options = |inner: &str| format!("{plain}\n      typed_extension_protocol_options: {{ a: {{ {inner} }} }}");
+    let newer = [
+        options("explicit_http_config: { http2_protocol_options: {} }"),
+        options("auto_config: {}"),
+        options("use_downstream_protocol_config: {}"),
+        options("explicit_http_config: { http_protocol_options: { enable_trailers: true } }"),
+        format!("{plain}\n      http2_protocol_options: {{}}"),
+    ];
+    let mutation = "remove_on_match: { key_matcher: { prefix: x-remit-, ignore_case: true } }";
+    for newer in newer {
+        let text = changed(plain, &newer);
+        assert_eq!(examine(&text), Ok(Vec::new()), "{newer}");
+        assert!(text.contains(mutation));
+        is_found(&text.replace(mutation, "remove: x-remit-agent"), "the cluster service gets trailers");
+        is_found(&text.replace(mutation, &mutation.replace("true", "false")), "the cluster service gets trailers");
+    }
+    is_found(
+        &changed(mutation, "append: { header: { key: a, value: b } }"),
+        "can't judge whether envoy.filters.http.header_mutation",
+    );
+    is_found(&changed("request_trailers_mutations:", "request_mutations:"), "can't judge whether");
+}
+
 #[test]
 fn a_matcher_around_the_filter_is_doubt() {
     let text = r#"

@@ -171,8 +171,7 @@ pub fn is_escalation(
 ) -> bool {
     let hops = parent.map_or(0, Claims::depth).saturating_add(1);
     if let Some(parent) = parent {
-        let too_deep = parent.max_depth.is_some_and(|max| hops > usize::from(max));
-        if too_deep || within_parent(parent, wish).is_err() {
+        if exceeds(parent, wish) {
             return true;
         }
         if !parent.is_foreign() {
@@ -188,6 +187,13 @@ pub fn is_escalation(
     let beyond_own = owns(policy.agent(caller), caller, asked).is_err() && !formerly.own_sets.iter().any(had);
     let deepest = policy.max_delegation_depth.max(formerly.max_depth);
     beyond_own || (parent.is_some() && hops > usize::from(deepest))
+}
+
+/// Whether the wish is for more than this parent itself has, or deeper than it says: no policy ever allowed that.
+#[must_use]
+pub fn exceeds(parent: &Claims<'_>, wish: &Wish<'_>) -> bool {
+    let hops = parent.depth().saturating_add(1);
+    parent.max_depth.is_some_and(|max| hops > usize::from(max)) || within_parent(parent, wish).is_err()
 }
 
 /// Zero is not "the default": doors refuse it, and a door that forgets to does no harm.

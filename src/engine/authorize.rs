@@ -392,7 +392,8 @@ impl Engine {
         }
         if reason == Reason::TokenUsesExhausted && !found.is_retry {
             self.tally.reuse_attempt(agent);
-            return Some(Attempt::Reuse);
+            let speaks = |token| self.speaks_against_holder(token, speaker.seen_by());
+            return found.token.as_ref().is_some_and(speaks).then_some(Attempt::Reuse);
         }
         None
     }
@@ -400,11 +401,19 @@ impl Engine {
     fn note_answer(&self, question: Question<'_>, found: &Findings<'_>, decision: &Decision) {
         let reason = decision.outcome.as_ref().map_or_else(Denial::reason, |()| Reason::Allowed);
         self.tally.decided(Verb::Authorize, reason, self.clock.now().since(question.now));
+        if let (Some(speaker), Some(token), true) = (&found.speaker, &found.token, is_use(question, decision)) {
+            self.note_answered(question.policy(), token, 1, speaker.seen_by(), question.now);
+        }
         if let (Some(speaker), Some(_)) = (&found.speaker, decision.token) {
             let hops = decision.chain.len().saturating_sub(1);
             self.tally.chain_asked(speaker.agent.as_str(), hops, question.now);
         }
     }
+}
+
+/// Whether the answer is worth the use that it cost.
+fn is_use(question: Question<'_>, decision: &Decision) -> bool {
+    decision.outcome.is_ok() && !question.request.dry_run
 }
 
 /// The conditions of the policy, over all that is known of the request.

@@ -10,7 +10,7 @@ use super::recording::rate_limited;
 use super::tally::Verb;
 use super::{Beginning, Begun, Engine, record, root_given, shared_name};
 use crate::domain::caller::Caller;
-use crate::domain::chain::{Parent, Wish, attenuate, is_escalation, stands};
+use crate::domain::chain::{Parent, Wish, attenuate, exceeds, is_escalation, stands};
 use crate::domain::decision;
 use crate::domain::limits;
 use crate::domain::policy::{Policy, PolicyId};
@@ -20,7 +20,7 @@ use crate::domain::token::{Claims, SealTag, TokenId};
 use crate::events::{Brief, DecisionId, Event, Long, MessageType, Place};
 use crate::keyring::VerifiedToken;
 use crate::state::TokenRecord;
-use crate::state::attempts::Attempt;
+use crate::state::attempts::{Attempt, SeenBy};
 
 /// A wish for a token. It has no `Debug`: it may hold one.
 #[derive(Clone)]
@@ -169,6 +169,9 @@ impl Engine {
     fn note_delegation(&self, wished: Wished<'_>, parent: Option<&VerifiedToken<'_>>, delegation: &Delegation) {
         let reason = delegation.outcome.as_ref().map_or_else(Denial::reason, |_| Reason::Allowed);
         let hops = asked_hops(wished, parent);
+        if let (Ok(minted), Some(parent)) = (&delegation.outcome, parent) {
+            self.note_answered(wished.policy(), parent, minted.max_uses, wished.seen_of_asker(), wished.now);
+        }
         self.tally.decided(Verb::Delegate, reason, self.clock.now().since(wished.now));
         self.tally.chain_asked(wished.asker(), hops, wished.now);
     }
@@ -288,15 +291,31 @@ impl Engine {
         if is_escalation(policy, &self.former.of(agent), agent, held, wish) {
             let agent = client.agent().as_str();
             self.tally.escalation_attempt(agent);
-            return Some(Suspect { agent, attempt: Attempt::Escalation, seen_by: on_its_own(client.identity()) });
+            let is_certain =
+                held.is_some_and(|held| exceeds(held, wish)) || self.knows_former_rules(policy, wished.now);
+            let seen_by = on_its_own(client.identity()).filter(|_| is_certain && !wished.is_for_user());
+            return Some(Suspect { agent, attempt: Attempt::Escalation, seen_by });
         }
         if denial.reason() == Reason::TokenUsesExhausted && !is_retry {
             self.tally.reuse_attempt(agent);
-            let is_own = client.agent() == wished.caller.agent();
-            let seen_by = on_its_own(client.identity()).filter(|_| is_own);
-            return Some(Suspect { agent, attempt: Attempt::Reuse, seen_by });
+            let seen_by = wished.seen_of_asker();
+            let speaks = parent.is_some_and(|parent| self.speaks_against_holder(parent, seen_by));
+            return speaks.then_some(Suspect { agent, attempt: Attempt::Reuse, seen_by });
         }
         None
+    }
+}
+
+impl<'a> Wished<'a> {
+    /// Whether a client of an exchange passes on what a user wishes, whose token it shows.
+    fn is_for_user(self) -> bool {
+        self.request.exchange.is_some() && self.request.wish.on_behalf_of.is_some()
+    }
+
+    /// Who saw that the agent whose authority it is asks itself; none where a client of an exchange asks for it.
+    fn seen_of_asker(self) -> Option<SeenBy<'a>> {
+        let client = self.request.client(self.caller);
+        on_its_own(client.identity()).filter(|_| client.agent() == self.caller.agent())
     }
 }
 

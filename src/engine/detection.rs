@@ -4,6 +4,7 @@
 //! administrator is never taken, and no more agents than the policy says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Engine;
 use super::recording::outcome_of;
@@ -12,6 +13,7 @@ use crate::domain::policy::{Policy, QuarantineAfter};
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
 use crate::events::{Brief, Event, Long, MessageType, Outcome, Place, Share};
+use crate::keyring::VerifiedToken;
 use crate::state::attempts::{Attempt, Counted, Pull, SeenBy};
 use crate::state::standing::QuarantineSource;
 
@@ -38,6 +40,41 @@ impl Engine {
             Counted::Enough(pull) => self.pull(policy, pull, after).await,
             Counted::Withheld => self.withhold(policy, name.shared(), attempt, after),
         }
+    }
+
+    /// Notes uses of a token that were spent or handed on, and that whoever was `seen_by` gets an answer for.
+    pub(super) fn note_answered(
+        &self,
+        policy: &Policy,
+        token: &VerifiedToken<'_>,
+        uses: u32,
+        seen_by: Option<SeenBy<'_>>,
+        now: Timestamp,
+    ) {
+        if policy.quarantine_after.is_some() {
+            self.answered.note(token.id(), uses, seen_by == Some(SeenBy::Remit), now);
+        }
+    }
+
+    /// Whether to ask for a use that is gone speaks against the holder: somebody had each of them; and where the holder
+    /// asks on its own connection, it had them there itself. An answer that was dropped, and what an enforcement point
+    /// spent, don't.
+    pub(super) fn speaks_against_holder(&self, token: &VerifiedToken<'_>, seen_by: Option<SeenBy<'_>>) -> bool {
+        let (id, uses) = (token.id(), token.claims().max_uses);
+        match seen_by {
+            Some(SeenBy::Remit) => self.answered.has_all_of_holder(id, uses),
+            Some(SeenBy::EnforcementPoint(_)) => self.answered.has_all(id, uses),
+            None => false,
+        }
+    }
+
+    /// Whether this process has answered for so long that what is asked beyond its policies goes on from no earlier
+    /// process's: the window, and as long as a token may live. Policies of before a start are not known, and the file may
+    /// have been made tighter meanwhile.
+    pub(super) fn knows_former_rules(&self, policy: &Policy, now: Timestamp) -> bool {
+        let window = policy.quarantine_after.map_or(0, |after| after.window_seconds);
+        let unknown_for = Duration::from_secs(window.max(policy.token.max_ttl_seconds));
+        now.since(self.began_at) >= unknown_for
     }
 
     async fn pull(&self, policy: &Policy, pull: Pull<'_>, after: QuarantineAfter) {

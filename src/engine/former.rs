@@ -1,5 +1,5 @@
 //! What agents might do under earlier policies of this process: whoever goes on as before when the policy is made
-//! tighter is no attacker.
+//! tighter is no attacker. What an earlier process's policies allowed is not known here.
 
 use std::collections::HashMap;
 use std::sync::Arc;

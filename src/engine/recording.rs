@@ -8,7 +8,7 @@ use crate::domain::limits;
 use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
-use crate::events::{DecisionId, Durability, Event, Long, MessageType, Outcome, Place, Share};
+use crate::events::{DecisionId, Durability, Event, Long, MessageType, NotInTime, Outcome, Place, Share};
 
 /// A place in the audit queue, and what the ledger answered.
 pub(super) struct Allowed<'e> {
@@ -73,7 +73,10 @@ impl Engine {
     /// ends with the request's time. What was spent stays spent.
     pub(super) async fn recorded(&self, sequence: u64, deadline: Timestamp) -> Result<(), Denial> {
         let within = deadline.since(self.clock.now());
-        self.events.recorded(sequence, within).await.map_err(|_| unsynced())
+        self.events.recorded(sequence, within).await.map_err(|why| match why {
+            NotInTime::Unavailable(_) => unsynced(),
+            NotInTime::Deadline => too_late_for_disk(),
+        })
     }
 
     /// The same for what is done and stays done.
@@ -116,6 +119,11 @@ pub(super) fn unrecordable() -> Denial {
 fn unsynced() -> Denial {
     let message = "the decision could not be brought to the audit log's disk in time, so it is not given, and a use that it cost stays spent: see the service's log about [audit]";
     Denial::new(Reason::AuditUnavailable, message)
+}
+
+fn too_late_for_disk() -> Denial {
+    let message = "the request's time was over before the decision was on the audit log's disk, so it is not given, and a use that it cost stays spent: ask with a longer deadline";
+    Denial::new(Reason::DeadlineExceeded, message)
 }
 
 fn done_and_unsynced() -> Denial {

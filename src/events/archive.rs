@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chain;
 use super::files::{FileId, Files, LogFile, present};
@@ -14,6 +15,8 @@ use crate::digest::Digest;
 
 /// How much is read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// A file with more streams than this is read each time: a process that ends after a few lines, so often.
+const STREAMS: usize = 1024;
 /// A file that is renamed between being found and being opened is looked for again.
 const TRIES: usize = 8;
 
@@ -74,6 +77,15 @@ pub(super) struct Wanted {
     pub(super) own_before: u64,
     /// So many events at most.
     pub(super) most: usize,
+    /// Nobody waits for them any more.
+    pub(super) abandoned: Arc<AtomicBool>,
+}
+
+impl Wanted {
+    /// Reading can take seconds, which others wait for.
+    fn go_on(&self) -> io::Result<()> {
+        if self.abandoned.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
 }
 
 impl Cursor {
@@ -99,6 +111,8 @@ impl Archive {
         match self.read_into(&mut found, cursor, wanted) {
             Ok(true) => Some(found),
             Ok(false) => None,
+            // Whatever it is, nobody gets it.
+            Err(_) if wanted.go_on().is_err() => Some(Vec::new()),
             Err(error) => {
                 let file = self.files.path().display();
                 tracing::warn!(%file, %error, "the audit log can't be read for a subscriber");
@@ -110,13 +124,13 @@ impl Archive {
 
     /// Whether the stream is known.
     fn read_into(&self, found: &mut Vec<Read>, cursor: &mut Cursor, wanted: &Wanted) -> io::Result<bool> {
-        let Wanted { from, own_before, most } = wanted;
+        let Wanted { from, own_before, most, .. } = wanted;
         let mut at = from.clone();
-        if cursor.reading.is_none() && !self.begin(cursor, &at)? {
+        if cursor.reading.is_none() && !self.begin(cursor, wanted)? {
             return Ok(at.stream_id == self.own);
         }
         while found.len() < *most {
-            let Some(read) = self.following(cursor, &at)? else { break };
+            let Some(read) = self.following(cursor, &at, wanted)? else { break };
             if **read.recorded.stream_id() == *self.own && read.recorded.sequence() >= *own_before {
                 cursor.ahead = Some(read);
                 break;
@@ -131,7 +145,7 @@ impl Archive {
         Ok(true)
     }
 
-    fn following(&self, cursor: &mut Cursor, at: &Position) -> io::Result<Option<Read>> {
+    fn following(&self, cursor: &mut Cursor, at: &Position, wanted: &Wanted) -> io::Result<Option<Read>> {
         // Memory may have had it meanwhile.
         let is_wanted = |read: &Read| {
             let recorded = &read.recorded;
@@ -141,12 +155,12 @@ impl Archive {
             return Ok(Some(ahead));
         }
         loop {
-            if let Some(read) = cursor.next(at, &self.own)? {
+            if let Some(read) = cursor.next(at, &self.own, wanted)? {
                 return Ok(Some(read));
             }
-            let next = opened(|| self.after(cursor, at))?;
+            let next = opened(|| self.after(cursor, at, wanted))?;
             // What was written before the file was renamed is there by now.
-            if let Some(read) = cursor.next(at, &self.own)? {
+            if let Some(read) = cursor.next(at, &self.own, wanted)? {
                 return Ok(Some(read));
             }
             let Some(next) = next else { return Ok(None) };
@@ -155,21 +169,21 @@ impl Archive {
     }
 
     /// Opens the first file with something from this position on; false if there is none.
-    fn begin(&self, cursor: &mut Cursor, at: &Position) -> io::Result<bool> {
-        let reading = opened(|| self.first_with(&self.files.list()?, at))?;
+    fn begin(&self, cursor: &mut Cursor, wanted: &Wanted) -> io::Result<bool> {
+        let reading = opened(|| self.first_with(&self.files.list()?, &wanted.from, wanted))?;
         let is_there = reading.is_some();
         *cursor = Cursor { reading, ..Cursor::default() };
         Ok(is_there)
     }
 
     /// The file that has the position, else the first one that has something of its stream after it.
-    fn first_with(&self, files: &[Arc<LogFile>], at: &Position) -> io::Result<Option<Arc<LogFile>>> {
+    fn first_with(&self, files: &[Arc<LogFile>], at: &Position, wanted: &Wanted) -> io::Result<Option<Arc<LogFile>>> {
         let at_an_end = files.iter().position(|file| file.begins_or_ends_in(&at.stream_id));
         let first = match at_an_end {
             Some(first) => Some(first),
             // Whatever this process wrote last stands at the end of a file.
             None if at.stream_id == self.own => None,
-            None => within_one(files, &at.stream_id)?,
+            None => within_one(files, &at.stream_id, wanted)?,
         };
         let rest = first.and_then(|first| files.get(first..)).unwrap_or_default();
         let passed = rest.windows(2).take_while(|pair| match pair {
@@ -181,14 +195,14 @@ impl Archive {
     }
 
     /// The file that follows on the one at hand.
-    fn after(&self, cursor: &Cursor, at: &Position) -> io::Result<Option<Arc<LogFile>>> {
+    fn after(&self, cursor: &Cursor, at: &Position, wanted: &Wanted) -> io::Result<Option<Arc<LogFile>>> {
         let files = self.files.list()?;
         let own = cursor.reading.as_ref().map(|reading| reading.id);
         if let Some(place) = files.iter().position(|file| Some(file.id) == own) {
             return Ok(files.get(place.saturating_add(1)).cloned());
         }
         // The one at hand was deleted: usually as the oldest, and then all others are younger.
-        if let Some(file) = self.first_with(&files, at)?.filter(|file| !is_passed(file, at)) {
+        if let Some(file) = self.first_with(&files, at, wanted)?.filter(|file| !is_passed(file, at)) {
             return Ok(Some(file));
         }
         Ok(files.into_iter().find(|file| *file.first.timestamp >= *cursor.timestamp))
@@ -214,30 +228,53 @@ fn is_passed(file: &LogFile, at: &Position) -> bool {
 }
 
 /// The first of the files within which other streams begin that has a line of this stream.
-fn within_one(files: &[Arc<LogFile>], stream_id: &str) -> io::Result<Option<usize>> {
+fn within_one(files: &[Arc<LogFile>], stream_id: &str, wanted: &Wanted) -> io::Result<Option<usize>> {
     for (place, file) in files.iter().enumerate() {
         if file.first.stream_id == file.last.stream_id {
             continue;
         }
-        let Some(opened) = present(File::open(&file.path))? else { continue };
-        let mut lines = BufReader::with_capacity(READ_BYTES, opened);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line)? > 0 {
-            if Place::of(&line).stream_id == stream_id {
-                return Ok(Some(place));
+        let has = |streams: &[Box<str>]| streams.iter().any(|stream| **stream == *stream_id);
+        let is_there = if let Some(known) = file.streams.get() {
+            has(known)
+        } else {
+            let Some(streams) = streams_of(file, wanted)? else { continue };
+            let is_there = has(&streams);
+            if streams.len() <= STREAMS {
+                // Somebody else may have been faster, with the same.
+                let _ = file.streams.set(streams.into());
             }
-            line.clear();
+            is_there
+        };
+        if is_there {
+            return Ok(Some(place));
         }
     }
     Ok(None)
 }
 
+/// The streams of the file's lines, in their order; none where the file is gone.
+fn streams_of(file: &LogFile, wanted: &Wanted) -> io::Result<Option<Vec<Box<str>>>> {
+    let Some(opened) = present(File::open(&file.path))? else { return Ok(None) };
+    let mut lines = BufReader::with_capacity(READ_BYTES, opened);
+    let (mut line, mut streams) = (Vec::new(), Vec::<Box<str>>::new());
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        wanted.go_on()?;
+        let stream_id = Place::of(&line).stream_id;
+        if streams.last().is_none_or(|last| **last != *stream_id) {
+            streams.push(stream_id.into());
+        }
+        line.clear();
+    }
+    Ok(Some(streams))
+}
+
 impl Cursor {
     /// The next event in the file at hand.
-    fn next(&mut self, at: &Position, own: &Arc<str>) -> io::Result<Option<Read>> {
+    fn next(&mut self, at: &Position, own: &Arc<str>, wanted: &Wanted) -> io::Result<Option<Read>> {
         let Some(Reading { file, .. }) = &mut self.reading else { return Ok(None) };
         let (mut line, mut skipped) = (Vec::new(), Vec::new());
         let read = loop {
+            wanted.go_on()?;
             line.clear();
             let length = file.read_until(b'\n', &mut line)?;
             let Some(whole) = line.strip_suffix(b"\n") else {

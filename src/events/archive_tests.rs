@@ -1,10 +1,11 @@
 //! Subscribers who come late, with more events in the files than in memory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::super::rotation::rotated_files;
 use super::super::trial::{Trial, small};
 use super::super::{AuditConfig, Filter, Item, Since, Subscription};
+use super::*;
 
 /// A ring of 64 events, and files of some 8 KiB.
 fn trial(folder: &Path) -> Trial {
@@ -252,4 +253,29 @@ async fn a_reader_whose_file_is_deleted_goes_on_with_the_next() {
     let missing: u64 = gap.trim_start_matches("[2:1-").trim_end_matches(']').parse().unwrap();
     assert_eq!(kept, format!("2:{}-300", missing + 1), "{rest}");
     assert_eq!(live.events.numbers().missed, missing);
+}
+
+#[test]
+fn a_renamed_file_is_searched_once_and_never_for_one_who_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let line = |stream: &str, number| {
+        let time = "2026-11-21T21:51:43Z";
+        format!("{{\"timestamp\":\"{time}\",\"stream_id\":\"{stream}\",\"sequence\":{number}}}\n")
+    };
+    let renamed = folder.path().join(format!("audit.jsonl.20261121T215143Z.{:020}-{:020}", 1, 4));
+    std::fs::write(&renamed, line("a", 1) + &line("b", 1) + &line("b", 2) + &line("c", 1)).unwrap();
+    let files = Files::new(path);
+    let wanted = |is_abandoned| Wanted {
+        from: Position { stream_id: "b".into(), next: 1 },
+        own_before: 1,
+        most: 16,
+        abandoned: Arc::new(AtomicBool::new(is_abandoned)),
+    };
+    let found = |stream, is_abandoned| within_one(&files.list().unwrap(), stream, &wanted(is_abandoned));
+    assert_eq!(found("b", true).unwrap_err().kind(), io::ErrorKind::Interrupted);
+    assert_eq!(found("b", false).unwrap(), Some(0));
+    // The same name with other lines: what is known of a renamed file is not read again.
+    std::fs::write(&renamed, line("a", 1) + &line("c", 1)).unwrap();
+    assert_eq!((found("b", false).unwrap(), found("x", false).unwrap()), (Some(0), None));
 }

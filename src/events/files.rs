@@ -5,7 +5,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -63,6 +63,8 @@ pub(super) struct LogFile {
     pub(super) id: FileId,
     pub(super) first: End,
     pub(super) last: End,
+    /// The streams of all its lines, once somebody looked. A renamed file is read for this once.
+    pub(super) streams: OnceLock<Box<[Box<str>]>>,
 }
 
 impl LogFile {
@@ -88,7 +90,13 @@ impl LogFile {
             let mut lines = whole.unwrap_or_default().rsplitn(2, |byte| *byte == b'\n');
             if let (Some(last), true) = (lines.next(), lines.next().is_some() || begin == 0) {
                 let last = End::of(last);
-                return Ok(Some(Self { path: path.to_owned(), id: FileId::of(&metadata), first, last }));
+                return Ok(Some(Self {
+                    path: path.to_owned(),
+                    id: FileId::of(&metadata),
+                    first,
+                    last,
+                    streams: OnceLock::new(),
+                }));
             }
         }
         Ok(None)
@@ -115,13 +123,28 @@ impl Files {
     pub(super) fn list(&self) -> io::Result<Vec<Arc<LogFile>>> {
         for _ in 0..TRIES {
             if let Some(files) = self.list_unless_renamed()? {
-                return Ok(in_order(files));
+                return Ok(in_order(files, &self.path));
             }
         }
         Err(io::Error::new(
             io::ErrorKind::ResourceBusy,
             "the audit log's files are renamed faster than they are listed",
         ))
+    }
+
+    /// The names of the renamed files, the oldest first and this one last. Those without a whole line come first of all.
+    pub(super) fn rotated(&self, newest: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut names = rotated_files(&self.path)?;
+        names.sort();
+        let mut files = Vec::with_capacity(names.len());
+        for name in &names {
+            files.extend(self.renamed(name)?);
+        }
+        self.renamed.lock().retain(|name, _| names.binary_search(name).is_ok());
+        let ordered: Vec<PathBuf> = in_order(files, newest).iter().map(|file| file.path.clone()).collect();
+        let known: HashSet<&PathBuf> = ordered.iter().collect();
+        names.retain(|name| !known.contains(name));
+        Ok([names, ordered].concat())
     }
 
     /// None: the current file was renamed meanwhile, so that it may be missing, or there twice.
@@ -167,26 +190,33 @@ pub(super) fn present<T>(file: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// The files, sorted by name and the current one last, as they were written. Names tell the second in which a file was
-/// full; within a second, and after a clock was set back, only the chain tells which file follows on which.
-fn in_order(files: Vec<Arc<LogFile>>) -> Vec<Arc<LogFile>> {
+/// full; within a second, and after a clock was set back, only the chain tells which file follows on which. Where it is
+/// broken, the part with the newest file is the last.
+fn in_order(files: Vec<Arc<LogFile>>, newest: &Path) -> Vec<Arc<LogFile>> {
     let ends: HashSet<Digest> = files.iter().filter_map(|file| file.last.own()).collect();
     let mut starts = Vec::new();
     let mut followers = HashMap::new();
     let count = files.len();
     for file in files {
         match file.first.links.map(|links| links.previous).filter(|previous| ends.contains(previous)) {
-            Some(previous) => drop(followers.insert(previous, file)),
+            // A second one that follows on the same line is a part of its own.
+            Some(previous) => starts.extend(followers.insert(previous, file)),
             None => starts.push(file),
         }
     }
     let mut ordered = Vec::with_capacity(count);
+    let mut last = Vec::new();
     for start in starts {
+        let mut part = Vec::new();
         let mut next = Some(start);
         while let Some(file) = next {
             next = file.last.own().and_then(|own| followers.remove(&own));
-            ordered.push(file);
+            part.push(file);
         }
+        let is_last = part.iter().any(|file| file.path == newest);
+        if is_last { last = part } else { ordered.append(&mut part) }
     }
+    ordered.append(&mut last);
     ordered
 }
 

@@ -7,8 +7,12 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, fcntl_setfl, flock};
+use rustix::io::Errno;
+
 use super::chain;
 use super::config::{AuditConfig, Durability};
+use super::files::Files;
 use super::rotation::{forget_oldest, free_name, newest_rotated};
 use crate::digest::Digest;
 use crate::domain::time::Timestamp;
@@ -31,6 +35,10 @@ pub enum LogError {
     NotALog(PathBuf),
     /// It is a pipe or a device, and is to be synced.
     NotSyncable(PathBuf),
+    /// It is a pipe, and nobody reads it.
+    Unread(PathBuf),
+    /// Another process writes it.
+    InUse(PathBuf),
     /// What an earlier process wrote can't be brought to the disk.
     Unsynced(PathBuf, io::Error),
 }
@@ -53,6 +61,14 @@ impl std::fmt::Display for LogError {
                 "{} is a pipe or a device, which can't be synced: name a file, or write sync = \"none\"",
                 path.display()
             ),
+            Self::Unread(path) => {
+                write!(f, "the audit file {} is a pipe that nobody reads: start its reader first", path.display())
+            }
+            Self::InUse(path) => write!(
+                f,
+                "another process writes the audit file {}: stop it first, or name another file in [audit]; each process needs its own",
+                path.display()
+            ),
             Self::Unsynced(path, error) => write!(
                 f,
                 "the audit file {} can't be synced: {error}; see to the disk, or name a file on another",
@@ -69,6 +85,8 @@ pub(super) struct Log {
     file: File,
     /// None for standard output, and for pipes and devices, which can be neither cut nor renamed.
     path: Option<PathBuf>,
+    /// What it was renamed to.
+    files: Option<Files>,
     /// How much of the bytes at hand is already written.
     written: usize,
     size: u64,
@@ -93,7 +111,11 @@ impl Log {
     /// Opens what the settings name; none if they name nothing.
     pub(super) fn open(config: &AuditConfig) -> Result<Option<Self>, LogError> {
         let Some(path) = &config.file else { return Ok(None) };
-        let failed = |error| LogError::Unopened(path.clone(), error);
+        let failed = |error: io::Error| match Errno::from_io_error(&error) {
+            Some(Errno::NXIO) => LogError::Unread(path.clone()),
+            Some(Errno::WOULDBLOCK) => LogError::InUse(path.clone()),
+            Some(_) | None => LogError::Unopened(path.clone(), error),
+        };
         let is_stdout = path.as_os_str() == "-";
         let file = if is_stdout { stdout() } else { append(path) }.map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -101,6 +123,9 @@ impl Log {
         let syncs = config.sync == Durability::Each;
         if syncs && !is_plain {
             return Err(LogError::NotSyncable(path.clone()));
+        }
+        if is_plain {
+            lock(&file).map_err(failed)?;
         }
         let size = if is_plain { mend(path, &file, metadata.len())? } else { 0 };
         let ends_with = if is_plain { last_digest(path, size).map_err(failed)? } else { Digest::default() };
@@ -114,6 +139,7 @@ impl Log {
         Ok(Some(Self {
             file,
             path: is_plain.then(|| path.clone()),
+            files: is_plain.then(|| Files::new(path.clone())),
             written: 0,
             size,
             numbers: None,
@@ -175,12 +201,23 @@ impl Log {
     fn sync(&mut self) -> io::Result<()> {
         let Some(path) = self.path.as_deref().filter(|_| self.syncs) else { return Ok(()) };
         let named = if self.is_unnamed { sync_folder(path) } else { Ok(()) };
-        let synced = named.and_then(|()| self.file.sync_data());
+        let synced = named.and_then(|()| self.file.sync_data()).and_then(|()| {
+            if self.is_unlinked()? {
+                // What is synced into a file that has no name is lost all the same.
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the audit file was deleted while it was written"));
+            }
+            Ok(())
+        });
         self.is_unnamed &= synced.is_err();
         self.is_broken = synced.is_err();
         synced.inspect_err(|_| {
             let _ = self.take_back();
         })
+    }
+
+    /// Somebody deleted the file: nobody can find what is in it.
+    fn is_unlinked(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.nlink() == 0)
     }
 
     /// Goes on in a fresh file after one that could not be synced, which keeps what was synced under another name.
@@ -196,13 +233,21 @@ impl Log {
         }
         self.begin(append(&path)?)?;
         self.is_broken = false;
-        tracing::warn!(file = %path.display(), "the audit file could not be synced, and is begun anew: what was synced was renamed");
+        tracing::warn!(file = %path.display(), "the audit file could not be synced or was deleted, and is begun anew: what was synced was renamed");
         Ok(())
     }
 
     /// Takes this file in the place of the one in use.
     fn begin(&mut self, file: File) -> io::Result<()> {
-        self.size = file.metadata()?.len();
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a pipe or a device stands in the audit file's place",
+            ));
+        }
+        lock(&file)?;
+        self.size = metadata.len();
         self.file = file;
         self.numbers = None;
         self.rotate_at = self.rotate_bytes;
@@ -224,10 +269,13 @@ impl Log {
 
     /// Begins the file anew where somebody moved or deleted it: lines that nobody can find are not recorded.
     fn follow(&mut self, now: Timestamp) -> io::Result<()> {
-        if now.since(self.looked_up) < LOOK_UP {
+        let Some(path) = &self.path.clone() else { return Ok(()) };
+        let is_due = now.since(self.looked_up) >= LOOK_UP;
+        // Where each line has to last, none may go to a file that was deleted.
+        let is_lost = self.syncs && self.is_unlinked()?;
+        if !(is_due || is_lost) {
             return Ok(());
         }
-        let Some(path) = &self.path.clone() else { return Ok(()) };
         let own = self.file.metadata()?;
         if is_named(path, &own) {
             self.size = own.len();
@@ -251,7 +299,7 @@ impl Log {
             })
         });
         match begun.and_then(|file| self.begin(file)) {
-            Ok(()) => forget_oldest(&path, self.keep),
+            Ok(()) => self.files.iter().for_each(|files| forget_oldest(files, &rotated, self.keep)),
             Err(error) => {
                 self.rotate_at = self.size.saturating_add(AFTER_FAILED_ROTATION);
                 tracing::warn!(file = %path.display(), %error, "the audit file can't be rotated and grows on");
@@ -271,8 +319,23 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Opens the file, and never waits for the reader of a pipe: without one it is the error ENXIO.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(false).append(true).create(true).mode(MODE).open(path)
+    let at_once = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(false).append(true).create(true).mode(MODE).custom_flags(at_once).open(path)?;
+    // Lines are whole: a write waits until the reader takes them.
+    fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
+    Ok(file)
+}
+
+/// Two processes that write one file would break its chain. The lock goes with the open file: readers don't need it, a
+/// rename keeps it, and the end of the process gives it back, however it ends. EWOULDBLOCK: another process has it.
+fn lock(file: &File) -> io::Result<()> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        // Some file systems of a network have no locks.
+        Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
+        locked => Ok(locked?),
+    }
 }
 
 /// Standard output without the buffer of `std::io::stdout`, which would hide what is written.
@@ -330,189 +393,5 @@ pub(super) fn tail(path: &Path, size: u64) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_seconds(1_795_297_903).after(Duration::from_secs(seconds))
-    }
-
-    fn config(file: &Path) -> AuditConfig {
-        AuditConfig { file: Some(file.to_owned()), ..AuditConfig::default() }
-    }
-
-    fn open(config: &AuditConfig) -> Log {
-        Log::open(config).unwrap().unwrap()
-    }
-
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn the_file_is_appended_to_and_not_for_everybody() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        open(&config(&file)).write(b"one\n", (1, 1), at(0)).unwrap();
-        open(&config(&file)).write(b"two\n", (1, 1), at(0)).unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\n");
-        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777 & !0o640, 0);
-        let missing = folder.path().join("missing/audit.jsonl");
-        assert!(matches!(Log::open(&config(&missing)), Err(LogError::Unopened(path, _)) if path == missing));
-    }
-
-    #[test]
-    fn a_full_file_is_renamed_and_only_the_newest_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        std::fs::write(folder.path().join("audit.jsonl.bak"), "mine").unwrap();
-        let mut log = open(&AuditConfig { rotate_bytes: 20, keep: 2, ..config(&file) });
-        for number in 1..=8_u64 {
-            log.write(format!("line {number:04}\n").as_bytes(), (number, number), at(number)).unwrap();
-        }
-        let rotated = |first, last, time| format!("audit.jsonl.20261121T{time}Z.{first:020}-{last:020}");
-        let wanted = ["audit.jsonl".into(), rotated(3, 4, "215148"), rotated(5, 6, "215150"), "audit.jsonl.bak".into()];
-        assert_eq!(names(folder.path()), wanted);
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "line 0007\nline 0008\n");
-        let oldest = folder.path().join(&wanted[1]);
-        assert_eq!(std::fs::read_to_string(oldest).unwrap(), "line 0003\nline 0004\n");
-    }
-
-    #[test]
-    fn a_rotated_file_is_never_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        for _ in 0..3 {
-            let mut log = open(&AuditConfig { rotate_bytes: 5, ..config(&file) });
-            log.write(b"one\n", (1, 1), at(0)).unwrap();
-            log.write(b"two\n", (2, 2), at(0)).unwrap();
-        }
-        let lines: usize = names(folder.path())
-            .iter()
-            .map(|name| std::fs::read_to_string(folder.path().join(name)).unwrap().lines().count())
-            .sum();
-        assert_eq!((lines, names(folder.path()).len()), (6, 6));
-    }
-
-    #[test]
-    fn a_log_that_cannot_be_renamed_grows_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        let mut log = open(&AuditConfig { rotate_bytes: 5, ..config(&file) });
-        log.write(b"one\n", (1, 1), at(0)).unwrap();
-        std::fs::rename(folder.path(), folder.path().with_extension("away")).unwrap();
-        log.write(b"two\n", (2, 2), at(0)).unwrap();
-        let away = folder.path().with_extension("away");
-        assert_eq!(std::fs::read_to_string(away.join("audit.jsonl")).unwrap(), "one\ntwo\n");
-        assert!(log.write(b"three\n", (3, 3), at(2)).is_err(), "nobody would find it");
-        std::fs::rename(&away, folder.path()).unwrap();
-        log.write(b"three\n", (3, 3), at(2)).unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\nthree\n");
-    }
-
-    #[test]
-    fn a_file_that_was_deleted_is_begun_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        let mut log = open(&config(&file));
-        log.write(b"one\n", (1, 1), at(0)).unwrap();
-        std::fs::remove_file(&file).unwrap();
-        log.write(b"two\n", (2, 2), at(2)).unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
-    }
-
-    #[test]
-    fn half_a_line_is_cut_off() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        for (before, after) in [("one\ntw", "one\nnext\n"), ("{\"timestamp\":\"20", "next\n"), ("one\n", "one\nnext\n")]
-        {
-            std::fs::write(&file, before).unwrap();
-            open(&config(&file)).write(b"next\n", (1, 1), at(0)).unwrap();
-            assert_eq!(std::fs::read_to_string(&file).unwrap(), after);
-        }
-        std::fs::write(&file, "root:x:0:0").unwrap();
-        assert!(matches!(Log::open(&config(&file)), Err(LogError::NotALog(_))));
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "root:x:0:0");
-    }
-
-    #[test]
-    fn after_a_torn_write_the_same_lines_come_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        let mut log = open(&config(&file));
-        log.write(b"one\n", (1, 1), at(0)).unwrap();
-        // What a disk that is full leaves: a part is written, the rest is an error.
-        log.file.write_all(b"tw").unwrap();
-        log.written = 2;
-        log.write(b"two\nthree\n", (2, 3), at(1)).unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\nthree\n");
-        assert_eq!(log.size, 14);
-    }
-
-    fn line(number: u64, head: &mut chain::Chain) -> Vec<u8> {
-        let mut line = format!("{{\"sequence\":{number}}}").into_bytes();
-        head.add(&mut line, 0);
-        line
-    }
-
-    #[test]
-    fn the_chain_goes_on_after_the_file_that_was_written_last() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        let mut head = chain::Chain::after(Digest::default());
-        // Two processes in the same second: the second counts from 1 again.
-        for first in [50, 1] {
-            let mut log = open(&AuditConfig { rotate_bytes: 5, ..config(&file) });
-            for number in [first, first + 1] {
-                log.write(&line(number, &mut head), (number, number), at(0)).unwrap();
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
-        // A crash between the two steps of a rotation.
-        std::fs::rename(&file, free_name(&file, at(0), Some((2, 2)))).unwrap();
-        assert_eq!(open(&config(&file)).ends_with(), head.head());
-    }
-
-    fn syncing(file: &Path) -> AuditConfig {
-        AuditConfig { sync: Durability::Each, ..config(file) }
-    }
-
-    #[test]
-    fn after_a_failed_sync_the_same_lines_come_in_a_fresh_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.jsonl");
-        let mut log = open(&syncing(&file));
-        log.write(b"one\n", (1, 1), at(0)).unwrap();
-        // What a failed sync leaves: it is written, and counts for nothing.
-        log.file.write_all(b"two\n").unwrap();
-        (log.written, log.is_broken) = (4, true);
-        log.write(b"two\n", (2, 2), at(1)).unwrap();
-        let rotated = folder.path().join("audit.jsonl.20261121T215144Z.00000000000000000001-00000000000000000001");
-        assert_eq!(std::fs::read_to_string(rotated).unwrap(), "one\n", "what was synced");
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
-        (log.written, log.is_broken) = (0, true);
-        std::fs::write(&file, "").unwrap();
-        log.write(b"three\n", (3, 3), at(1)).unwrap();
-        assert_eq!(names(folder.path()).len(), 2, "an empty one is not kept");
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "three\n");
-    }
-
-    #[test]
-    fn what_can_not_be_synced_is_refused() {
-        assert!(matches!(Log::open(&syncing(Path::new("/dev/null"))), Err(LogError::NotSyncable(_))));
-        for (wrong, says) in [
-            (AuditConfig { on_failure: super::super::OnFailure::Count, ..syncing(Path::new("a")) }, "\"deny\""),
-            (syncing(Path::new("-")), "standard output"),
-            (AuditConfig { file: None, ..syncing(Path::new("a")) }, "file = \"audit.jsonl\""),
-        ] {
-            let refused = wrong.check().unwrap_err().to_string();
-            assert!(refused.starts_with("[audit] sync is \"each\"") && refused.contains(says), "{refused}");
-        }
-    }
-}
+#[path = "log_tests.rs"]
+mod tests;

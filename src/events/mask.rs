@@ -1,14 +1,17 @@
 //! Texts that nobody may read: masked before an event is written, shown or exported.
 //!
-//! A masked text is `masked:` and 16 hex digits of its HMAC under a key that is random and leaves this process with
-//! nobody. So equal texts of one process look alike, and nobody can find out by trying what stood there.
+//! A masked text is `masked:` and 16 hex digits of the HMAC of caller, agent and text under a key that is random and leaves
+//! this process with nobody. So equal texts of one caller and agent look alike. Who watches can't find out what another
+//! asked by asking for guesses: the same text looks different where it is the watcher's.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::config::InvalidConfig;
-use super::event::Event;
+use super::event::{Event, MessageType};
 use super::text::{Brief, Long, Text};
 use crate::digest::Keyed;
+use crate::domain::reason::Reason;
 use crate::domain::resource::Pattern;
 
 /// How many digits of the digest are shown: 64 bits, which tell apart all that one process sees.
@@ -173,9 +176,13 @@ impl Mask {
     /// Masks what is to be masked, also where the event's message repeats it.
     pub(super) fn apply(&self, event: &mut Event) {
         let mut echoed = Vec::new();
+        let veil =
+            Veil { keyed: &self.keyed, caller: &Arc::clone(&event.caller), agent: &Arc::clone(&event.from_agent) };
+        // What stands in a list has no spaces, unless it is the fault that is told.
+        let is_list = event.message_type == MessageType::Delegate && event.reason != Reason::ResourceNotCanonical;
         let is_cut = ends_cut(event.resource.as_str()) || ends_cut(event.message.as_str());
-        event.resource = self.parts(Field::Resource, &event.resource, &mut echoed);
-        event.http_path = self.parts(Field::HttpPath, &event.http_path, &mut echoed);
+        event.resource = self.parts(Field::Resource, &event.resource, is_list, veil, &mut echoed);
+        event.http_path = self.parts(Field::HttpPath, &event.http_path, false, veil, &mut echoed);
         let briefs = [
             (Field::HttpMethod, &mut event.http_method),
             (Field::Note, &mut event.note),
@@ -185,35 +192,43 @@ impl Mask {
         ];
         for (field, text) in briefs {
             if self.rules.masks(field) && !text.is_empty() {
-                *text = Brief::from(self.masked(text.as_str()));
+                *text = Brief::from(veil.over(text.as_str()));
             }
         }
-        event.message = self.message(&event.message, echoed, is_cut);
+        event.message = self.message(&event.message, echoed, is_cut, veil);
     }
 
-    /// The field, part for part: a delegation's resources stand in it one after the other.
-    fn parts<const N: usize>(&self, field: Field, text: &Text<N>, echoed: &mut Vec<String>) -> Text<N> {
+    /// The field; of a list, which a delegation's resources are, part for part. Elsewhere a space is a part of the text.
+    fn parts<const N: usize>(
+        &self,
+        field: Field,
+        text: &Text<N>,
+        is_list: bool,
+        veil: Veil<'_>,
+        echoed: &mut Vec<String>,
+    ) -> Text<N> {
         let is_masked = |part: &str| !part.is_empty() && self.rules.masks_part(field, part);
-        if !text.as_str().split(' ').any(is_masked) {
+        let parts: Vec<&str> = if is_list { text.as_str().split(' ').collect() } else { vec![text.as_str()] };
+        if !parts.iter().any(|part| is_masked(part)) {
             return text.clone();
         }
-        let shown = text.as_str().split(' ').map(|part| {
+        let shown = parts.into_iter().map(|part| {
             if !is_masked(part) {
                 return part.to_owned();
             }
             echoed.push(part.to_owned());
-            self.masked(part)
+            veil.over(part)
         });
         Text::from(shown.collect::<Vec<_>>().join(" "))
     }
 
     /// The message without what was masked. Of one that was cut off nobody knows what its last word was.
-    fn message(&self, message: &Long, mut echoed: Vec<String>, is_cut: bool) -> Long {
+    fn message(&self, message: &Long, mut echoed: Vec<String>, is_cut: bool, veil: Veil<'_>) -> Long {
         if message.is_empty() {
             return message.clone();
         }
         if self.rules.masks(Field::Message) {
-            return Long::from(self.masked(message.as_str()));
+            return Long::from(veil.over(message.as_str()));
         }
         if echoed.is_empty() {
             return message.clone();
@@ -223,13 +238,24 @@ impl Mask {
         }
         // The longest first: one may be the beginning of another.
         echoed.sort_by_key(|part| std::cmp::Reverse(part.len()));
-        let shown =
-            echoed.iter().fold(message.as_str().to_owned(), |text, part| text.replace(part, &self.masked(part)));
+        let shown = echoed.iter().fold(message.as_str().to_owned(), |text, part| text.replace(part, &veil.over(part)));
         Long::from(shown)
     }
+}
 
-    fn masked(&self, text: &str) -> String {
-        let digest = self.keyed.of(text.as_bytes()).to_string();
+/// What hides one event's texts.
+#[derive(Clone, Copy)]
+struct Veil<'a> {
+    keyed: &'a Keyed,
+    caller: &'a str,
+    agent: &'a str,
+}
+
+impl Veil<'_> {
+    fn over(self, text: &str) -> String {
+        // Each with its length, so that no two of them can be read as two others.
+        let of = format!("{}:{}{}:{}{text}", self.caller.len(), self.caller, self.agent.len(), self.agent);
+        let digest = self.keyed.of(of.as_bytes()).to_string();
         format!("masked:{}", digest.get(..DIGITS).unwrap_or_default())
     }
 }
@@ -243,7 +269,6 @@ fn ends_cut(text: &str) -> bool {
 mod tests {
     use super::super::trial::Trial;
     use super::*;
-    use crate::domain::reason::Reason;
 
     fn mask(entries: &[&str]) -> Mask {
         Mask::new(&entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>(), Some([7; 32])).unwrap().unwrap()
@@ -287,7 +312,7 @@ mod tests {
     fn of_resources_and_paths_what_lies_within_a_pattern() {
         let within = mask(&["resource=/patients/*", "http_path = /visits/*"]);
         let shown = |resource: String| {
-            let mut event = Event { resource: resource.into(), ..event() };
+            let mut event = Event { resource: resource.into(), message_type: MessageType::Delegate, ..event() };
             within.apply(&mut event);
             assert!(event.http_path.as_str().starts_with("masked:"));
             event.resource.as_str().to_owned()
@@ -306,8 +331,34 @@ mod tests {
     }
 
     #[test]
+    fn a_resource_with_spaces_is_one_unless_it_stands_in_a_list() {
+        let within = mask(&["resource=/patients/*"]);
+        let mut event = Event { resource: "/patients/ann smith".into(), ..event() };
+        event.message = "\"/patients/ann smith\" is not canonical".into();
+        within.apply(&mut event);
+        for shown in [event.resource.as_str(), event.message.as_str()] {
+            assert!(shown.contains("masked:") && !shown.contains("smith"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn nobody_finds_another_s_text_by_asking_for_guesses() {
+        let shown = |caller: &'static str, agent: &'static str| {
+            let mut event = Event { caller: caller.into(), from_agent: agent.into(), ..event() };
+            mask(&["resource"]).apply(&mut event);
+            event.resource.as_str().to_owned()
+        };
+        let victim = shown("svc-demo", "agent-a");
+        assert_eq!(shown("svc-demo", "agent-a"), victim, "what one asks twice is seen");
+        for (caller, agent) in [("ops-admin", "agent-a"), ("svc-demo", "ops-admin"), ("svc-demoa", "gent-a")] {
+            assert_ne!(shown(caller, agent), victim, "{caller} {agent}");
+        }
+    }
+
+    #[test]
     fn a_message_never_says_what_is_masked() {
         let mut twice = Event { message: "/patients/ann and /patients/ann/x".into(), ..event() };
+        twice.message_type = MessageType::Delegate;
         twice.resource = "/patients/ann /patients/ann/x".into();
         mask(&["resource"]).apply(&mut twice);
         assert!(!twice.message.as_str().contains("ann"), "{}", twice.message.as_str());

@@ -68,6 +68,8 @@ impl Recorder {
             self.turn();
         }
         self.shared.stream.end();
+        // Whoever begins after this one finds the file free.
+        self.log = None;
         self.shared.finished.send_replace(true);
     }
 

@@ -3,14 +3,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::files::Files;
 use super::line::stamp;
 use crate::domain::time::Timestamp;
 
 /// `.20261121T215143Z`.
 const STAMP_BYTES: usize = 17;
 
-/// `audit.jsonl.20261121T215143Z.00000000000000000001-00000000000000065536`: by name is by age. The numbers
-/// begin with the first event that this process wrote into it.
+/// `audit.jsonl.20261121T215143Z.00000000000000000001-00000000000000065536`: by name is by age, as long as no clock is
+/// set back. The numbers begin with the first event that this process wrote into it.
 pub(super) fn free_name(path: &Path, now: Timestamp, numbers: Option<(u64, u64)>) -> PathBuf {
     let (first, last) = numbers.unwrap_or_default();
     let time = stamp(now).replace(['-', ':'], "");
@@ -23,16 +24,16 @@ pub(super) fn free_name(path: &Path, now: Timestamp, numbers: Option<(u64, u64)>
     PathBuf::from(name)
 }
 
-/// Deletes rotated files beyond the newest `keep`; 0 keeps all.
-pub(super) fn forget_oldest(path: &Path, keep: usize) {
+/// Deletes rotated files beyond the newest `keep`, of which `newest` is the last; 0 keeps all.
+pub(super) fn forget_oldest(files: &Files, newest: &Path, keep: usize) {
     if keep == 0 {
         return;
     }
-    let mut rotated = rotated_files(path).unwrap_or_else(|error| {
-        tracing::warn!(file = %path.display(), %error, "the rotated audit files can't be listed, so none is deleted");
+    let rotated = files.rotated(newest).unwrap_or_else(|error| {
+        let file = files.path().display();
+        tracing::warn!(%file, %error, "the rotated audit files can't be listed, so none is deleted");
         Vec::new()
     });
-    rotated.sort();
     let surplus = rotated.len().saturating_sub(keep);
     for old in rotated.iter().take(surplus) {
         if let Err(error) = std::fs::remove_file(old) {

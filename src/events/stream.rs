@@ -173,10 +173,12 @@ impl Stream {
         self.progress.send_modify(|progress| progress.is_over = true);
     }
 
+    /// `newest` is the last number that was given away, perhaps not written yet.
     pub(super) fn subscribe(
         self: &Arc<Self>,
         since: Since<'_>,
         filter: Filter,
+        newest: u64,
     ) -> Result<Subscription, TooManySubscribers> {
         let limit = self.max_subscribers;
         let one_more = |count: usize| (count < limit).then(|| count.saturating_add(1));
@@ -193,7 +195,9 @@ impl Stream {
                 next: sequence.saturating_add(1),
             },
         };
-        Ok(Subscription::new(Arc::clone(self), at, is_begun, filter))
+        // A number that this process never gave is an earlier process's, whose stream nobody named.
+        let is_ahead = at.stream_id == self.id && at.next > newest.saturating_add(1);
+        Ok(Subscription::new(Arc::clone(self), at, is_begun, is_ahead, filter))
     }
 
     /// The first event that is kept, or the one that will be the first.
@@ -324,10 +328,32 @@ mod tests {
         assert_eq!(seen(&mut watch(after(&own, 0))).await, format!("3 {rest} ♥66"), "the earliest that is kept");
         assert_eq!(seen(&mut watch(after(&own, 1))).await, format!("2-2 3 {rest} ♥66"), "the second is gone");
         assert_eq!(seen(&mut watch(after("another", 64))).await, format!("0-0 1-2 3 {rest} ♥66"), "another stream");
-        let mut ahead = watch(after(&own, 67));
-        assert_eq!(seen(&mut ahead).await, "♥66");
-        allow(&mut trial, 3);
-        assert_eq!(seen(&mut ahead).await, "68 69 ♥69");
+        let mut unwritten = watch(after(&own, 67));
+        assert_eq!(seen(&mut unwritten).await, format!("0-0 1-2 3 {rest} ♥66"), "a number that nobody has");
+        let committed = trial.allow("agent-a");
+        let mut unwritten = watch(after(&own, committed));
+        assert_eq!(seen(&mut unwritten).await, "♥66");
+        allow(&mut trial, 2);
+        assert_eq!(seen(&mut unwritten).await, "68 69 ♥69");
+    }
+
+    #[tokio::test]
+    async fn a_number_of_before_a_restart_is_a_gap_and_all_of_this_process_s_events() {
+        let mut trial = Trial::unwritten(64);
+        let own = trial.events.stream_id().to_string();
+        for stream_id in ["", &own] {
+            let since = Since::After { stream_id, sequence: 500 };
+            let mut watch = trial.events.subscribe(since, Filter::default()).unwrap();
+            assert_eq!(seen(&mut watch).await, if stream_id.is_empty() { "0-0 ♥0" } else { "0-0 1 2 3 ♥3" });
+            allow(&mut trial, 3);
+            let rest = if stream_id.is_empty() { "1 2 3 ♥3" } else { "4 5 6 ♥6" };
+            assert_eq!(seen(&mut watch).await, rest, "it goes on");
+        }
+        let since = Since::After { stream_id: "", sequence: u64::MAX };
+        let mut watch = trial.events.subscribe(since, Filter::default()).unwrap();
+        let gap = Item::Gap { stream_id: own.as_str().into(), from: 0, to: 0 };
+        assert_eq!(watch.next().await, Some(gap));
+        assert_eq!(seen(&mut watch).await, "1 2 3 4 5 6 ♥6");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -27,6 +28,8 @@ pub struct Subscription {
     filter: Filter,
     ready: VecDeque<Item>,
     past: Past,
+    /// Tells a reading that nobody waits for it any more.
+    abandoned: Arc<AtomicBool>,
     progress: watch::Receiver<Progress>,
     quiet_since: Instant,
     heartbeat: Duration,
@@ -49,7 +52,7 @@ enum Forgotten {
 }
 
 impl Subscription {
-    pub(super) fn new(stream: Arc<Stream>, at: Position, is_begun: bool, filter: Filter) -> Self {
+    pub(super) fn new(stream: Arc<Stream>, at: Position, is_begun: bool, is_ahead: bool, filter: Filter) -> Self {
         let mut new = Self {
             is_past_over: at.stream_id == *stream.id(),
             at,
@@ -58,12 +61,13 @@ impl Subscription {
             filter,
             ready: VecDeque::new(),
             past: Past::NotRead(Cursor::default()),
+            abandoned: Arc::default(),
             progress: stream.progress(),
             quiet_since: Instant::now(),
             heartbeat: stream.heartbeat(),
             stream,
         };
-        if !new.is_past_over && new.stream.past().is_none() {
+        if is_ahead || !new.is_past_over && new.stream.past().is_none() {
             new.lose_the_past();
         }
         new
@@ -171,7 +175,7 @@ impl Subscription {
         self.ready.push_back(gap);
     }
 
-    /// Nobody knows the stream that the subscriber named: it goes on with this process's, from its beginning.
+    /// Nobody knows the stream that the subscriber means: it goes on with this process's, from its beginning.
     fn lose_the_past(&mut self) {
         self.lose(0, 0);
         self.at = Position { stream_id: Arc::clone(self.stream.id()), next: 1 };
@@ -187,11 +191,14 @@ impl Subscription {
             let past = self.stream.past().filter(|_| is_wanted);
             let Some((archive, readers, most)) = past else { return Forgotten::Nothing(earliest) };
             let mut cursor = std::mem::take(cursor);
-            let wanted = Wanted { from: self.at.clone(), own_before: earliest, most };
+            let abandoned = Arc::clone(&self.abandoned);
+            let wanted = Wanted { from: self.at.clone(), own_before: earliest, most, abandoned };
             let reading = tokio::spawn(async move {
                 // Nobody closes it; and if somebody did, reading would do no harm.
-                let _turn = readers.acquire().await;
+                let turn = readers.acquire_owned().await;
                 let read = move || {
+                    // Kept as long as it reads, also where nobody waits for it any more.
+                    let _turn = turn;
                     let events = archive.read(&mut cursor, &wanted);
                     (cursor, events)
                 };
@@ -223,6 +230,11 @@ fn unread() -> (Cursor, Option<Vec<Read>>) {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+        if let Past::Reading(reading, _) = &self.past {
+            // It may still wait for its turn.
+            reading.abort();
+        }
         self.stream.leave();
     }
 }

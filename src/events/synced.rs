@@ -6,6 +6,15 @@ use super::queue::AuditUnavailable;
 use super::{Durability, Events};
 use crate::domain::limits;
 
+/// Why what was committed is not known to be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotInTime {
+    /// The log is not well: nothing can be recorded.
+    Unavailable(AuditUnavailable),
+    /// Whoever asked waits for less than [`limits::AUDIT_STALL`], and this was over. The log is well.
+    Deadline,
+}
+
 impl Events {
     /// What has to be on the disk before it is answered.
     #[must_use]
@@ -19,19 +28,24 @@ impl Events {
     ///
     /// # Errors
     /// It was not in this time. It may be later: the log can have an ALLOW that was never given, and never lacks one.
-    pub async fn recorded(&self, sequence: u64, within: Duration) -> Result<(), AuditUnavailable> {
+    pub async fn recorded(&self, sequence: u64, within: Duration) -> Result<(), NotInTime> {
         let Some(synced) = &self.shared.synced else { return Ok(()) };
         let mut synced = synced.subscribe();
         // Without this it would sleep on for a moment, as it does where nobody waits.
         self.running.wake();
-        let within = within.min(limits::AUDIT_STALL);
-        let waited = tokio::time::timeout(within, synced.wait_for(|last| *last >= sequence)).await;
+        let patience = within.min(limits::AUDIT_STALL);
+        let waited = tokio::time::timeout(patience, synced.wait_for(|last| *last >= sequence)).await;
         if matches!(waited, Ok(Ok(_))) {
             return Ok(());
         }
         let queue = &self.shared.queue;
+        let trouble = queue.health().err();
+        if trouble.is_none() && within < limits::AUDIT_STALL {
+            // That somebody is in a hurry says nothing of the log, and nobody is to be woken for it.
+            return Err(NotInTime::Deadline);
+        }
         queue.count_failure();
-        Err(queue.health().err().unwrap_or(AuditUnavailable::Stalled))
+        Err(NotInTime::Unavailable(trouble.unwrap_or(AuditUnavailable::Stalled)))
     }
 }
 
@@ -74,12 +88,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let trial = each(folder.path());
         let number = trial.allow("agent-a");
-        for (within, least) in [(Duration::from_millis(30), 30), (Duration::from_mins(1), 500), (Duration::ZERO, 0)] {
+        let stalled = NotInTime::Unavailable(AuditUnavailable::Stalled);
+        for (within, least, why) in [
+            (Duration::from_millis(30), 30, NotInTime::Deadline),
+            (Duration::ZERO, 0, NotInTime::Deadline),
+            (Duration::from_mins(1), 500, stalled),
+            (Duration::from_millis(500), 500, stalled),
+        ] {
             let begun = tokio::time::Instant::now();
-            assert_eq!(trial.events.recorded(number, within).await, Err(AuditUnavailable::Stalled));
+            assert_eq!(trial.events.recorded(number, within).await, Err(why));
             let waited = begun.elapsed().as_millis();
             assert!((least..least + 300).contains(&waited), "{within:?}: {waited} ms");
         }
+        assert_eq!(trial.events.numbers().audit_failures, 2, "a client in a hurry is no failure of the log");
+        trial.pass(limits::AUDIT_STALL);
+        assert_eq!(trial.events.recorded(number, Duration::ZERO).await, Err(stalled), "nor does it hide one");
         assert_eq!(trial.events.numbers().audit_failures, 3);
         let unsynced = Trial::unwritten(64);
         let number = unsynced.allow("agent-a");

@@ -13,7 +13,7 @@ pub struct Config {
     /// Proxies that tell their client's certificate over HTTP, by their agents: the header that each always sets itself,
     /// whatever its client sent. None by default: what a proxy does not set is the client's own word.
     pub client_certificate_header: BTreeMap<String, String>,
-    /// What requests mean; the first that fits.
+    /// What requests mean; the first that fits. One without a capability does not fit where a nearer one guards the path.
     pub rules: Vec<RuleConfig>,
 }
 

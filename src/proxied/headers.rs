@@ -25,8 +25,19 @@ const ONCE: [&str; 8] = [
 /// this header in either form. Of `x-forwarded-client-cert`, whoever believes it takes one element alone.
 const BEARER: &[u8] = b"bearer ";
 /// By these some frameworks serve another method or path than the one that is decided about.
-const REWRITES: [&str; 5] =
-    ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
+const REWRITES: [&str; 9] = [
+    "x-method",
+    "x-method-override",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-override-url",
+    "x-rewrite-uri",
+    "x-rewrite-url",
+    "x-rewrite-path",
+];
+/// Every name that begins so asks for another method.
+const METHODS: &str = "x-http-method";
 
 /// Headers by lower-case name. It has no `Debug`: it holds tokens.
 pub struct Headers<'a> {
@@ -58,7 +69,7 @@ impl<'a> Headers<'a> {
             if !is_text {
                 return Err(unclear(format!("the header {name} is not text")));
             }
-            if REWRITES.iter().any(|rewrite| is_alike(name, rewrite)) {
+            if REWRITES.iter().any(|rewrite| is_alike(name, rewrite)) || plain(name).starts_with(METHODS) {
                 return Err(unclear(format!("the header {name} asks for another method or path")));
             }
         }
@@ -68,8 +79,8 @@ impl<'a> Headers<'a> {
     /// The value of a header that may be there once.
     ///
     /// # Errors
-    /// It is there twice or may have been, has a `_` for a `-`, as which some readers take it for this one, or is not
-    /// UTF-8.
+    /// It is there twice or may have been, has a `_` or another mark for a `-`, as which some readers take it for this one,
+    /// or is not UTF-8.
     pub(super) fn single(&self, name: &str) -> Result<Option<&'a str>, Denial> {
         let mut values = self.entries.iter().filter(|(known, _)| is_alike(known, name));
         let Some((known, value)) = values.next() else { return Ok(None) };
@@ -79,7 +90,7 @@ impl<'a> Headers<'a> {
             return Err(unclear(format!("the header {name} is there more than once")));
         }
         if known != name {
-            return Err(unclear(format!("the header {name} is there with a _")));
+            return Err(unclear(format!("the header {name} is there with another mark for a -")));
         }
         std::str::from_utf8(value).map(Some).map_err(|_| unclear(format!("the header {name} is not text")))
     }
@@ -103,9 +114,10 @@ impl<'a> Headers<'a> {
         if values.next().is_some() { None } else { TraceContext::parse(std::str::from_utf8(value).ok()?) }
     }
 
-    /// What the client sent under names that are ours, also with `_` for `-`: programs behind CGI see no difference.
+    /// What the client sent under names that are ours, also with `_`, `.` or another mark for `-`: programs behind CGI see
+    /// no difference.
     pub fn ours(&self) -> impl Iterator<Item = &str> {
-        let is_ours = |name: &&str| name.replace('_', "-").starts_with(OURS);
+        let is_ours = |name: &&str| plain(name).starts_with(OURS);
         self.entries.iter().map(|(name, _)| name.as_str()).filter(is_ours)
     }
 }
@@ -115,10 +127,16 @@ pub(super) fn is_once(name: &str) -> bool {
     ONCE.contains(&name)
 }
 
-/// Whether a lower-case name is this one to a reader that sees no difference between `_` and `-`.
+/// Whether a lower-case name is this one to a reader that sees no difference between `-` and other marks: CGI and its
+/// heirs make a `_` of whatever is no letter or digit.
 fn is_alike(name: &str, known: &str) -> bool {
-    let same = |(byte, other): (u8, u8)| byte == other || byte == b'_' && other == b'-';
+    let same = |(byte, other): (u8, u8)| byte == other || other == b'-' && !byte.is_ascii_alphanumeric();
     name.len() == known.len() && name.bytes().zip(known.bytes()).all(same)
+}
+
+/// A name as such a reader sees it, with `-` for each mark.
+fn plain(name: &str) -> String {
+    name.replace(|character: char| !character.is_ascii_alphanumeric(), "-")
 }
 
 /// The request can be read in two ways, or in none.
@@ -163,6 +181,8 @@ mod tests {
             let twin = name.replace('-', "_");
             assert!(of(&[(&twin, b"a")]).check().is_err() && of(&[(&twin, b"a")]).single(name).is_err(), "{twin}");
             assert!(of(&[(name, b"a"), (&twin, b"a")]).single(name).is_err(), "{twin}");
+            let dotted = name.replace('-', ".");
+            assert!(of(&[(&dotted, b"a")]).check().is_err(), "{dotted}");
         }
         assert!(of(&[("x_mine", b"a")]).check().is_ok());
     }
@@ -179,10 +199,15 @@ mod tests {
 
     #[test]
     fn c15_what_asks_for_another_method_or_path_denies() {
-        for name in REWRITES {
-            for spelt in [name.to_owned(), name.to_ascii_uppercase(), name.replace('-', "_")] {
+        for name in REWRITES.into_iter().chain(["x-http-method", "x-http-method-override", "x-http-methods"]) {
+            for spelt in
+                [name.to_owned(), name.to_ascii_uppercase(), name.replace('-', "_"), name.replacen('-', ".", 1)]
+            {
                 assert!(of(&[(&spelt, b"DELETE")]).check().is_err(), "{spelt}");
             }
+        }
+        for other in ["x-methods", "x-original", "x-http", "xmethod"] {
+            assert!(of(&[(other, b"DELETE")]).check().is_ok(), "{other}");
         }
     }
 
@@ -202,6 +227,8 @@ mod tests {
         let headers =
             of(&[("X-Remit-Agent", b"a"), ("x_remit_chain", b"b"), ("x-remit-new", b"c"), ("x-remitted", b"d")]);
         assert_eq!(headers.ours().collect::<Vec<_>>(), ["x-remit-agent", "x_remit_chain", "x-remit-new"]);
+        let headers = of(&[("x.remit.agent", b"a"), ("X!Remit!Agent", b"b"), ("x-remit~", b"c"), ("xxremit-a", b"d")]);
+        assert_eq!(headers.ours().collect::<Vec<_>>(), ["x.remit.agent", "x!remit!agent", "x-remit~"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use serde_json::{Map, Value, json};
 
-use super::headers::unclear;
+use super::headers::{Headers, unclear};
 use super::rpc::RpcRequest;
 use super::rules::{Meaning, Rules};
 use super::sender::{destination, sender};
@@ -183,6 +183,9 @@ impl Gatekeeper {
         let token = held.headers.token()?;
         let mut rpc = None;
         let meaning = self.meaning(held, &target, &mut rpc)?;
+        if let Some(rpc) = &rpc {
+            agrees(&held.headers, rpc)?;
+        }
         if meaning == Meaning::Call && token.is_some() && target.is_canonical() {
             let why = "a call without capability and resource is decided without a token: leave it out";
             return Err(unclear(why.to_owned()));
@@ -222,6 +225,20 @@ impl Gatekeeper {
     }
 }
 
+/// Whether the headers in which newer MCP clients repeat their request say what the body says: a server, or a proxy before
+/// it, may go by them.
+fn agrees(headers: &Headers<'_>, rpc: &RpcRequest) -> Result<(), Denial> {
+    let named = |key: &str| rpc.params.get(key).and_then(Value::as_str);
+    for (header, said) in
+        [("mcp-method", Some(rpc.method.as_str())), ("mcp-name", named("name").or_else(|| named("uri")))]
+    {
+        if headers.single(header)?.is_some_and(|told| Some(told) != said) {
+            return Err(unclear(format!("the header {header} is not what the body says")));
+        }
+    }
+    Ok(())
+}
+
 /// Whether the caller may ask about requests of others. Nothing is evaluated or counted where it may not.
 fn may_ask(visit: &Visit) -> Result<(), Denial> {
     let name = visit.caller.agent().as_str();
@@ -258,5 +275,26 @@ impl Facts for Understood<'_> {
         let rpc = self.rpc.as_ref().map(|rpc| json!({ "method": rpc.method, "params": rpc.params }));
         let facts = [("http", Some(http)), ("rpc", rpc)];
         facts.into_iter().filter_map(|(name, fact)| Some((name.to_owned(), fact?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c16_a_header_that_repeats_the_body_otherwise_denies() {
+        let call = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}"#;
+        let read = br#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file:a"}}"#;
+        let list = br#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        let agrees = |body: &[u8], headers: &[(&'static str, &'static str)]| {
+            let headers = Headers::new(headers.iter().map(|(name, value)| (*name, value.as_bytes())));
+            agrees(&headers, &RpcRequest::parse(body).unwrap()).is_ok()
+        };
+        assert!(agrees(call, &[]) && agrees(call, &[("Mcp-Method", "tools/call"), ("Mcp-Name", "a")]));
+        assert!(agrees(read, &[("mcp-name", "file:a")]));
+        assert!(!agrees(list, &[("mcp-method", "tools/call")]) && !agrees(list, &[("mcp-name", "a")]));
+        assert!(!agrees(call, &[("mcp-name", "b")]) && !agrees(call, &[("mcp_method", "tools/call")]));
+        assert!(!agrees(call, &[("mcp-name", "a"), ("mcp-name", "a")]));
     }
 }

@@ -1,6 +1,7 @@
 //! What a request means: the capability that it uses and the resource that it uses it on.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 
 use super::body::Body;
@@ -85,7 +86,8 @@ impl Rules {
     }
 
     /// What the request means by the first rule that fits; where none fits and no rule guards its path, it is a call
-    /// between agents. Its JSON-RPC request is left in `rpc` if a rule looked at the body.
+    /// between agents. Its JSON-RPC request is left in `rpc` if a rule looked at the body: from then on only such rules count.
+    /// A rule without a capability opens nothing that a nearer rule guards.
     ///
     /// # Errors
     /// A rule needs the body and can't know it, or no rule is for what is asked on a path that some rule guards.
@@ -95,9 +97,18 @@ impl Rules {
         body: Body<'_>,
         rpc: &mut Option<RpcRequest>,
     ) -> Result<Meaning, Denial> {
+        let guards = LazyCell::new(|| self.in_order.iter().filter(|rule| rule.guards(target.path)).collect::<Vec<_>>());
         for rule in &self.in_order {
             let Some(found) = rule.find(target) else { continue };
-            let Some(methods) = &rule.rpc else { return rule.meaning(&found, None) };
+            if rule.means.is_none() && guards.iter().any(|guard| guard.stands_over(rule, target)) {
+                continue;
+            }
+            let Some(methods) = &rule.rpc else {
+                if rpc.is_some() {
+                    continue;
+                }
+                return rule.meaning(&found, None);
+            };
             let request = match rpc {
                 Some(request) => &*request,
                 None => rpc.insert(read(body)?),
@@ -109,9 +120,10 @@ impl Rules {
         }
         match rpc {
             Some(request) => Err(uncovered(request)),
+            None if guards.is_empty() => Ok(Meaning::Call),
+            None if guards.iter().all(|guard| guard.path.find(target.path).is_none()) => Err(miscased()),
             // Another method or host must not make a call of what needs a capability or a look at the body.
-            None if self.in_order.iter().any(|rule| rule.guards(target.path)) => Err(unguarded(target)),
-            None => Ok(Meaning::Call),
+            None => Err(unguarded(target)),
         }
     }
 }
@@ -152,9 +164,19 @@ impl Rule {
         if is_host && is_method { self.path.find(target.path) } else { None }
     }
 
-    /// Whether more than a rule between agents is asked of some request on this path.
+    /// Whether more than a rule between agents is asked of some request on this path, as a service may read it.
     fn guards(&self, path: &str) -> bool {
-        (self.means.is_some() || self.rpc.is_some()) && self.path.find(path).is_some()
+        (self.means.is_some() || self.rpc.is_some()) && self.path.covers(path)
+    }
+
+    /// Whether this guard of the path is nearer to it than an open rule that fits, and not for others than that rule names.
+    fn stands_over(&self, open: &Self, target: &Target<'_>) -> bool {
+        let is_for = |own: Option<&Vec<String>>, of_open: Option<&Vec<String>>, asked: &str| {
+            of_open.is_none() || own.is_none_or(|own| own.iter().any(|one| one == asked))
+        };
+        self.path.is_nearer_than(&open.path)
+            && is_for(self.hosts.as_ref(), open.hosts.as_ref(), &target.host)
+            && is_for(self.methods.as_ref(), open.methods.as_ref(), target.method)
     }
 
     fn meaning(&self, found: &Found<'_>, request: Option<&RpcRequest>) -> Result<Meaning, Denial> {
@@ -255,6 +277,11 @@ fn illegible(why: impl Into<Cow<'static, str>>) -> Denial {
 fn unguarded(target: &Target<'_>) -> Denial {
     let Target { method, host, .. } = target;
     let message = format!("a rule of [ext_authz] guards this path, and none is for {method} of {host}");
+    Denial::new(Reason::CapabilityNotGranted, message)
+}
+
+fn miscased() -> Denial {
+    let message = "a rule of [ext_authz] guards this path in other letters, capital or small, and the service may see no difference";
     Denial::new(Reason::CapabilityNotGranted, message)
 }
 

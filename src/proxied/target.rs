@@ -35,6 +35,9 @@ impl<'a> Target<'a> {
         if !is_method {
             return Err(unclear("it has no HTTP method in capital letters".to_owned()));
         }
+        if REFLECTING.contains(method) {
+            return Err(unclear(format!("{method} sends back what only the service is to see")));
+        }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         if !path.starts_with('/') {
             let message = "the path is not in its canonical form: it does not begin with /";
@@ -72,6 +75,8 @@ fn host(text: &str) -> Result<String, Denial> {
     Err(unclear("its host is not a name or an address with a port at most".to_owned()))
 }
 
+/// Methods by which a service answers with the request that it got, and so with the identity that Remit signed for it.
+const REFLECTING: [&str; 2] = ["TRACE", "TRACK"];
 /// A DNS name's text (RFC 1035 §2.3.4).
 const HOST_BYTES: usize = 255;
 
@@ -96,6 +101,13 @@ mod tests {
 
     fn of<'a>(method: &'a str, target: &'a str, host: &'a str) -> Result<Target<'a>, Denial> {
         Target::of(&held(method, target, host, Headers::new([])))
+    }
+
+    #[test]
+    fn a_method_that_reflects_the_request_denies() {
+        for method in REFLECTING {
+            assert!(of(method, "/a", "a").unwrap_err().message().contains("sends back"), "{method}");
+        }
     }
 
     #[test]

@@ -74,6 +74,21 @@ impl PathTemplate {
 
     /// What stands for its names in this canonical path; none if the path is another.
     pub(super) fn find<'a>(&'a self, path: &'a str) -> Option<Found<'a>> {
+        self.find_by(path, |text, segment| text == segment)
+    }
+
+    /// Whether a service that routes without regard to case takes this canonical path for one of the template's.
+    pub(super) fn covers(&self, path: &str) -> bool {
+        self.find_by(path, |text, segment| text.to_lowercase() == segment.to_lowercase()).is_some()
+    }
+
+    /// Whether it says more of a path than the other one: at the first segment where they differ in kind it has a text for
+    /// a name, or one segment for any number.
+    pub(super) fn is_nearer_than(&self, other: &Self) -> bool {
+        self.segments.iter().map(Segment::nearness).gt(other.segments.iter().map(Segment::nearness))
+    }
+
+    fn find_by<'a>(&'a self, path: &'a str, is_same: impl Fn(&str, &str) -> bool) -> Option<Found<'a>> {
         let mut rest = path.strip_prefix('/').filter(|rest| !rest.is_empty());
         let mut found = Found::new();
         for segment in &self.segments {
@@ -81,7 +96,7 @@ impl PathTemplate {
             let (first, after) = path.split_once('/').map_or((path, None), |(first, after)| (first, Some(after)));
             rest = after;
             match segment {
-                Segment::Text(text) if text == first => {}
+                Segment::Text(text) if is_same(text, first) => {}
                 Segment::Text(_) => return None,
                 Segment::One(name) => {
                     found.insert(name, first);
@@ -93,6 +108,16 @@ impl PathTemplate {
             }
         }
         rest.is_none().then_some(found)
+    }
+}
+
+impl Segment {
+    fn nearness(&self) -> u8 {
+        match self {
+            Self::Text(_) => 2,
+            Self::One(_) => 1,
+            Self::Rest(_) => 0,
+        }
     }
 }
 
@@ -208,6 +233,22 @@ mod tests {
         assert_eq!(found("/files/{path*}", "/files/a/b"), Some(pairs(&[("path", "a/b")])));
         assert_eq!(found("/files/{path*}", "/files/a"), Some(pairs(&[("path", "a")])));
         assert_eq!(found("/files/{path*}", "/files"), None);
+    }
+
+    #[test]
+    fn the_nearer_template_says_more_of_a_path() {
+        let of = |text: &str| PathTemplate::parse(text).unwrap();
+        for (near, far) in [("/mcp", "/{a*}"), ("/a/{b}", "/a/{b*}"), ("/a/b", "/{a}/b"), ("/a/{b}/c", "/a/{b*}")] {
+            assert!(of(near).is_nearer_than(&of(far)) && !of(far).is_nearer_than(&of(near)), "{near} {far}");
+        }
+        assert!(!of("/a").is_nearer_than(&of("/A")));
+    }
+
+    #[test]
+    fn a_path_in_other_letters_is_covered_and_not_found() {
+        let template = PathTemplate::parse("/files/{name*}").unwrap();
+        assert!(template.covers("/FILES/a") && template.covers("/files/a") && !template.covers("/file/a"));
+        assert!(template.find("/Files/a").is_none());
     }
 
     #[test]

@@ -18,6 +18,25 @@ const CHAIN_HEADER: &str = "x-remit-chain";
 /// What a client can't set, whatever it sends: removed if it is not set here.
 pub const OUR_HEADERS: [&str; 5] =
     [TOKEN_HEADER, FORWARDED_HEADER, SELF_ASSERTED_HEADER, DECISION_HEADER, CHAIN_HEADER];
+/// By these a client that Envoy takes for an internal one has its request sent again, or sent longer, than was decided
+/// about, or tells the service of another path. They go no further.
+const ENVOYS_ORDERS: [&str; 15] = [
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-max-retries",
+    "x-envoy-original-host",
+    "x-envoy-original-method",
+    "x-envoy-original-path",
+    "x-envoy-original-url",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-stream-duration-ms",
+];
 
 /// The answer. It has no `Debug`: it may hold a signed identity.
 pub enum Verdict {
@@ -108,6 +127,7 @@ impl Passed {
         let is_set = |name: &str| set.iter().any(|(known, _)| *known == name);
         let mut remove = OUR_HEADERS
             .into_iter()
+            .chain(ENVOYS_ORDERS)
             .chain(headers.ours())
             .filter(|name| !is_set(name))
             .map(str::to_owned)

@@ -363,8 +363,10 @@ def test_what_is_masked_is_nowhere_to_be_read(serve, folder):
     for event in shown:
         assert "prod/people/ann" not in str(event) and "case of ann" not in str(event), event
     lines = [json.loads(line) for line in text.splitlines()]
-    tasks = {line["task"] for line in lines if "task" in line}
-    assert len(tasks) == 1 and next(iter(tasks)).startswith("masked:"), "equal texts look alike"
+    tasks = {(line["from_agent"], line["task"]) for line in lines if "task" in line}
+    assert all(task.startswith("masked:") for _, task in tasks)
+    assert {agent for agent, _ in tasks} == {COORDINATOR, DEPLOYER} and len(tasks) == 2, "equal texts of an agent look alike"
+    assert len({task for _, task in tasks}) == 2, "those of two agents don't"
     assert len({line["request_id"] for line in lines if "request_id" in line}) == 1
     assert verify(folder / "audit.jsonl")[0] == 0
 

@@ -14,12 +14,15 @@ from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 from remit_client import admin, authorize_request, reason, refused
 from remit_process import environment
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
+from test_audit_durability import traced
+from test_durability import trust_deployer
 from waiting import wait_until
 
 # Two enforcement points: the configuration lists the one, the policy the other.
 GATE, MESH = "svc-demo", "agent-writer"
 AFTER = {"escalation_attempts": 3, "reuse_attempts": 3, "window_seconds": 60}
 ESCALATED = "agent_capability_escalation_attempts_total"
+REUSED = "agent_token_reuse_attempts_total"
 TLS = {
     "REMIT_HTTP_TLS_CERTIFICATE": "server.pem",
     "REMIT_HTTP_TLS_KEY": "server.key",
@@ -94,6 +97,77 @@ def test_an_enforcement_point_alone_gets_nobody_quarantined_and_two_do(serve, fo
     assert quarantines(world) == {}
     assert escalate(world[MESH], token, DEPLOYER) == "CAPABILITY_NOT_GRANTED"
     assert quarantines(world) == {DEPLOYER: ["automatic"]}
+
+
+def test_a_policy_that_was_made_tighter_while_nothing_ran_gets_nobody_quarantined(serve, folder):
+    with_policy(folder, quarantine_after=AFTER | {"window_seconds": 2}, token={"max_ttl_seconds": 2, "default_ttl_seconds": 2})
+    world = serve(is_dev=False)
+    deployer_token(world, capabilities=["kubectl_apply"])
+    world.close()
+    world.remit.stop()
+    policy = json.loads((folder / "policy.json").read_text())
+    policy["delegation_rules"][COORDINATOR]["max_capability_set"].remove("kubectl_apply")
+    (folder / "policy.json").write_text(json.dumps(policy))
+    world.remit.start()
+
+    def goes_on():
+        for _ in range(3):
+            with refused("CAPABILITY_NOT_GRANTED"):
+                deployer_token(world, capabilities=["kubectl_apply"])
+
+    goes_on()
+    assert world.remit.metrics()[f'{ESCALATED}{{agent_id="{COORDINATOR}"}}'] == 3, "it is counted for the alert"
+    assert quarantines(world) == {}
+    time.sleep(2.1)
+    goes_on()
+    assert quarantines(world) == {COORDINATOR: ["automatic"]}
+
+
+def test_an_enforcement_point_that_spends_an_agents_uses_gets_it_quarantined_neither(serve, folder):
+    with_policy(folder, quarantine_after=AFTER)
+    world = serve(is_dev=False)
+    token = deployer_token(world, delegatable=True).token
+    uses = [reason(world[GATE].authorize("kubectl_get", "prod/web", token, agent=DEPLOYER)) for _ in range(7)]
+    assert (uses[0], uses[-1]) == ("ALLOWED", "TOKEN_USES_EXHAUSTED"), "the last was spent here, and not by the agent"
+    for _ in range(4):
+        with refused("TOKEN_USES_EXHAUSTED"):
+            world[DEPLOYER].delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=token)
+        assert reason(world[DEPLOYER].authorize("kubectl_get", "prod/web", token)) == "TOKEN_USES_EXHAUSTED"
+    assert world.remit.metrics()[f'{REUSED}{{agent_id="{DEPLOYER}"}}'] >= 8, "it is counted for the alert"
+    assert quarantines(world) == {}
+
+
+def test_what_a_slow_disk_kept_from_an_agent_and_its_retries_get_nobody_quarantined(serve, folder):
+    with_policy(folder, quarantine_after=AFTER)
+    trust_deployer(folder)
+    world = serve(is_dev=False, REMIT_AUDIT_SYNC="each")
+    deployer = world[DEPLOYER]
+    lost = [deployer_token(world, max_uses=1).token for _ in range(3)]
+    parent = deployer_token(world, max_uses=1, delegatable=True).token
+    had = deployer_token(world, max_uses=5).token
+    # All at once: after the first that waits for the disk in vain nothing is spent any more.
+    asked = [authorize_request("kubectl_get", "prod/web", token) for token in lost]
+    with traced(world.remit, "fdatasync:delay_enter=900000"):
+        answers = [deployer.decisions.Authorize.future(one, timeout=10) for one in asked]
+        with refused("AUDIT_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+            deployer.delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=parent)
+        assert [reason(answer.result()) for answer in answers] == ["AUDIT_UNAVAILABLE"] * 3
+
+    def is_quick_again():
+        return reason(deployer.authorize("kubectl_get", "prod/web", had)) == "ALLOWED"
+
+    wait_until(is_quick_again, "the disk is quick again")
+    for token in lost:
+        assert reason(deployer.authorize("kubectl_get", "prod/web", token)) == "TOKEN_USES_EXHAUSTED", "it stays spent"
+    for _ in range(4):
+        with refused("TOKEN_USES_EXHAUSTED"):
+            deployer.delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=parent)
+    assert quarantines(world) == {}, "the slow disk was Remit's own"
+    token = deployer_token(world, max_uses=1).token
+    assert reason(deployer.authorize("kubectl_get", "prod/web", token)) == "ALLOWED"
+    for _ in range(3):
+        assert reason(deployer.authorize("kubectl_get", "prod/web", token)) == "TOKEN_USES_EXHAUSTED"
+    assert quarantines(world) == {DEPLOYER: ["automatic"]}, "what it had counts as ever"
 
 
 def test_a_name_and_nothing_else_gets_nobody_quarantined(serve, folder):

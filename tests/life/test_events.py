@@ -162,6 +162,23 @@ def test_an_unknown_stream_is_a_gap(serve):
         next(watching)
 
 
+def test_a_number_of_before_a_restart_is_a_gap(serve):
+    world = serve()
+    for _ in range(3):
+        deployer_token(world)
+    status = world.administrator().status()
+    place = (status.stream_id, 0, 0)
+    with world["ops-admin"].watch(after_sequence=500) as watching, EventSource(world.remit, after="500") as source:
+        gap, *events = watching.take(1 + status.event_sequence)
+        assert (gap.stream_id, getattr(gap, "from"), gap.to) == place
+        assert [event.sequence for event in events] == list(range(1, status.event_sequence + 1))
+        (kind, data), *rest = source.take(1 + status.event_sequence)
+        assert (kind, (data["stream_id"], data["from"], data["to"])) == ("gap", place)
+        assert [data["sequence"] for _, data in rest] == list(range(1, status.event_sequence + 1))
+        deployer_token(world)
+        assert next(watching).sequence == status.event_sequence + 1, "it goes on"
+
+
 def texts(world):
     """What stands in the log's files; one may be deleted or renamed meanwhile."""
     for path in world.remit.folder.glob("audit.jsonl*"):

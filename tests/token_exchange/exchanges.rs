@@ -1,6 +1,7 @@
 //! A token exchange is a delegation.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use remit::domain::chain::Wish;
@@ -10,6 +11,7 @@ use remit::events::{Filter, Item, MessageType, Since};
 use serde_json::json;
 
 use crate::face::{ACCESS_TOKEN, CAPABILITY, EXCHANGE, Face, ID_TOKEN, JWT, encoded, form};
+use crate::harness::NOW;
 
 #[test]
 fn a_holder_delegates_to_the_actor() {
@@ -336,11 +338,28 @@ fn an_exchange_that_is_refused_stands_in_the_audit_log() {
     assert_eq!(told[1..], wanted, "one each, and not twenty");
 }
 
+/// The longest lifetime of a token under that policy, in seconds.
+const LATER: u64 = 300;
+/// One attempt is enough.
+const QUICK_TO_QUARANTINE: &str =
+    r#""quarantine_after": {"escalation_attempts": 1, "reuse_attempts": 1, "window_seconds": 60}"#;
+
+/// So quick, and it has run for so long that wishes beyond an agent's own set count.
+fn quick_to_quarantine() -> Face {
+    let face = Face::with_policy(QUICK_TO_QUARANTINE);
+    face.engine.clock().advance(Duration::from_secs(LATER));
+    face
+}
+
+/// What the provider says then.
+fn later_jwt(face: &Face, subject: &str, agent: &str) -> String {
+    face.jwt(subject, Some(agent), &json!({"iat": NOW + LATER, "exp": NOW + LATER + 100}))
+}
+
 #[test]
 fn who_asks_for_too_much_is_quarantined_and_not_whose_evidence_it_shows() {
-    let after = r#""quarantine_after": {"escalation_attempts": 1, "reuse_attempts": 1, "window_seconds": 60}"#;
-    let face = Face::with_policy(after);
-    let gateway = face.agent_jwt("gateway");
+    let face = quick_to_quarantine();
+    let gateway = later_jwt(&face, "gateway", "gateway");
     let fields = [
         ("grant_type", EXCHANGE),
         ("scope", "drop"),
@@ -352,11 +371,39 @@ fn who_asks_for_too_much_is_quarantined_and_not_whose_evidence_it_shows() {
     assert_eq!(by_name.error(), ("invalid_scope", "CAPABILITY_NOT_GRANTED"));
     let taken = || face.engine.quarantines(&face.engine.policy().policy);
     assert!(taken().is_empty(), "a name is nobody's word");
-    let bearer = format!("Bearer {}", face.agent_jwt("worker"));
+    let bearer = format!("Bearer {}", later_jwt(&face, "worker", "worker"));
     let by_token = form("/oauth2/token", &fields).header("authorization", bearer);
     assert_eq!(
         face.send(by_token.body(encoded(&fields)).unwrap()).error(),
         ("invalid_scope", "CAPABILITY_NOT_GRANTED")
     );
     assert_eq!(taken().into_iter().collect::<Vec<_>>(), [("worker".to_owned(), vec!["automatic"])]);
+}
+
+#[test]
+fn a_gateway_that_passes_on_what_users_wish_is_not_quarantined_by_its_users() {
+    let face = quick_to_quarantine();
+    let bearer = format!("Bearer {}", later_jwt(&face, "gateway", "gateway"));
+    let alice = later_jwt(&face, "alice", "gateway");
+    let actor = later_jwt(&face, "worker", "worker");
+    let own = later_jwt(&face, "gateway", "gateway");
+    let refused_for = |subject: &str| {
+        let fields = [
+            ("grant_type", EXCHANGE),
+            ("scope", "drop"),
+            ("remit_resource", "prod/web"),
+            ("subject_token", subject),
+            ("subject_token_type", JWT),
+            ("actor_token", actor.as_str()),
+            ("actor_token_type", JWT),
+        ];
+        let asked = form("/oauth2/token", &fields).header("authorization", bearer.as_str());
+        let answer = face.send(asked.body(encoded(&fields)).unwrap());
+        assert_eq!(answer.error(), ("invalid_scope", "CAPABILITY_NOT_GRANTED"));
+        face.engine.quarantines(&face.engine.policy().policy).into_keys().collect::<Vec<_>>()
+    };
+    for _ in 0..3 {
+        assert!(refused_for(&alice).is_empty(), "it is the user's wish");
+    }
+    assert_eq!(refused_for(&own), ["gateway"], "it is its own");
 }

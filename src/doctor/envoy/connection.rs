@@ -2,23 +2,32 @@
 
 use serde_json::Value;
 
-use super::filters::{self, Asks};
-use super::{authorizer, reach};
+use super::reach::Guard;
+use super::{afterwards, authorizer, filters, reach};
 use crate::doctor::Report;
-use crate::doctor::reading::{every_object, field, is_set, items, number, word};
+use crate::doctor::asking::{self, Asks};
+use crate::doctor::reading::{every_object, field, is_set, items, may_be_set, number, word};
 
 /// Whether one of its filters asks.
 pub(super) fn asks(manager: &Value) -> bool {
-    items(manager, "http_filters").any(|filter| filters::asks(filter) != Asks::No)
+    items(manager, "http_filters").any(|filter| asking::asks(filter) != Asks::No)
 }
 
 pub(super) fn look(report: &mut Report, value: &Value, place: &str) {
     let is_asking = asks(value);
-    reach::manager(report, value, place, is_asking);
+    let chain = items(value, "http_filters").collect::<Vec<_>>();
+    let guard = match (is_asking, filters::removes_our_trailers(&chain)) {
+        (false, _) => Guard::None,
+        (true, false) => Guard::Headers,
+        (true, true) => Guard::HeadersAndTrailers,
+    };
+    reach::manager(report, value, place, guard);
     if !is_asking {
         return;
     }
-    filters::look(report, &items(value, "http_filters").collect::<Vec<_>>(), place);
+    filters::look(report, &chain, place);
+    afterwards::look(report, value, place);
+    client(report, value, place);
     other_filters(report, value, place);
     certificate_header(report, value, place);
     paths(report, value, place);
@@ -29,11 +38,50 @@ pub(super) fn look(report: &mut Report, value: &Value, place: &str) {
     }
 }
 
+/// What a client may do by the connection's own settings.
+fn client(report: &mut Report, value: &Value, place: &str) {
+    let protocol = |name| field(value, name).into_iter();
+    let settings: [(bool, &str, &'static str); 5] = [
+        (
+            field(value, "internal_address_config").is_some(),
+            "internal_address_config: clients there give Envoy orders by x-envoy-…, of which Remit removes those that it knows",
+            "remove internal_address_config, or let it cover no client",
+        ),
+        (
+            protocol("http_protocol_options").any(|options| may_be_set(options, "enable_trailers")),
+            "enable_trailers: ext_authz does not see trailers",
+            "remove enable_trailers, or remove x-remit-… from trailers",
+        ),
+        (
+            may_be_set(value, "strip_any_host_port") || may_be_set(value, "strip_matching_host_port"),
+            "strip_any_host_port, strip_matching_host_port: hosts that only the port separates are one",
+            "remove both",
+        ),
+        (
+            ["http2_protocol_options", "http3_protocol_options"].iter().any(|name| {
+                protocol(name).any(|options| {
+                    may_be_set(options, "allow_connect") || may_be_set(options, "allow_extended_connect")
+                })
+            }),
+            "allow_connect: what goes through a tunnel is not asked about",
+            "remove allow_connect",
+        ),
+        (
+            items(value, "upgrade_configs").next().is_some(),
+            "upgrade_configs: the upgrade alone is asked about, what is said after it is not",
+            "remove upgrade_configs, or be sure that the upgrade is what is to be decided",
+        ),
+    ];
+    for (_, what, fix) in settings.into_iter().filter(|(is_there, ..)| *is_there) {
+        report.warn(place, what, fix);
+    }
+}
+
 /// An upgrade may have filters of its own.
 fn other_filters(report: &mut Report, value: &Value, place: &str) {
     for upgrade in items(value, "upgrade_configs") {
         let mut own = items(upgrade, "filters").peekable();
-        if own.peek().is_some() && !own.any(|filter| filters::asks(filter) == Asks::Plainly) {
+        if own.peek().is_some() && !own.any(|filter| asking::asks(filter) == Asks::Plainly) {
             report.fatal(
                 place,
                 "an upgrade has filters of its own, without ext_authz",

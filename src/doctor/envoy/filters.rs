@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::EXT_AUTHZ;
 use crate::doctor::Report;
-use crate::doctor::reading::{field, holds, is_message, items, kind, may_be_set, text};
+use crate::doctor::asking::{Asks, asks, configuration};
+use crate::doctor::reading::{at, field, is_message, is_set, items, kind, may_be_set, plain_name, text};
 
 /// Filters, by their message, that may stand before the one that asks: they refuse or measure, and act on nothing.
 const EARLY: [&str; 10] = [
@@ -23,46 +23,7 @@ const EARLY: [&str; 10] = [
 const LATE: [&str; 4] =
     ["router.v3.Router", "compressor.v3.Compressor", "grpc_web.v3.GrpcWeb", "http.fault.v3.HTTPFault"];
 
-/// Whether a filter asks.
-#[derive(PartialEq, Eq)]
-pub(super) enum Asks {
-    Plainly,
-    /// The filter that asks is inside of another, or comes from elsewhere.
-    Within,
-    No,
-}
-
-/// Whether this entry of a filter chain is, or holds, the filter that asks.
-pub(in crate::doctor) fn may_ask(filter: &Value) -> bool {
-    let has_configuration = field(filter, "typed_config").is_some() || field(filter, "config_discovery").is_some();
-    has_configuration && field(filter, "filters").is_none() && !is_manager(filter) && asks(filter) != Asks::No
-}
-
-fn is_manager(filter: &Value) -> bool {
-    configuration(filter).is_some_and(|config| is_message(config, super::MANAGER))
-}
-
-pub(super) fn asks(filter: &Value) -> Asks {
-    let Some(config) = configuration(filter) else {
-        return if is_discovered(filter) { Asks::Within } else { Asks::No };
-    };
-    if is_message(config, EXT_AUTHZ) {
-        return Asks::Plainly;
-    }
-    if holds(config, |value| is_message(value, EXT_AUTHZ)) { Asks::Within } else { Asks::No }
-}
-
-fn is_discovered(filter: &Value) -> bool {
-    field(filter, "config_discovery").is_some_and(|discovery| {
-        items(discovery, "type_urls").any(|url| url.as_str().is_some_and(|url| url.ends_with(EXT_AUTHZ)))
-    })
-}
-
-/// A filter's own message: `FilterConfig` is a wrapper.
-fn configuration(filter: &Value) -> Option<&Value> {
-    let config = field(filter, "typed_config")?;
-    if is_message(config, "route.v3.FilterConfig") { field(config, "config") } else { Some(config) }
-}
+const HEADER_MUTATION: &str = "header_mutation.v3.HeaderMutation";
 
 fn is_disabled(filter: &Value) -> bool {
     may_be_set(filter, "disabled") || field(filter, "typed_config").is_some_and(|config| may_be_set(config, "disabled"))
@@ -85,13 +46,46 @@ pub(super) fn look(report: &mut Report, filters: &[&Value], place: &str) {
         report.fatal(place, what, "put ext_authz into http_filters as it is");
     }
     for filter in after.iter().filter(|filter| !is_one_of(filter, &EARLY) && !is_one_of(filter, &LATE)) {
-        if asks(filter) == Asks::Plainly {
+        if asks(filter) == Asks::Plainly || mutates_trailers_alone(filter) {
             continue;
         }
         let what =
             format!("can't judge whether {} changes what ext_authz decided about: look at it yourself", label(filter));
         report.warn(place, what, "let nothing after ext_authz change path, method, host or headers");
     }
+}
+
+/// Whether one of these filters removes our names from trailers, where `ext_authz` does not see them.
+pub(super) fn removes_our_trailers(filters: &[&Value]) -> bool {
+    filters.iter().any(|filter| {
+        trailer_mutations(filter).any(|mutation| {
+            let matcher = at(mutation, &["remove_on_match", "key_matcher"]);
+            matcher
+                .is_some_and(|matcher| text(matcher, "prefix") == Some("x-remit-") && (is_set(matcher, "ignore_case")))
+        }) && !is_disabled(filter)
+    })
+}
+
+/// Whether this is a `HeaderMutation` that removes something from a request's trailers, and does nothing else.
+fn mutates_trailers_alone(filter: &Value) -> bool {
+    let is_other = |name: &String| plain_name(name) != "request_trailers_mutations";
+    let removes = |mutation: &Value| {
+        let removing = ["remove", "remove_on_match"];
+        mutation
+            .as_object()
+            .is_some_and(|fields| fields.keys().all(|name| removing.contains(&plain_name(name).as_str())))
+    };
+    let Some(config) = configuration(filter).filter(|config| is_message(config, HEADER_MUTATION)) else { return false };
+    let Some(Value::Object(mutations)) = field(config, "mutations") else { return false };
+    let has_more =
+        config.as_object().is_none_or(|fields| fields.keys().any(|name| name != "@type" && name != "mutations"));
+    !has_more && !mutations.keys().any(is_other) && trailer_mutations(filter).all(removes)
+}
+
+fn trailer_mutations(filter: &Value) -> impl Iterator<Item = &Value> {
+    let config = configuration(filter).filter(|config| is_message(config, HEADER_MUTATION));
+    let mutations = config.and_then(|config| field(config, "mutations"));
+    mutations.into_iter().flat_map(|mutations| items(mutations, "request_trailers_mutations"))
 }
 
 fn is_one_of(filter: &Value, names: &[&str]) -> bool {

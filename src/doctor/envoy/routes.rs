@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::authorizer;
 use crate::doctor::Report;
+use crate::doctor::asking::EXT_AUTHZ_PER_ROUTE;
 use crate::doctor::reading::{field, is_message, kind, may_be_set};
 
 const DISABLED: &str = "this route is not asked about";
@@ -14,7 +15,7 @@ pub(super) fn look(report: &mut Report, filter: &str, settings: &Value, place: &
     let is_ours = report.survey.filters.iter().any(|name| name == filter) || filter == "envoy.filters.http.ext_authz";
     if is_message(settings, "route.v3.FilterConfig") {
         let inner = field(settings, "config");
-        let is_ours = is_ours || inner.is_some_and(|inner| is_message(inner, super::EXT_AUTHZ_PER_ROUTE));
+        let is_ours = is_ours || inner.is_some_and(|inner| is_message(inner, EXT_AUTHZ_PER_ROUTE));
         if is_ours && may_be_set(settings, "disabled") {
             report.fatal(place, DISABLED, REMOVE);
         }
@@ -27,7 +28,7 @@ pub(super) fn look(report: &mut Report, filter: &str, settings: &Value, place: &
 }
 
 fn unknown(report: &mut Report, is_ours: bool, settings: &Value, place: &str) {
-    if is_ours && !is_message(settings, super::EXT_AUTHZ_PER_ROUTE) {
+    if is_ours && !is_message(settings, EXT_AUTHZ_PER_ROUTE) {
         let kind = kind(settings).unwrap_or("what has no @type");
         let what = format!("can't judge {kind} in place of ext_authz: look at it yourself");
         report.fatal(place, what, "ExtAuthzPerRoute with check_settings.context_extensions, or nothing");

@@ -112,6 +112,86 @@ fn no_method_or_host_makes_a_call_of_what_a_path_guards() {
 }
 
 #[test]
+fn c16_a_rule_for_everything_opens_nothing_that_a_nearer_rule_guards() {
+    let guards = r#"
+        { methods = ["GET"], path = "/files/{name*}", capability = "read", resource = "/data/{name}" },
+        { methods = ["POST"], path = "/mcp", rpc = ["tools/call"], tools = ["query_database"], capability = "{tool}", resource = "db:x" },
+        { methods = ["POST"], path = "/mcp", rpc = ["tools/list"] },"#;
+    let all = r#"{ path = "/{rest*}" },"#;
+    let call = body("tools/call", r#"{"name":"query_database"}"#);
+    let drop = body("tools/call", r#"{"name":"drop_database"}"#);
+    let (list, read) = (body("tools/list", "{}"), body("resources/read", "{}"));
+    for order in [format!("{guards}{all}"), format!("{all}{guards}")] {
+        let rules = rules(&format!("rules = [{order}]")).unwrap();
+        let ask = |method: &str, path: &str, body: &str| asked(&rules, method, path, Body::Json(body.as_bytes()));
+        for denied in [&drop, &read] {
+            let (reason, message) = ask("POST", "/mcp", denied).unwrap_err();
+            assert_eq!(reason, Reason::CapabilityNotGranted);
+            assert!(message.starts_with("no rule of [ext_authz] is for"), "{message}");
+        }
+        for (method, path) in [("HEAD", "/files/a"), ("DELETE", "/files/a"), ("GET", "/mcp")] {
+            assert_eq!(ask(method, path, &list).unwrap_err().0, Reason::CapabilityNotGranted, "{method} {path}");
+        }
+        assert_eq!(ask("POST", "/mcp", &call), Ok(uses("query_database", "db:x")));
+        assert_eq!(ask("POST", "/mcp", &list), Ok(Meaning::Call));
+        assert_eq!(ask("GET", "/files/a", ""), Ok(uses("read", "/data/a")));
+        assert_eq!(ask("DELETE", "/other", ""), Ok(Meaning::Call));
+    }
+}
+
+#[test]
+fn c16_what_no_rule_that_looks_at_the_body_is_for_is_left_to_no_other_rule() {
+    let rules = rules(
+        r#"rules = [
+          { path = "/mcp", rpc = ["tools/list"] },
+          { path = "/mcp" },
+          { path = "/{rest*}", capability = "any", resource = "/any/{rest}" },
+        ]"#,
+    )
+    .unwrap();
+    let other = body("resources/read", "{}");
+    let (reason, message) = asked(&rules, "POST", "/mcp", Body::Json(other.as_bytes())).unwrap_err();
+    assert_eq!(reason, Reason::CapabilityNotGranted);
+    assert!(message.starts_with("no rule of [ext_authz] is for resources/read"), "{message}");
+}
+
+#[test]
+fn an_open_rule_that_names_its_host_or_method_is_not_held_by_a_guard_for_others() {
+    let rules = rules(
+        r#"rules = [
+          { hosts = ["files"], path = "/files/{name*}", capability = "read", resource = "/data/{name}" },
+          { methods = ["GET"], path = "/reports/{name}", capability = "read", resource = "/data/{name}" },
+          { hosts = ["api"], path = "/{rest*}" },
+          { methods = ["OPTIONS"], path = "/{rest*}" },
+        ]"#,
+    )
+    .unwrap();
+    assert_eq!(asked(&rules, "GET", "/files/a", NO_BODY), Ok(Meaning::Call));
+    assert_eq!(asked(&rules, "OPTIONS", "/reports/a", NO_BODY), Ok(Meaning::Call));
+    assert!(asked(&rules, "HEAD", "/reports/a", NO_BODY).is_err());
+}
+
+#[test]
+fn c13_a_path_that_only_case_separates_from_a_guarded_one_is_no_other_path() {
+    let guards = r#"
+        { methods = ["POST"], path = "/mcp", rpc = ["tools/list"] },
+        { path = "/files/{name*}", capability = "read", resource = "/data/{name}" },
+        { path = "/MINE" },
+        { path = "/mine", capability = "read", resource = "/mine" },"#;
+    for more in ["", r#"{ path = "/{rest*}" }"#] {
+        let rules = rules(&format!("rules = [{guards}{more}]")).unwrap();
+        for path in ["/MCP", "/Mcp", "/FILES/a", "/Files/a/b", "/Mine"] {
+            let (reason, message) = asked(&rules, "POST", path, NO_BODY).unwrap_err();
+            assert_eq!(reason, Reason::CapabilityNotGranted, "{path}");
+            assert!(message.contains("in other letters"), "{path}: {message}");
+        }
+        // What the operator writes in these very letters is another path.
+        assert_eq!(asked(&rules, "POST", "/MINE", NO_BODY), Ok(Meaning::Call));
+        assert_eq!(asked(&rules, "GET", "/files/A", NO_BODY), Ok(uses("read", "/data/A")));
+    }
+}
+
+#[test]
 fn a_tool_is_one_segment_of_a_resource() {
     let rules =
         rules(r#"rules = [{ path = "/mcp", rpc = ["tools/call"], capability = "use", resource = "tools/{tool}" }]"#)
