@@ -98,6 +98,11 @@ pub enum Refused {
     },
     /// The shared store's memory is full.
     StoreFull,
+    /// No more revocations can be remembered in the shared store.
+    RevocationsFull {
+        /// How many.
+        capacity: usize,
+    },
     /// The state can't say, or can't keep what it would say.
     Unavailable {
         /// What is wrong and what to do.
@@ -140,6 +145,12 @@ impl Refused {
             Self::StoreFull => Denial::new(
                 Reason::CapacityExhausted,
                 "the store's memory is full: wait for tokens to expire, or raise its maxmemory",
+            ),
+            Self::RevocationsFull { capacity } => Denial::new(
+                Reason::CapacityExhausted,
+                format!(
+                    "the store remembers {capacity} revocations and no more: wait an hour until they end, or revoke everything, which takes their place"
+                ),
             ),
             Self::Unavailable { why } => Denial::new(Reason::StateUnavailable, *why),
         }

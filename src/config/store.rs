@@ -92,6 +92,10 @@ impl StateConfig {
                 let missing =
                     "[state] sentinel_service is missing: write the name under which the Sentinels know the primary";
                 let service = self.sentinel_service.clone().ok_or(missing)?;
+                if self.replicas == Some(0) {
+                    let why = "[state] replicas is 0 beside sentinels, which promote replicas: write how many the primary has";
+                    return Err(why.to_owned());
+                }
                 let sentinels = sentinels.iter().map(|url| address("sentinels", url, 26379));
                 Place::AskSentinels { sentinels: sentinels.collect::<Result<_, _>>()?, service }
             }

@@ -408,6 +408,10 @@ fn what_is_wrong_with_a_store_says_what_to_write_and_shows_no_password() {
         (format!("{valkey}{url}"), "[state] replicas is missing"),
         (missing.clone(), "[state] url is missing"),
         (format!("{missing}state.sentinels = [\"redis://a\"]"), "[state] sentinel_service is missing"),
+        (
+            format!("{missing}state.sentinels = [\"redis://a\"]\nstate.sentinel_service = \"a\""),
+            "[state] replicas is 0 beside sentinels",
+        ),
         (format!("{both}state.sentinels = [\"redis://a\"]"), "[state] url and sentinels are both there"),
         (format!("{both}state.sentinel_service = \"a\""), "[state] sentinel_service needs sentinels"),
         (format!("{missing}state.url = \"http://a\""), "[state] url: its scheme"),

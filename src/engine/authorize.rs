@@ -327,7 +327,11 @@ impl Engine {
         let ready = if let Some(denial) = refused_after {
             Err(denial)
         } else {
-            let still_free = || self.none_quarantined(question.policy(), [agent, question.asker()].into_iter());
+            let chain = token.map_or(&[][..], |token| &token.claims().chain);
+            let still_free = || {
+                let concerned = [agent, question.asker()].into_iter().chain(chain.iter().map(AsRef::as_ref));
+                self.none_quarantined(question.policy(), concerned)
+            };
             self.ready_to_record(request.deadline, still_free).await
         };
         let Some(token) = token else {

@@ -215,7 +215,11 @@ impl Engine {
             nothing_is_asked_later(policy, &claims)?;
         }
         let (text, tag) = keyring.seal(claims.clone())?;
-        let place = self.ready_to_record(request.deadline, || Ok(())).await?;
+        let still_free = || {
+            let concerned = std::iter::once(wished.asker()).chain(claims.chain.iter().map(AsRef::as_ref));
+            self.none_quarantined(policy, concerned)
+        };
+        let place = self.ready_to_record(request.deadline, still_free).await?;
         if let Some(parent) = parent {
             self.may_be_foreign(parent, now)?;
         }

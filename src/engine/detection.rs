@@ -79,7 +79,8 @@ impl Engine {
 
     async fn pull(&self, policy: &Policy, pull: Pull<'_>, after: QuarantineAfter) {
         let now = self.clock.now();
-        let place = self.events.reserve().await.ok();
+        // Nothing is waited for before it is in force: whose request this is may go away at any moment.
+        let place = self.events.try_reserve(Share::Answer);
         let (agent, what) = (Arc::clone(pull.agent()), told(pull.attempt(), after));
         let note = format!("automatic: {what}");
         if let Err(refused) = self.state.quarantine(&agent, QuarantineSource::Automatic, now).await {
@@ -92,6 +93,9 @@ impl Engine {
         tracing::warn!(target: "detection", agent = %agent, "quarantined: {what}");
         let done = self.quarantine_event(policy, Arc::clone(&agent), &note, None);
         let mut record = Record { place, event: Some(done) };
+        if record.place.is_none() {
+            record.place = self.events.reserve().await.ok();
+        }
         if let Err(denial) = self.revocations_settled().await {
             tracing::error!(target: "detection", agent = %agent, "its quarantine: {}", denial.message());
             record.event = Some(self.quarantine_event(policy, agent, &note, Some(&denial)));

@@ -30,7 +30,7 @@ impl Engine {
     }
 
     /// There is time to answer, and a place for the event. The clock is read here: what was checked before took time.
-    /// Where the place had to be waited for, `still` says whether what was found out before holds.
+    /// Where the place had to be waited for, or the state is a copy of a store's, `still` says whether what was found out before holds.
     pub(super) async fn ready_to_record(
         &self,
         deadline: Timestamp,
@@ -38,6 +38,10 @@ impl Engine {
     ) -> Result<Place<'_>, Denial> {
         self.in_time(deadline)?;
         self.state.accepts().map_err(|refused| refused.denial())?;
+        if !self.state.is_local() {
+            // The copy may have been stale when it was looked at, and have become fresh since.
+            still()?;
+        }
         if let Some(place) = self.events.try_reserve(Share::Answer) {
             return Ok(place);
         }

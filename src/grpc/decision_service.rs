@@ -1,5 +1,7 @@
 //! `remit.v1.PolicyDecisionService`.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
@@ -126,6 +128,14 @@ async fn give_way(index: usize) {
 /// The codec counts before it decodes.
 const _: () = assert!(limits::BATCH_ITEMS == crate::api::codec::BATCH_ITEMS, "two bounds on a batch");
 
+/// Does it also where the caller goes away meanwhile: what is in force is recorded, and told to everybody.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|_| Err(Status::unavailable("the service is stopping: ask again")))
+}
+
 fn within_batch(items: usize) -> Result<(), Status> {
     if items <= limits::BATCH_ITEMS {
         return Ok(());
@@ -215,9 +225,13 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
 
     async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
         let visit = enter(&self.door, &request)?;
-        let revocation = wire::revocation(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
-        let revoked = self.door.engine().revoke_traced(&visit.caller, &revocation, visit.beginning.trace()).await;
-        let revoked = revoked.map_err(|denial| status::refusal(&denial))?;
+        let engine = Arc::clone(self.door.engine());
+        let revoked = to_the_end(async move {
+            let revocation = wire::revocation(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
+            let revoked = engine.revoke_traced(&visit.caller, &revocation, visit.beginning.trace()).await;
+            revoked.map_err(|denial| status::refusal(&denial))
+        })
+        .await?;
         Ok(Response::new(pb::RevokeResponse {
             revoked_at: Some(wire::timestamp(revoked.at)),
             state_revision: revoked.state_revision,
@@ -229,14 +243,18 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         request: Request<pb::ReinstateRequest>,
     ) -> Result<Response<pb::ReinstateResponse>, Status> {
         let visit = enter(&self.door, &request)?;
-        let (agent, note) =
-            wire::reinstatement(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
-        let trace = visit.beginning.trace();
-        match self.door.engine().reinstate_traced(&visit.caller, &agent, note, trace).await {
-            Ok(state_revision) => Ok(Response::new(pb::ReinstateResponse { state_revision })),
-            Err(NotReinstated::Denied(denial)) => Err(status::refusal(&denial)),
-            Err(NotReinstated::ByFile(denial)) => Err(status::failed_precondition(&denial)),
-        }
+        let engine = Arc::clone(self.door.engine());
+        to_the_end(async move {
+            let (agent, note) =
+                wire::reinstatement(request.get_ref()).map_err(|malformed| status::malformed(&malformed))?;
+            let trace = visit.beginning.trace();
+            match engine.reinstate_traced(&visit.caller, &agent, note, trace).await {
+                Ok(state_revision) => Ok(Response::new(pb::ReinstateResponse { state_revision })),
+                Err(NotReinstated::Denied(denial)) => Err(status::refusal(&denial)),
+                Err(NotReinstated::ByFile(denial)) => Err(status::failed_precondition(&denial)),
+            }
+        })
+        .await
     }
 
     async fn introspect(

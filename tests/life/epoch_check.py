@@ -50,10 +50,10 @@ class Node:
 
     def begin(self):
         """There is a record, and both variants go on from it."""
-        self.run("poll", ["agents", "changes"], 0, is_checked=True)
+        self.run("poll", ["agents", "changes", "quarantines"], 0, is_checked=True)
 
     def counter(self):
-        return self.run("poll", ["agents", "changes"], 0)[3]
+        return self.run("poll", ["agents", "changes", "quarantines"], 0)[3]
 
     def token(self, name, token, born):
         expires = int(time.time()) + 300

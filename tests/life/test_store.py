@@ -500,3 +500,108 @@ def test_nodes_with_other_prefixes_dont_meet(template, tmp_path, redis):
         # What can't expire by itself is the record and the quarantines.
         lasting = {name.rsplit(b":", 1)[1] for name in names if store.call("TTL", name) == -1}
         assert lasting <= {b"epoch", b"quarantines"}
+
+
+# What comes late, or is forgotten.
+
+
+def stored(store):
+    return dict(pairs(store.call("HGETALL", "remit:{0}:quarantines")))
+
+
+def test_a_reinstatement_that_comes_late_lifts_no_newer_quarantine(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        for _ in range(2):
+            world["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+        epoch = world.administrator().status().store.epoch
+        assert reinstate_by_hand(store, epoch, ANALYST, 1)[0] == b"changed", "it was meant for the one before"
+        assert stored(store)[ANALYST.encode()] == b"2:q"
+        assert hears(world, ANALYST)
+        world["ops-admin"].reinstate(ANALYST)
+        assert not hears(world, ANALYST)
+
+
+def reinstate_by_hand(store, epoch, agent, version):
+    folder = REPOSITORY / "src/state/valkey/lua"
+    text = "#!lua\n" + "".join((folder / f"{name}.lua").read_text() for name in ("prelude", "news", "revoke"))
+    own = f"remit:{{0}}:{epoch[:16]}"
+    keys = ["remit:{0}:epoch", f"{own}:revoked", f"{own}:log", "remit:{0}:quarantines"]
+    return store.call("EVAL", text, len(keys), *keys, "cd" * 16, epoch, 0, 0, "reinstate", agent, version, "")
+
+
+def test_a_store_that_forgot_a_quarantine_is_told_it_again(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        world["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+        before = world.administrator().status().store.epoch
+        store.call("DEL", "remit:{0}:quarantines")
+        wait_until(lambda: not ready(world), "it is noticed", 1.5)
+        wait_until(lambda: ready(world), "it serves again", SERVE_AFTER + RECOVERY)
+        assert stored(store)[ANALYST.encode()].endswith(b":q")
+        assert hears(world, ANALYST)
+        assert world.administrator().status().store.epoch != before
+        world["ops-admin"].reinstate(ANALYST)
+        assert not hears(world, ANALYST)
+
+
+def test_a_token_that_would_outlive_its_revocation_is_not_minted(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        # What a store does whose clock is an hour behind: the script's own time, set so.
+        with store.connect() as connection:
+            epoch = world.administrator().status().store.epoch
+            late = mint_by_hand(connection, epoch, int(time.time()) + 3620)
+            good = mint_by_hand(connection, epoch, int(time.time()) + 3600)
+        assert (late[0], good[0]) == (b"clocks", b"left")
+
+
+def mint_by_hand(connection, epoch, expires):
+    folder = REPOSITORY / "src/state/valkey/lua"
+    text = "#!lua\n" + "".join((folder / f"{name}.lua").read_text() for name in ("prelude", "token", "mint"))
+    own = f"remit:{{0}}:{epoch[:16]}"
+    keys = ["remit:{0}:epoch", f"{own}:revoked", f"{own}:unknown", f"{own}:t:by hand {expires}"]
+    counter = connection.call("HGET", keys[0], "counter")
+    token = ["tag", 1, expires, "", counter, "ab" * 16, 0, 2, "a", "b", "get"]
+    return connection.call("EVAL", text, len(keys), *keys, "cd" * 16, epoch, 0, *token)
+
+
+def test_a_clock_that_is_set_back_begins_one_new_epoch(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        token = deployer_token(world, max_uses=3).token
+        seen = lambda: int(store.call("HGET", "remit:{0}:epoch", "seen"))  # noqa: E731
+        wait_until(lambda: abs(seen() - time.time()) < 2, "the time is noted", 3)
+        store.call("HSET", "remit:{0}:epoch", "seen", int(time.time()) + 3640)
+        wait_until(lambda: not ready(world), "it is noticed", 1.5)
+        wait_until(lambda: ready(world), "it serves again", SERVE_AFTER + RECOVERY)
+        assert get(world, token) == "TOKEN_FENCED"
+        assert world.administrator().status().fence.ToSeconds() > time.time() + 3600, "what was spent stays spent"
+        time.sleep(2)
+        assert ready(world) and world.remit.metrics()["remit_store_epoch_changes_total"] == 1
+
+
+def test_everything_can_be_revoked_when_there_is_room_for_nothing_more(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        token = deployer_token(world).token
+        world["ops-admin"].revoke(agent=ANALYST)
+        (revoked,) = store.call("KEYS", "*:revoked")
+        fill = "for i = 1, 1000000 do redis.call('HSET', KEYS[1], i, '1:1') end"
+        with store.connect() as connection:
+            connection.socket.settimeout(60)
+            connection.call("CONFIG", "SET", "busy-reply-threshold", "60000")
+            connection.call("EVAL", fill, 1, revoked)
+        wait_until(lambda: ready(world), "it goes on", SERVE_AFTER + RECOVERY)
+        with refused("CAPACITY_EXHAUSTED", grpc.StatusCode.RESOURCE_EXHAUSTED) as seen:
+            world["ops-admin"].revoke(agent=VALIDATOR)
+        assert "[state] capacity" not in seen[0].message
+        with contextlib.suppress(Refused):
+            # To free so much may take longer than an operation has.
+            world["ops-admin"].revoke(all=True)
+        wait_until(lambda: store.call("HLEN", revoked) == 1, "all is revoked", 5)
+        wait_until(lambda: ready(world), "it goes on", SERVE_AFTER + RECOVERY)
+        assert get(world, token) == "TOKEN_REVOKED"
+
+
+def test_replicas_that_were_not_configured_are_named_and_cost_foreign_tokens(template, tmp_path, redis):
+    with Store(tmp_path) as store, Store(tmp_path) as replica:
+        replica.replicate(store.port)
+        with nodes(template, tmp_path, store) as (world,):
+            wait_until(lambda: "[state] replicas is 0" in details(world), "it is said", 3)
+            assert get(world, foreign(world.remit.hmac_key())) == "STATE_UNAVAILABLE"

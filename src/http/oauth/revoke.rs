@@ -1,8 +1,12 @@
 //! `POST /oauth2/revoke` (RFC 7009): this token is over, and everything that was delegated from it.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+
+use zeroize::Zeroizing;
 
 use super::refusal::{Error, Refusal};
 use super::request::Asked;
@@ -30,11 +34,14 @@ async fn answer(oauth: &OAuth, request: Request) -> Result<(), Refusal> {
         let why = "a JWT can't be revoked here: an offline one ends by itself, and others are for their issuers";
         return Err(Refusal::new(Error::UnsupportedTokenType, why));
     }
-    let revocation = Revocation { target: RevokeTarget::Token(token), note: "" };
-    match oauth.door.engine().revoke_traced(&visit.caller, &revocation, visit.beginning.trace()).await {
-        Ok(_) => Ok(()),
-        Err(denial) => told(&denial),
-    }
+    let (engine, token) = (Arc::clone(oauth.door.engine()), Zeroizing::new(token.to_owned()));
+    // It is done and recorded also where the client goes away meanwhile.
+    let done = tokio::spawn(async move {
+        let revocation = Revocation { target: RevokeTarget::Token(&token), note: "" };
+        engine.revoke_traced(&visit.caller, &revocation, visit.beginning.trace()).await.map(|_| ())
+    });
+    let stopping = |_| Err(Denial::new(Reason::StateUnavailable, "the service is stopping: ask again"));
+    done.await.unwrap_or_else(stopping).or_else(|denial| told(&denial))
 }
 
 /// A capability token has two parts, a JWT three.

@@ -209,6 +209,7 @@ impl Copy {
             Ok(Reply::Epoch(id)) => Trouble::Epoch(id),
             Ok(Reply::Wait(_)) => Trouble::Waiting,
             Ok(Reply::Strange) => return Err(Trouble::Strange),
+            Ok(Reply::Clocks) => return Err(Trouble::Clocks),
             Ok(reply) => return Ok(reply),
             Err(trouble) => trouble,
         };
@@ -220,6 +221,8 @@ impl Copy {
             | Trouble::Reading
             | Trouble::Stale
             | Trouble::Strange
+            | Trouble::Clocks
+            | Trouble::Changed
             | Trouble::Replicas
             | Trouble::Loading
             | Trouble::Disk
@@ -235,6 +238,8 @@ impl Copy {
     pub(super) fn connected(&self, link: &Arc<Link>) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.is_broken.store(false, Ordering::SeqCst);
+        // It may be set otherwise than the last one: not before it was looked at.
+        self.counts_foreign.store(false, Ordering::SeqCst);
         self.link.store(Some(Arc::clone(link)));
     }
 

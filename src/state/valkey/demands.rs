@@ -39,8 +39,13 @@ pub(super) fn judge(settings: &StoreSettings, looked: &Looked) -> Verdict {
             value(name)
         )
     };
+    let is_told = looked.replicas <= u64::from(settings.replicas);
     let foreign = "until then tokens of other issuers are refused";
     let found = [
+        (!is_told).then(|| {
+            let (listed, told) = (looked.replicas, settings.replicas);
+            format!("the store has {listed} replicas and [state] replicas is {told}: write {listed}, and set min-replicas-to-write for them; until then a change of primary may lose what was revoked, and tokens of other issuers are refused")
+        }),
         (!insists).then(|| {
             let without = "until then two primaries may both answer, and tokens of other issuers are refused";
             wrong("min-replicas-to-write", &least.to_string(), without)
@@ -51,7 +56,7 @@ pub(super) fn judge(settings: &StoreSettings, looked: &Looked) -> Verdict {
             wrong("repl-backlog-ttl", "0", "until then every token ends when no replica was there for so long")
         }),
     ];
-    Verdict { wrong: found.into_iter().flatten().collect(), counts_foreign: insists && is_soon && keeps }
+    Verdict { wrong: found.into_iter().flatten().collect(), counts_foreign: is_told && insists && is_soon && keeps }
 }
 
 /// The same where the store does not let its settings be read.
@@ -85,7 +90,7 @@ mod tests {
     fn looked(values: [&str; 4]) -> Looked {
         let settings =
             SETTINGS.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.to_owned())).collect();
-        Looked { settings, keys: 0 }
+        Looked { settings, keys: 0, replicas: 0 }
     }
 
     #[test]
@@ -95,6 +100,15 @@ mod tests {
         let good = looked(["1", "2", "noeviction", "0"]);
         assert_eq!(judge(&settings(2), &good), Verdict { wrong: vec![], counts_foreign: true });
         assert!(!judge(&settings(4), &good).counts_foreign, "five servers need two");
+    }
+
+    #[test]
+    fn replicas_that_the_configuration_does_not_know_of_are_named() {
+        let seen = Looked { replicas: 2, ..looked(["1", "2", "noeviction", "0"]) };
+        let untold = judge(&settings(0), &seen);
+        assert_eq!((untold.wrong.len(), untold.counts_foreign), (1, false));
+        assert!(untold.wrong[0].contains("write 2"), "{:?}", untold.wrong);
+        assert!(judge(&settings(2), &seen).counts_foreign);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use super::Store;
-use super::copy::Epoch;
+use super::copy::{Copy, Epoch};
 use super::link::Link;
-use super::reply::News;
+use super::reply::{News, Reply};
 use super::script::Call;
 use super::trouble::Trouble;
 use crate::domain::limits;
@@ -45,18 +45,33 @@ impl Store {
 
     /// Lifts a quarantine; the last revocation's number.
     pub(in crate::state) async fn reinstate(&self, name: &str) -> Result<u64, Refused> {
-        self.change("reinstate", name).await
+        let copy = &self.copy;
+        let owing = Owing::begin(copy);
+        // What comes late must not lift a quarantine that was entered since.
+        let version = copy.ledger.standing(|standing| standing.version(name));
+        let mut lifted = self.lift(name, version).await?;
+        if let Err(stored) = lifted {
+            // This node had not heard of it yet, and whoever asks is still there: once more, for the one in force now.
+            lifted = self.lift(name, stored).await?;
+        }
+        let number = lifted.map_err(|_| Trouble::Changed.refused())?;
+        if copy.ledger.standing(|standing| standing.is_quarantined(name)) {
+            // It is in force here, and the store had nothing to lift: it is told first.
+            return Err(Trouble::Changed.refused());
+        }
+        owing.paid();
+        Ok(number)
     }
 
     /// Puts an agent under quarantine: here first and durably, then in the store, then on every replica.
     pub(in crate::state) async fn quarantine(&self, name: &str, source: QuarantineSource) -> Result<u64, Refused> {
+        // Whoever asked may go away: the thread then tells the store.
+        let owing = Owing::begin(&self.copy);
         let version = self.copy.ledger.quarantine_here(name, source)?;
         // A disk that fails is said when this is done: it keeps nobody else from hearing.
         let durable = self.copy.kept.revocations_settled(limits::STATE_WAIT).await;
-        let number = self.spread(name, version).await.inspect_err(|_| {
-            self.copy.owes.store(true, Ordering::SeqCst);
-            self.copy.wake.notify_one();
-        })?;
+        let number = self.spread(name, version).await?;
+        owing.paid();
         durable.map_err(|_| Refused::Unavailable { why: crate::state::MAY_NOT_LAST })?;
         Ok(number)
     }
@@ -108,6 +123,19 @@ impl Store {
         self.changed(&link, &epoch, call).await
     }
 
+    /// Lifts the quarantine of this version; the last revocation's number, or the version that is stored instead.
+    async fn lift(&self, name: &str, version: u64) -> Result<Result<u64, u64>, Refused> {
+        let copy = &self.copy;
+        let (link, epoch) = copy.serving().map_err(|trouble| trouble.refused())?;
+        let call = self.changing(&epoch).with("reinstate").with(name).number(version).with("");
+        let sent = (copy.clock)();
+        let reply = copy.ask(&link, &call).await.map_err(|trouble| trouble.refused())?;
+        if let Reply::Changed(stored) = reply {
+            return Ok(Err(stored));
+        }
+        Ok(Ok(self.heard(&epoch, &reply.news()?, sent)))
+    }
+
     fn changing(&self, epoch: &Epoch) -> Call<'_> {
         let keys = [&epoch.record, &epoch.cutoffs, &epoch.log, &epoch.quarantines].map(String::as_str);
         self.copy.call(&self.copy.scripts.revoke, &epoch.id, keys).number(self.copy.changes())
@@ -127,5 +155,29 @@ impl Store {
             self.copy.wake.notify_one();
         }
         news.number
+    }
+}
+
+/// That the store may lack what is in force here, until it was told; also where the request is given up meanwhile.
+struct Owing<'c> {
+    copy: Option<&'c Copy>,
+}
+
+impl<'c> Owing<'c> {
+    fn begin(copy: &'c Copy) -> Self {
+        Self { copy: Some(copy) }
+    }
+
+    fn paid(mut self) {
+        self.copy = None;
+    }
+}
+
+impl Drop for Owing<'_> {
+    fn drop(&mut self) {
+        if let Some(copy) = self.copy.take() {
+            copy.owes.store(true, Ordering::SeqCst);
+            copy.wake.notify_one();
+        }
     }
 }

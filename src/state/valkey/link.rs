@@ -40,6 +40,8 @@ pub(super) struct Looked {
     pub(super) settings: Vec<(String, String)>,
     /// Keys in the database.
     pub(super) keys: u64,
+    /// Replicas that are connected to it.
+    pub(super) replicas: u64,
 }
 
 impl Link {
@@ -92,7 +94,9 @@ impl Link {
         }
         let settings = pairs(&run(&self.control, &get).await?).ok_or_else(|| odd("CONFIG GET"))?;
         let Value::Int(keys) = run(&self.control, &redis::cmd("DBSIZE")).await? else { return Err(odd("DBSIZE")) };
-        Ok(Looked { settings, keys: u64::try_from(keys).unwrap_or_default() })
+        let role = run(&self.control, &redis::cmd("ROLE")).await?;
+        let replicas = replicas(&role).ok_or_else(|| odd("ROLE"))?;
+        Ok(Looked { settings, keys: u64::try_from(keys).unwrap_or_default(), replicas })
     }
 }
 
@@ -103,6 +107,13 @@ fn odd(command: &str) -> Trouble {
 fn is_primary(role: &Value) -> bool {
     let Value::Array(parts) = role else { return false };
     parts.first().is_some_and(|role| *role == Value::BulkString(b"master".to_vec()))
+}
+
+/// How many replicas a primary lists.
+fn replicas(role: &Value) -> Option<u64> {
+    let Value::Array(parts) = role else { return None };
+    let [_, _, Value::Array(replicas), ..] = parts.as_slice() else { return None };
+    u64::try_from(replicas.len()).ok()
 }
 
 async fn run_script(connection: &MultiplexedConnection, call: &Call<'_>) -> Result<Value, Trouble> {

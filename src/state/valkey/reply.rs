@@ -16,6 +16,10 @@ pub(super) enum Reply {
     Wait(u64),
     /// The request began in an earlier epoch.
     Strange,
+    /// The token would outlive what is kept of revocations by the store's clock.
+    Clocks,
+    /// Another word on the quarantine came meanwhile: its version.
+    Changed(u64),
     /// The token is not held.
     Fenced,
     /// The token was revoked; the name is the agent's whose tokens were, or empty.
@@ -117,6 +121,8 @@ impl Reply {
             ("epoch", [id]) => Self::Epoch(text(id)?),
             ("wait", [millis, _id]) => Self::Wait(number(millis)?),
             ("strange", []) => Self::Strange,
+            ("clocks", []) => Self::Clocks,
+            ("changed", [version]) => Self::Changed(number(version)?),
             ("fenced", []) => Self::Fenced,
             ("revoked", [by]) => Self::Revoked(text(by)?),
             ("exhausted", []) => Self::Exhausted,
@@ -156,11 +162,13 @@ impl Reply {
             Self::Revoked(by) => Err(Refused::Revoked { by: by.into() }),
             Self::Exhausted => Err(Refused::Exhausted),
             Self::Few(left) => Err(Refused::TooManyUses { left }),
-            Self::Full(capacity) => Err(Refused::Full { capacity }),
+            Self::Full(capacity) => Err(Refused::RevocationsFull { capacity }),
             Self::Replica
             | Self::Epoch(_)
             | Self::Wait(_)
             | Self::Strange
+            | Self::Clocks
+            | Self::Changed(_)
             | Self::News(_)
             | Self::Page(_)
             | Self::Unknown
@@ -172,11 +180,13 @@ impl Reply {
     pub(super) fn news(self) -> Result<News, Refused> {
         match self {
             Self::News(news) => Ok(news),
-            Self::Full(capacity) => Err(Refused::Full { capacity }),
+            Self::Full(capacity) => Err(Refused::RevocationsFull { capacity }),
             Self::Replica
             | Self::Epoch(_)
             | Self::Wait(_)
             | Self::Strange
+            | Self::Clocks
+            | Self::Changed(_)
             | Self::Fenced
             | Self::Revoked(_)
             | Self::Exhausted

@@ -129,7 +129,9 @@ mod tests {
         assert!(include_str!("lua/revoke.lua").contains(&format!("local AGENTS = {agents}\n")));
         assert!(include_str!("lua/end.lua").contains(&format!("local UNKNOWN = {unknown}\n")));
         let outlived = limits::UNKNOWN_REVOCATION_SECONDS + 20;
-        assert!(include_str!("lua/revoke.lua").contains(&format!("redis.call('EXPIRE', KEYS[2], {outlived})")));
+        assert!(
+            include_str!("lua/revoke.lua").contains(&format!("redis.call('EXPIREAT', KEYS[2], latest + {outlived})"))
+        );
     }
 
     #[test]

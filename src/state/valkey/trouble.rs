@@ -23,6 +23,10 @@ pub(super) enum Trouble {
     Stale,
     /// The request began in an earlier epoch.
     Strange,
+    /// The clocks of store and node differ.
+    Clocks,
+    /// Another word on a quarantine came meanwhile.
+    Changed,
     /// Too few replicas are in reach.
     Replicas,
     /// It reads its data.
@@ -87,6 +91,10 @@ impl Trouble {
             }
             Self::Stale => "nothing was heard from the store for more than a second, so nothing is allowed",
             Self::Strange => "the store changed its primary while this was decided: ask again",
+            Self::Clocks => {
+                "the clocks of store and node differ, so the token might outlive its revocation: set both by NTP"
+            }
+            Self::Changed => "the quarantine changed meanwhile, or this node has not heard all: ask again",
             Self::Replicas => "the store has too few replicas in reach (min-replicas-to-write), so nothing is allowed",
             Self::Loading => "the store is busy or reads its data, so nothing is allowed yet",
             Self::Disk => "the store can't write to its disk, so nothing is allowed: see the store's log",
@@ -114,6 +122,8 @@ impl Trouble {
             | Self::Reading
             | Self::Stale
             | Self::Strange
+            | Self::Clocks
+            | Self::Changed
             | Self::Replicas
             | Self::Loading
             | Self::Disk

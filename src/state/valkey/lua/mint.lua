@@ -6,9 +6,12 @@ local refusal = full()
 if refusal then
   return refusal
 end
-local by = ended(tonumber(ARGV[8]))
-if by then
-  return {'revoked', by}
+local over = ended(tonumber(ARGV[8]))
+if over then
+  return over
+end
+if outlives(ARGV[6]) then
+  return {'clocks'}
 end
 if redis.call('EXISTS', KEYS[4]) == 1 or tonumber(ARGV[6]) + 20 <= now then
   return {'fenced'}

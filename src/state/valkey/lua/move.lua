@@ -14,15 +14,18 @@ if not held then
     return {'strange'}
   end
   number = tonumber(ARGV[8])
-  local by = ended(number)
-  if by then
-    return {'revoked', by}
+  local over = ended(number)
+  if over then
+    return over
   end
 end
 -- A child whose holder's tokens were revoked after the chain began would be dead at birth.
 local cut = redis.call('HGET', KEYS[2], holder)
 if cut and number < tonumber(string.match(cut, '^(%d+):')) then
   return {'revoked', holder}
+end
+if outlives(expires) or not held and outlives(ARGV[6]) then
+  return {'clocks'}
 end
 refusal = full()
 if refusal then

@@ -5,14 +5,14 @@
 -- ARGV[4]  the number of the last change that the node has
 -- ARGV[5]  agent, all, quarantine or reinstate
 -- ARGV[6]  the agent; empty for all
--- ARGV[7]  the version that a quarantine or its end has at least
+-- ARGV[7]  the version that a quarantine has at least; for its end, the one that is to be lifted
 -- ARGV[8]  again: what this node kept; it changes nothing that is as new, but at equal versions a quarantine wins
 local AGENTS = 1000000
 local kind, name, again = ARGV[5], ARGV[6], ARGV[8] == 'again'
 
 local function next_number()
   counter = counter + 1
-  latest = math.max(latest, now)
+  latest = math.max(latest, now, seen)
   return counter
 end
 
@@ -24,7 +24,7 @@ local function cut()
   end
   redis.call('HSET', KEYS[2], name, string.format('%.0f:%.0f', number, latest))
   -- No token lives longer, another issuer's with its 10 s included.
-  redis.call('EXPIRE', KEYS[2], 3630)
+  redis.call('EXPIREAT', KEYS[2], latest + 3630)
   return number
 end
 
@@ -32,12 +32,17 @@ local function no_room(key)
   return redis.call('HLEN', key) >= AGENTS and redis.call('HEXISTS', key, name) == 0
 end
 
+local lost = quarantines_lost(KEYS[4])
+if lost then
+  return lost
+end
 -- A store that evicts may have forgotten who is revoked: what is written now would hide it. So this epoch ends.
 if kind ~= 'reinstate' and counter > base and now < latest + 3600 and redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('HSET', KEYS[1], 'replid', '')
   return {'wait', 4000, record[2]}
 end
-if kind ~= 'reinstate' and no_room(KEYS[2]) or kind ~= 'agent' and kind ~= 'all' and no_room(KEYS[4]) then
+-- Revoking all frees what the others took.
+if kind ~= 'reinstate' and kind ~= 'all' and no_room(KEYS[2]) or kind ~= 'agent' and kind ~= 'all' and no_room(KEYS[4]) then
   return {'full', AGENTS}
 end
 if kind == 'agent' or kind == 'all' then
@@ -53,12 +58,18 @@ if again then
     return news(counter)
   end
   version = wanted
-elseif is_quarantine or state == 'q' then
+elseif is_quarantine then
   version = math.max(version + 1, wanted)
+elseif wanted ~= version then
+  -- It comes late, or its node has not heard all: it must not lift a quarantine that it didn't mean.
+  return {'changed', version}
+elseif state == 'q' then
+  version = version + 1
 else
   -- Nothing is there to be lifted.
   return news(counter)
 end
 redis.call('HSET', KEYS[4], name, string.format('%.0f:%s', version, is_quarantine and 'q' or 'r'))
+redis.call('HSET', KEYS[1], 'quarantines', redis.call('HLEN', KEYS[4]))
 note(kind, name, is_quarantine and cut() or counter, version)
 return news(counter)

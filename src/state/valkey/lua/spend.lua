@@ -13,5 +13,8 @@ end
 if strange() then
   return {'strange'}
 end
+if outlives(ARGV[6]) then
+  return {'clocks'}
+end
 enter(KEYS[4], ARGV[4], left - 1, ARGV[8], ARGV[6], '', chain(), ARGV[rest])
 return {'left', left - 1}

@@ -13,7 +13,7 @@ local issued = tonumber(ARGV[7])
 local ancestors, agents = tonumber(ARGV[10]), tonumber(ARGV[11])
 local rest = 12 + agents
 
--- The first agent, the empty name for all, whose revocation ends what began under this number or was made then.
+-- That an agent's, or under the empty name everybody's, revocation ends what began under this number or was made then.
 -- Another issuer's clock may be 10 s off.
 local function ended(number, second)
   local names = {''}
@@ -24,14 +24,14 @@ local function ended(number, second)
     if cut then
       local last, moment = string.match(cut, '^(%d+):(%d+)$')
       if number and number < tonumber(last) or second and second <= tonumber(moment) + 10 then
-        return names[at]
+        return {'revoked', names[at]}
       end
     end
   end
   -- A store that evicts may have forgotten who is revoked. Then this epoch ends: nobody can say who is.
   if counter > base and now < latest + 3600 and redis.call('EXISTS', KEYS[2]) == 0 then
     redis.call('HSET', KEYS[1], 'replid', '')
-    return ''
+    return {'wait', 4000, record[2]}
   end
 end
 
@@ -60,9 +60,9 @@ local function judge()
     end
   end
   local number = held[3] and tonumber(held[3])
-  local by = ended(number, issued)
-  if by then
-    return {'revoked', by}
+  local over = ended(number, issued)
+  if over then
+    return over
   end
   return nil, tonumber(held[2] or ARGV[5]), number, held[1] and true
 end
@@ -84,6 +84,11 @@ local function full()
       return {'full', UNKNOWN}
     end
   end
+end
+
+-- What is kept of revocations is kept for 3630 s of this clock: a token that lives on after it would come back.
+local function outlives(expires)
+  return tonumber(expires) > now + 3610
 end
 
 local function chain()
