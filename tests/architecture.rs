@@ -177,6 +177,7 @@ const HOUSE: &[Room] = &[
             "tokio_util",
             "tracing",
             "url",
+            "zeroize",
         ],
     },
     Room { name: "istio", rooms: &["domain", "identity"], crates: &["serde", "serde_json", "serde_saphyr"] },
