@@ -1,6 +1,7 @@
-//! Text in an event: bounded, and free of what changes how a line is read.
+//! Text in an event: bounded, free of what changes how a line is read, and without tokens.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::domain::limits;
 
@@ -59,11 +60,43 @@ pub(super) fn clean(text: &str, limit: usize) -> Cow<'_, str> {
 
 /// Nearly all text is short printable ASCII; a fold without early exit is done many bytes at a time.
 fn is_plain(text: &str, limit: usize) -> bool {
-    text.len() <= limit && text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'))
+    text.len() <= limit
+        && text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'))
+        && token(text).is_none()
+}
+
+/// What stands in a token's place, where a caller put one into a field for other text.
+const WITHHELD: &str = "[token withheld]";
+/// The hex digits of a token's seal, and the fewest characters before its dot.
+const SEAL_DIGITS: usize = 64;
+const PAYLOAD_CHARACTERS: usize = 40;
+
+/// Where the first text of a capability token's form stands.
+fn token(text: &str) -> Option<Range<usize>> {
+    if text.len() <= SEAL_DIGITS.saturating_add(PAYLOAD_CHARACTERS) {
+        return None;
+    }
+    text.match_indices('.').find_map(|(dot, _)| {
+        let (before, after) = (text.get(..dot)?, text.get(dot.saturating_add(1)..)?);
+        let is_payload = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=');
+        let payload = before.bytes().rev().take_while(is_payload).count();
+        let seal = after.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let is_token = payload >= PAYLOAD_CHARACTERS && seal >= SEAL_DIGITS;
+        is_token.then(|| dot.saturating_sub(payload)..dot.saturating_add(1).saturating_add(seal))
+    })
+}
+
+/// The text with something else in the place of each token.
+fn without_tokens(text: &str) -> Cow<'_, str> {
+    let Some(found) = token(text) else { return Cow::Borrowed(text) };
+    let before = text.get(..found.start).unwrap_or_default();
+    let after = text.get(found.end..).unwrap_or_default();
+    Cow::Owned([before, WITHHELD, &without_tokens(after)].concat())
 }
 
 fn cleaned(text: &str, limit: usize) -> String {
     const CUT: char = '…';
+    let text = without_tokens(text);
     let before_cut = limit.saturating_sub(CUT.len_utf8());
     let mut kept = String::with_capacity(text.len().min(limit));
     let mut cut_at = 0;
@@ -105,6 +138,20 @@ mod tests {
     fn control_characters_become_replacement_characters() {
         let text = "a\nb\0c\u{7f}d\u{85}e\u{202e}f\u{2028}g\u{1b}[31m";
         assert_eq!(Brief::copied(text).as_str(), "a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}e\u{fffd}f\u{fffd}g\u{fffd}[31m");
+    }
+
+    #[test]
+    fn a_token_in_a_field_for_other_text_is_withheld() {
+        let token =
+            format!("{}.{}", "eyJpc3MiOiJhZ2VudC1jb29yZGluYXRvciIsInN1YiI6ImFnZW50In0=", "0123456789abcdef".repeat(4));
+        assert_eq!(Long::copied(&token).as_str(), "[token withheld]");
+        assert_eq!(Brief::from(format!("see {token}, {token}!")).as_str(), "see [token withheld], [token withheld]!");
+        let long = format!("{}{token}", "-".repeat(1000));
+        assert!(!Long::copied(&long).as_str().contains("0123456789abcdef"), "not even where the text is cut");
+        assert!(!Long::copied(&format!("ä\n{token}")).as_str().contains("eyJ"));
+        for plain in [format!("sha256:{}", "0".repeat(64)), format!("a.{}", "0".repeat(110)), "x.".repeat(100)] {
+            assert_eq!(Brief::copied(&plain).as_str(), plain);
+        }
     }
 
     #[test]

@@ -56,6 +56,17 @@ def test_a_response_is_an_event(shared):
     assert shared.remit.metrics()['remit_decisions_total{reason="ALLOWED",result="accepted",verb="record_message"}'] >= 1
 
 
+def test_a_token_that_is_put_where_text_belongs_is_withheld(shared):
+    token = deployer_token(shared).token
+    sequence = record(shared[SVC], text=f"I got {token} from it")
+    assert line_at(shared, sequence)["message"] == "I got [token withheld] from it"
+    shared[DEPLOYER].authorize("kubectl_get", token, token)
+    shared[SVC].authorize("kubectl_get", "prod/web", agent=DEPLOYER, token=token)
+    payload, seal = token.split(".")
+    text = wait_until(lambda: shared.remit.audit_lines() and shared.remit.folder.joinpath("audit.jsonl").read_text(), "it is written")
+    assert seal not in text and seal[:32] not in text
+
+
 def test_its_text_can_not_break_a_line_or_a_terminal(shared):
     text = 'a\n{"sequence":1}\r\x1b[31mred\x00\u202e"quoted" größer'
     line = line_at(shared, record(shared[SVC], text=text))
