@@ -355,8 +355,9 @@ class Scenario:
             self.store.start()
 
     def reinstates(self):
-        """A new primary is not asked for some seconds."""
+        """A new primary is not asked for some seconds. Whichever of the two came first is under quarantine."""
         try:
+            self.watchful.world["ops-admin"].reinstate(WRITER)
             return self.watchful.world["ops-admin"].reinstate(ANALYST)
         except Refused:
             return None
