@@ -15,6 +15,7 @@
 //! `#[expect(dead_code, reason = "…")]` there.
 
 pub(crate) mod audit;
+pub(crate) mod figures;
 pub(crate) mod seal;
 
 use std::borrow::Cow;

@@ -10,6 +10,7 @@ import seed_token
 from certificates import spiffe_id
 from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 from google.protobuf import struct_pb2
+from assurance import assure
 from remit_client import Refused, certificate_credentials, pb
 from seed_policy import COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
 from test_authzen import Pep
