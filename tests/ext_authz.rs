@@ -579,18 +579,19 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..40),
             any::<i64>(),
         );
-        let outcome = runner(how_many() / 2).run(&message, |((method, path, host, principal), raw, headers, raw_body, size)| {
-            let mut request = about("analyst", "/a", &[]);
-            let header = |(key, raw_value)| HeaderValue { key, value: String::new(), raw_value };
-            let header_map = Some(HeaderMap { headers: raw.into_iter().map(header).collect() });
-            let body = String::new();
-            *http(&mut request) =
-                HttpRequest { id: String::new(), method, path, host, headers, header_map, raw_body, body, size };
-            gate.ask("gate", request.clone());
-            request.attributes.as_mut().unwrap().source = Some(Peer { certificate: principal.clone(), principal });
-            gate.ask("gate", request);
-            Ok(())
-        });
+        let outcome =
+            runner(how_many() / 2).run(&message, |((method, path, host, principal), raw, headers, raw_body, size)| {
+                let mut request = about("analyst", "/a", &[]);
+                let header = |(key, raw_value)| HeaderValue { key, value: String::new(), raw_value };
+                let header_map = Some(HeaderMap { headers: raw.into_iter().map(header).collect() });
+                let body = String::new();
+                *http(&mut request) =
+                    HttpRequest { id: String::new(), method, path, host, headers, header_map, raw_body, body, size };
+                gate.ask("gate", request.clone());
+                request.attributes.as_mut().unwrap().source = Some(Peer { certificate: principal.clone(), principal });
+                gate.ask("gate", request);
+                Ok(())
+            });
         outcome.unwrap();
     }
 }

@@ -65,7 +65,7 @@ fn now() -> Timestamp {
 #[test]
 fn a_jwt_that_is_taken_was_signed_byte_for_byte() {
     let words = &[".", "=", "eyJhbGciOiJub25lIn0", "e30", "-", "_", "AAAA"];
-    let target = Target { name: "jwt", words, longest: 8300, executions: 6000, cost: 1 };
+    let target = Target { name: "jwt", words, longest: 8300, executions: 15_000, cost: 1 };
     let (signer, mut cases) = (Signer::new(), target.kept());
     let issuers = signer.issuers();
     cases.extend(kept("jwt-claims").iter().map(|lines| signer.sign_lines(lines).into_bytes()));
@@ -83,12 +83,41 @@ fn a_jwt_that_is_taken_was_signed_byte_for_byte() {
 #[test]
 fn a_signed_jwt_that_is_taken_is_for_us_and_current_and_says_one_thing() {
     let words = &[
-        "\"alg\":\"none\"", "\"alg\":\"HS256\"", "\"crit\":[\"exp\"]", "\"typ\":\"at+jwt\"", "\"typ\":\"dpop+jwt\"", "\"kid\":",
-        "\"iss\":", "\"sub\":", "\"aud\":", "\"exp\":", "\"iat\":", "\"nbf\":", "\"jti\":", "\"client_id\":", "\"azp\":",
-        "\"agent\":", "\"groups\":", "\"scope\":", "\"act\":", "\"nonce\":", "\"cnf\":", "\"events\":", "[", "]", "{}", ",",
-        "null", "1795297399", "1795297399.5", "\"https://remit.example\"", "\"https://idp.example\"", "\\u0061", "\n",
+        "\"alg\":\"none\"",
+        "\"alg\":\"HS256\"",
+        "\"crit\":[\"exp\"]",
+        "\"typ\":\"at+jwt\"",
+        "\"typ\":\"dpop+jwt\"",
+        "\"kid\":",
+        "\"iss\":",
+        "\"sub\":",
+        "\"aud\":",
+        "\"exp\":",
+        "\"iat\":",
+        "\"nbf\":",
+        "\"jti\":",
+        "\"client_id\":",
+        "\"azp\":",
+        "\"agent\":",
+        "\"groups\":",
+        "\"scope\":",
+        "\"act\":",
+        "\"nonce\":",
+        "\"cnf\":",
+        "\"events\":",
+        "[",
+        "]",
+        "{}",
+        ",",
+        "null",
+        "1795297399",
+        "1795297399.5",
+        "\"https://remit.example\"",
+        "\"https://idp.example\"",
+        "\\u0061",
+        "\n",
     ];
-    let target = Target { name: "jwt-claims", words, longest: 3000, executions: 2500, cost: 1 };
+    let target = Target { name: "jwt-claims", words, longest: 3000, executions: 8_000, cost: 1 };
     let (signer, levels) = (Signer::new(), 64);
     let issuers = signer.issuers();
     target.run(|input| {
@@ -109,7 +138,9 @@ fn a_signed_jwt_that_is_taken_is_for_us_and_current_and_says_one_thing() {
         assert!(audience == US || audience.as_array().is_some_and(|list| list.iter().any(|one| one == US)));
         let second = |name: &str| claims[name].as_f64().unwrap();
         let (now, skew, life) = (as_float(NOW), as_float(SKEW), as_float(LONGEST_LIFE));
-        assert!(second("exp") > now - skew && second("iat") <= now + skew && second("exp") - second("iat") <= life + 1.0);
+        assert!(
+            second("exp") > now - skew && second("iat") <= now + skew && second("exp") - second("iat") <= life + 1.0
+        );
         assert!(!claims.contains_key("nbf") || second("nbf") <= now + skew);
         assert_eq!(claims.get("agent").map(|agent| agent.as_str().unwrap()), taken.agent.as_deref());
         assert!(!claims.contains_key("cnf") && !claims.contains_key("events"));
@@ -124,11 +155,31 @@ fn as_float(seconds: u64) -> f64 {
 #[test]
 fn a_spiffe_id_is_an_url_in_its_one_spelling_and_its_agents_name_leads_back_to_it() {
     let words = &[
-        "spiffe://", "spiffe:", "/", "//", "..", ".", "%2e", "%2F", "@", ":443", "?", "#", "-sa", "/sa/", "/ns/", "cluster.local",
-        "agent-deployer", "{agent}", "\0", "\u{e9}", "SPIFFE://",
+        "spiffe://",
+        "spiffe:",
+        "/",
+        "//",
+        "..",
+        ".",
+        "%2e",
+        "%2F",
+        "@",
+        ":443",
+        "?",
+        "#",
+        "-sa",
+        "/sa/",
+        "/ns/",
+        "cluster.local",
+        "agent-deployer",
+        "{agent}",
+        "\0",
+        "\u{e9}",
+        "SPIFFE://",
     ];
-    let target = Target { name: "spiffe", words, longest: 2200, executions: 60_000, cost: 1 };
-    let templates = ["spiffe://cluster.local/ns/ai-agents/sa/{agent}-sa", "spiffe://a/{agent}"].map(|text| Template::spiffe(text).unwrap());
+    let target = Target { name: "spiffe", words, longest: 2200, executions: 150_000, cost: 1 };
+    let templates = ["spiffe://cluster.local/ns/ai-agents/sa/{agent}-sa", "spiffe://a/{agent}"]
+        .map(|text| Template::spiffe(text).unwrap());
     let mut named = 0_u64;
     target.run(|input| {
         let Ok(text) = std::str::from_utf8(input) else { return Outcome::Refused };

@@ -205,6 +205,14 @@ def test_no_secret_comes_out_of_any_door(noisy, oauth, idp):  # noqa: F811: fixt
     for place, text in written.items():
         for secret in planted.secrets + kept:
             assert secret not in text, f"{place} has {secret!r}: {around(text, secret)}"
+    assure(
+        "planted secrets",
+        secrets=len(planted.secrets + kept),
+        answers=len(planted.said),
+        places=len(written),
+        characters=sum(map(len, written.values())),
+        found=0,
+    )
 
 
 def around(text, secret):
