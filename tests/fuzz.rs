@@ -1,7 +1,8 @@
 //! What strangers send, changed at random, without end: nothing panics or takes long, and what is accepted means one thing.
 //!
 //! Each target has a corpus, `tests/fuzz/corpus/NAME.txt`: a case a line, bytes that are not plain ASCII as `\xNN`. Every case
-//! runs every time; then come random changes of them, which no coverage guides: what is accepted is changed further.
+//! runs every time; then come random changes of them, with words of its language (`NAME.words`). No coverage guides them, but what
+//! is accepted is changed further.
 //! `REMIT_FUZZ_EXECUTIONS` sets how many changes of each (a few thousand), `REMIT_SEED` which ones (1). A failure tells its
 //! input as a line for the corpus.
 

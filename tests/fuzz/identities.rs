@@ -6,10 +6,10 @@ use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
 use remit::domain::time::Timestamp;
 use remit::identity::jwt::{Audience, Config, Issuers};
 use remit::identity::spiffe::{Template, is_workload_id};
-use remit::json;
 use serde_json::{Map, Value, json};
 
 use crate::campaign::{Outcome, Target, kept};
+use crate::texts::has_every_member;
 
 const ISSUER: &str = "https://idp.example";
 const US: &str = "https://remit.example";
@@ -64,8 +64,7 @@ fn now() -> Timestamp {
 
 #[test]
 fn a_jwt_that_is_taken_was_signed_byte_for_byte() {
-    let words = &[".", "=", "eyJhbGciOiJub25lIn0", "e30", "-", "_", "AAAA"];
-    let target = Target { name: "jwt", words, longest: 8300, executions: 15_000, cost: 1 };
+    let target = Target { name: "jwt", longest: 8300, executions: 15_000, cost: 1 };
     let (signer, mut cases) = (Signer::new(), target.kept());
     let issuers = signer.issuers();
     cases.extend(kept("jwt-claims").iter().map(|lines| signer.sign_lines(lines).into_bytes()));
@@ -82,51 +81,16 @@ fn a_jwt_that_is_taken_was_signed_byte_for_byte() {
 
 #[test]
 fn a_signed_jwt_that_is_taken_is_for_us_and_current_and_says_one_thing() {
-    let words = &[
-        "\"alg\":\"none\"",
-        "\"alg\":\"HS256\"",
-        "\"crit\":[\"exp\"]",
-        "\"typ\":\"at+jwt\"",
-        "\"typ\":\"dpop+jwt\"",
-        "\"kid\":",
-        "\"iss\":",
-        "\"sub\":",
-        "\"aud\":",
-        "\"exp\":",
-        "\"iat\":",
-        "\"nbf\":",
-        "\"jti\":",
-        "\"client_id\":",
-        "\"azp\":",
-        "\"agent\":",
-        "\"groups\":",
-        "\"scope\":",
-        "\"act\":",
-        "\"nonce\":",
-        "\"cnf\":",
-        "\"events\":",
-        "[",
-        "]",
-        "{}",
-        ",",
-        "null",
-        "1795297399",
-        "1795297399.5",
-        "\"https://remit.example\"",
-        "\"https://idp.example\"",
-        "\\u0061",
-        "\n",
-    ];
-    let target = Target { name: "jwt-claims", words, longest: 3000, executions: 8_000, cost: 1 };
-    let (signer, levels) = (Signer::new(), 64);
+    let target = Target { name: "jwt-claims", longest: 3000, executions: 8_000, cost: 1 };
+    let signer = Signer::new();
     let issuers = signer.issuers();
     target.run(|input| {
         let Ok(taken) = issuers.verify(&signer.sign_lines(input), now()) else { return Outcome::Refused };
         let (header, claims) = input.split_at(input.iter().position(|byte| *byte == b'\n').unwrap());
         let read = |part: &[u8]| -> Map<String, Value> {
-            let read = serde_json::from_slice(part).unwrap();
-            assert_eq!(json::parse_object(part, levels), Ok(Map::clone(&read)), "another reader sees another thing");
-            read
+            let read: Value = serde_json::from_slice(part).unwrap();
+            assert!(has_every_member(part, &read), "a name stands twice");
+            read.as_object().unwrap().clone()
         };
         let (header, claims) = (read(header), read(&claims[1..]));
         assert_eq!(header["alg"], "EdDSA");
@@ -154,30 +118,7 @@ fn as_float(seconds: u64) -> f64 {
 
 #[test]
 fn a_spiffe_id_is_an_url_in_its_one_spelling_and_its_agents_name_leads_back_to_it() {
-    let words = &[
-        "spiffe://",
-        "spiffe:",
-        "/",
-        "//",
-        "..",
-        ".",
-        "%2e",
-        "%2F",
-        "@",
-        ":443",
-        "?",
-        "#",
-        "-sa",
-        "/sa/",
-        "/ns/",
-        "cluster.local",
-        "agent-deployer",
-        "{agent}",
-        "\0",
-        "\u{e9}",
-        "SPIFFE://",
-    ];
-    let target = Target { name: "spiffe", words, longest: 2200, executions: 150_000, cost: 1 };
+    let target = Target { name: "spiffe", longest: 2200, executions: 150_000, cost: 1 };
     let templates = ["spiffe://cluster.local/ns/ai-agents/sa/{agent}-sa", "spiffe://a/{agent}"]
         .map(|text| Template::spiffe(text).unwrap());
     let mut named = 0_u64;

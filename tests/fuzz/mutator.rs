@@ -22,8 +22,9 @@ impl Dice {
         usize::try_from(self.next() % bound).unwrap()
     }
 
-    pub(crate) fn pick<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> Option<&'a T> {
-        of.get(self.below(of.len())).copied()
+    /// One of them; nothing, of none.
+    fn pick<'a>(&mut self, of: &'a [Vec<u8>]) -> &'a [u8] {
+        of.get(self.below(of.len())).map_or(&[], Vec::as_slice)
     }
 
     /// Two places in a text of this length, the lesser first; mostly near each other.
@@ -54,7 +55,7 @@ const NUMBERS: [&str; 12] = [
 const REPEATED: usize = 2000;
 
 /// A change of `base`, by up to eight steps; `others` are what is spliced in, `words` what is inserted.
-pub(crate) fn mutate(dice: &mut Dice, base: &[u8], others: &[Vec<u8>], words: &[&str], longest: usize) -> Vec<u8> {
+pub(crate) fn mutate(dice: &mut Dice, base: &[u8], others: &[Vec<u8>], words: &[Vec<u8>], longest: usize) -> Vec<u8> {
     let mut text = base.to_vec();
     let steps = 1 << dice.below(4);
     for _ in 0..=dice.below(steps) {
@@ -64,7 +65,7 @@ pub(crate) fn mutate(dice: &mut Dice, base: &[u8], others: &[Vec<u8>], words: &[
     text
 }
 
-fn step(dice: &mut Dice, text: &mut Vec<u8>, others: &[Vec<u8>], words: &[&str]) {
+fn step(dice: &mut Dice, text: &mut Vec<u8>, others: &[Vec<u8>], words: &[Vec<u8>]) {
     let (from, to) = dice.range(text.len());
     let byte = TELLING[dice.below(TELLING.len())];
     match dice.below(11) {
@@ -79,13 +80,13 @@ fn step(dice: &mut Dice, text: &mut Vec<u8>, others: &[Vec<u8>], words: &[&str])
             drop(text.splice(to..to, more));
         }
         6 | 7 => {
-            let other = others.get(dice.below(others.len())).map_or(&[][..], Vec::as_slice);
+            let other = dice.pick(others);
             let (begin, end) = dice.range(other.len());
             let end = if dice.below(2) == 0 { other.len() } else { end };
             drop(text.splice(from..to, other[begin..end].iter().copied()));
         }
-        8 => drop(text.splice(from..from, dice.pick(words).unwrap_or("").bytes())),
-        9 => drop(text.splice(from..to, dice.pick(words).unwrap_or("").bytes())),
+        8 => drop(text.splice(from..from, dice.pick(words).iter().copied())),
+        9 => drop(text.splice(from..to, dice.pick(words).iter().copied())),
         _ => another_number(dice, text),
     }
 }
@@ -102,7 +103,7 @@ fn another_number(dice: &mut Dice, text: &mut Vec<u8>) {
     let other = match dice.below(4) {
         0 => number.saturating_add(1).to_string(),
         1 => number.saturating_sub(1).to_string(),
-        _ => dice.pick(&NUMBERS).unwrap_or("").to_owned(),
+        _ => NUMBERS[dice.below(NUMBERS.len())].to_owned(),
     };
     drop(text.splice(from..from, other.bytes()));
 }

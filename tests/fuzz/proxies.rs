@@ -184,37 +184,7 @@ fn removed(ok: &OkHttpResponse) -> Vec<&str> {
 
 #[test]
 fn a_request_that_passes_is_one_that_may_and_takes_nothing_of_ours_along() {
-    let words = &[
-        "@remit-capability=get",
-        "@remit-resource=prod/web",
-        "@remit-destination=gate",
-        "x-remit-token:",
-        "$DEPLOYER",
-        "$ANALYST",
-        "x-remit-agent: a",
-        "x-remit-identity:",
-        "GET ",
-        "POST ",
-        "/v1/",
-        "/../",
-        "//",
-        "%2f",
-        "?",
-        "#",
-        "\n",
-        "\n\n",
-        "\0",
-        "\u{e9}",
-        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        "transfer-encoding: chunked",
-        "content-length: 3",
-        "spiffe://cluster.local/ns/ai-agents/sa/",
-        "deployer-sa",
-        "analyst-sa",
-        "{\"jsonrpc\":\"2.0\"}",
-        "Authorization: Bearer x",
-    ];
-    let target = Target { name: "ext-authz", words, longest: 3000, executions: 10_000, cost: 1 };
+    let target = Target { name: "ext-authz", longest: 3000, executions: 10_000, cost: 1 };
     let gate = Gate::open();
     target.run(|input| {
         let mut bytes = input.to_vec();
@@ -267,27 +237,7 @@ fn one_uri(header: &str) -> Option<String> {
 
 #[test]
 fn a_forwarded_client_is_the_one_client_that_the_header_tells_of() {
-    let words = &[
-        ";",
-        ",",
-        "=",
-        "\"",
-        "\\\"",
-        "\\",
-        "URI=",
-        "uri=",
-        "By=",
-        "Hash=",
-        "Subject=\"CN=a\"",
-        "DNS=",
-        "Cert=\"\"",
-        "spiffe://cluster.local/ns/ai-agents/sa/deployer-sa",
-        "spiffe://cluster.local/ns/ai-agents/sa/mesh-sa",
-        "/../",
-        "%2e",
-        "\t",
-    ];
-    let target = Target { name: "xfcc", words, longest: 2000, executions: 10_000, cost: 1 };
+    let target = Target { name: "xfcc", longest: 2000, executions: 10_000, cost: 1 };
     let gate = Gate::open();
     target.run(|input| {
         let header = ("x-forwarded-client-cert".to_owned(), input.to_vec());

@@ -11,8 +11,30 @@ use crate::campaign::{Outcome, Target};
 
 const LEVELS: usize = 8;
 
+fn members(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(members).sum(),
+        Value::Object(object) => object.len() + object.values().map(members).sum::<usize>(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// Whether as many members were read as the text has colons outside its strings: of two of one name, one is lost.
+pub(crate) fn has_every_member(text: &[u8], read: &Value) -> bool {
+    let (mut colons, mut is_quoted, mut bytes) = (0_usize, false, text.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => is_quoted = !is_quoted,
+            b'\\' if is_quoted => drop(bytes.next()),
+            b':' if !is_quoted => colons += 1,
+            _ => {}
+        }
+    }
+    colons == members(read)
+}
+
 /// The nearest number that a machine has is written in more than one way, and need not be found again.
-fn has_fraction(value: &Value) -> bool {
+pub(crate) fn has_fraction(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(has_fraction),
         Value::Object(members) => members.values().any(has_fraction),
@@ -31,16 +53,12 @@ fn levels(value: &Value) -> usize {
 
 #[test]
 fn json_that_is_taken_says_the_same_to_every_reader() {
-    let words = &[
-        "{", "}", "[", "]", ",", ":", "\"", "\"a\":", "\"a\"", "null", "true", "1e400", "-0", "\\u0000", "\\ud800",
-        "{\"a\":[",
-    ];
-    let target = Target { name: "json", words, longest: 4096, executions: 150_000, cost: 1 };
+    let target = Target { name: "json", longest: 4096, executions: 150_000, cost: 1 };
     target.run(|input| {
         let other = serde_json::from_slice::<Value>(input);
         let Ok(value) = json::parse(input, LEVELS) else { return Outcome::Refused };
         assert_eq!(other.unwrap(), value);
-        assert!(levels(&value) <= LEVELS);
+        assert!(levels(&value) <= LEVELS && has_every_member(input, &value));
         let again = json::parse(value.to_string().as_bytes(), LEVELS);
         assert!(has_fraction(&value) || again == Ok(value), "written anew it says another thing");
         Outcome::Accepted
@@ -49,8 +67,7 @@ fn json_that_is_taken_says_the_same_to_every_reader() {
 
 #[test]
 fn a_trace_context_is_taken_in_one_spelling() {
-    let words = &["-", "00", "01", "ff", "0000000000000000", "A", " ", "\t", "-00"];
-    let target = Target { name: "traceparent", words, longest: 200, executions: 150_000, cost: 1 };
+    let target = Target { name: "traceparent", longest: 200, executions: 150_000, cost: 1 };
     target.run(|input| {
         let Ok(text) = std::str::from_utf8(input) else { return Outcome::Refused };
         let Some(trace) = TraceContext::parse(text) else { return Outcome::Refused };
@@ -68,17 +85,7 @@ fn a_trace_context_is_taken_in_one_spelling() {
 /// The first case of the corpus is a log as it was written; its last line's hash was kept elsewhere.
 #[test]
 fn an_audit_log_that_is_found_whole_is_the_one_that_was_written() {
-    let words = &[
-        "\n",
-        ",",
-        "\"sequence\":2",
-        "\"prev_hash\":\"",
-        "\"hash\":\"",
-        "{\"timestamp\":\"",
-        "0",
-        "\"result\":\"accepted\"",
-    ];
-    let target = Target { name: "audit", words, longest: 8000, executions: 4_000, cost: 10 };
+    let target = Target { name: "audit", longest: 8000, executions: 4_000, cost: 10 };
     let folder = tempfile::tempdir().unwrap();
     let file: PathBuf = folder.path().join("audit.jsonl");
     let written = target.kept().swap_remove(0);

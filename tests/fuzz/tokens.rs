@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use remit::domain::reason::Reason;
 use remit::domain::resource::Resource;
 use remit::domain::token::Claims;
-use remit::json;
 use remit::keyring::{Key, Keyring};
 use serde_json::Value;
 
 use crate::campaign::{Outcome, Target};
 use crate::harness::seal;
+use crate::texts::has_every_member;
 
 /// Those of `tests/vectors`: one that others hold too, and one of our own.
 const SHARED: [u8; 32] = counted(0);
@@ -60,7 +60,7 @@ fn open(keyring: &Keyring, token: &str) -> Outcome {
 /// What a reader who knows nothing of ours finds in the payload; the names are each there once.
 fn same_as_another_reader(payload: &[u8], claims: &Claims<'_>) {
     let read: Value = serde_json::from_slice(payload).unwrap();
-    assert_eq!(json::parse(payload, 2).as_ref(), Ok(&read));
+    assert!(has_every_member(payload, &read), "a name stands twice");
     let texts = |name: &str| -> Option<Vec<&str>> { read.get(name)?.as_array()?.iter().map(Value::as_str).collect() };
     assert_eq!((read["iss"].as_str(), read["sub"].as_str()), (Some(&*claims.issuer), Some(&*claims.holder)));
     assert_eq!(texts("cap").unwrap(), claims.capabilities);
@@ -83,13 +83,7 @@ fn same_as_another_reader(payload: &[u8], claims: &Claims<'_>) {
 
 #[test]
 fn a_token_that_opens_was_sealed_byte_for_byte() {
-    let target = Target {
-        name: "token",
-        words: &[".", "=", "==", "-", "_", "e30=", "00"],
-        longest: 4200,
-        executions: 100_000,
-        cost: 1,
-    };
+    let target = Target { name: "token", longest: 4200, executions: 100_000, cost: 1 };
     let keyring = keyring();
     target.run(|input| {
         let Ok(text) = std::str::from_utf8(input) else { return Outcome::Refused };
@@ -104,39 +98,7 @@ fn a_token_that_opens_was_sealed_byte_for_byte() {
 
 #[test]
 fn a_sealed_payload_that_opens_says_one_thing() {
-    let words = &[
-        r#""iss""#,
-        r#""sub""#,
-        r#""cap""#,
-        r#""res""#,
-        r#""max_uses""#,
-        r#""iat""#,
-        r#""exp""#,
-        r#""delegatable""#,
-        r#""jti""#,
-        r#""kid""#,
-        r#""chain""#,
-        r#""root""#,
-        r#""par""#,
-        r#""max_depth""#,
-        r#""aud""#,
-        r#""obo""#,
-        r#""task""#,
-        "true",
-        "false",
-        "null",
-        "[]",
-        "{}",
-        ",",
-        ":",
-        "\\u0041",
-        "\\ud800",
-        "\"*\"",
-        "../",
-        "prod/*",
-        "1.0",
-    ];
-    let target = Target { name: "claims", words, longest: 3000, executions: 60_000, cost: 1 };
+    let target = Target { name: "claims", longest: 3000, executions: 60_000, cost: 1 };
     let keyring = keyring();
     let (mut ours, mut foreign) = (0_u64, 0_u64);
     target.run(|payload| {

@@ -2,7 +2,7 @@
 
     steady.py FOLDER PORT CALLS_A_SECOND SECONDS SEED     as fast as possible, if calls a second are 0
 
-It prints how many calls there were, and what was wrong with answers.
+It prints how many calls there were, how many were refused for want of time, and what was wrong with answers.
 """
 
 import json
@@ -19,6 +19,8 @@ from seed_policy import COORDINATOR, DEPLOYER, VALIDATOR
 # Short, so that what is live is as much after ten seconds as after an hour.
 LIFE_SECONDS = 5
 EXPIRED = "TOKEN_EXPIRED"
+# What a machine answers that has too much else to do: it allows nothing, and says why.
+UNDECIDED = {"AUDIT_UNAVAILABLE", "DEADLINE_EXCEEDED"}
 # So that connections come and go as well.
 CONNECTION_SECONDS = 7
 WRONG_TOLD = 5
@@ -33,6 +35,7 @@ class Steady:
         self.end = self.began + seconds
         self.answers = Counter()
         self.wrong = []
+        self.undecided = 0
 
     def run(self):
         while time.monotonic() < self.end:
@@ -42,7 +45,8 @@ class Steady:
                     self.tell(world)
         seconds = time.monotonic() - self.began
         calls = self.answers.total()
-        return {"calls": calls, "seconds": seconds, "wrong": self.wrong, "answers": self.answers}
+        told = {"undecided": self.undecided, "wrong": self.wrong, "answers": self.answers}
+        return {"calls": calls, "seconds": seconds} | told
 
     def wait(self):
         """Until the next call is due. Of what was missed, a second is made up for and no more."""
@@ -56,11 +60,17 @@ class Steady:
         began = time.monotonic()
         for call, arguments, wanted in self.story(world):
             self.wait()
-            answered = call(*arguments)
+            try:
+                answered = call(*arguments)
+            except Refused as refusal:
+                answered = refusal.reason or refusal.code.name
             self.answers[answered if isinstance(answered, str) else answered[0]] += 1
             if answered != wanted:
                 # On a machine that stood still meanwhile.
-                if answered != EXPIRED or time.monotonic() - began < LIFE_SECONDS - 1:
+                is_late = answered == EXPIRED and time.monotonic() - began > LIFE_SECONDS - 1
+                if answered in UNDECIDED or is_late:
+                    self.undecided += 1
+                else:
                     self.wrong = [*self.wrong, f"wanted {wanted}, answered {answered}"][:WRONG_TOLD]
                 return
 
@@ -71,11 +81,8 @@ class Steady:
         tokens = {}
 
         def delegate(name, by, to, uses, parent):
-            try:
-                more = {"parent": tokens[parent]} if parent else {"ttl": LIFE_SECONDS, "delegatable": True}
-                given = world[by].delegate(to, ["kubectl_get"], ["prod/*"], max_uses=uses, **more)
-            except Refused as refusal:
-                return refusal.reason
+            more = {"parent": tokens[parent]} if parent else {"ttl": LIFE_SECONDS, "delegatable": True}
+            given = world[by].delegate(to, ["kubectl_get"], ["prod/*"], max_uses=uses, **more)
             tokens[name] = given.token
             return "delegated", given.max_uses
 
