@@ -6,6 +6,8 @@
 //! `REMIT_FUZZ_EXECUTIONS` sets how many changes of each (a few thousand), `REMIT_SEED` which ones (1). A failure tells its
 //! input as a line for the corpus.
 
+#![expect(clippy::arithmetic_side_effects, reason = "the sums of these tests are small")]
+
 #[cfg(test)]
 #[path = "fuzz/campaign.rs"]
 mod campaign;

@@ -131,20 +131,22 @@ fn escaped(input: &[u8]) -> String {
 }
 
 fn unescaped(line: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = line;
-    while let Some((plain, escape)) = rest.split_once('\\') {
-        bytes.extend(plain.bytes());
-        let (byte, length) = match escape.as_bytes() {
-            [b'\\', ..] => (b'\\', 1),
-            [b'n', ..] => (b'\n', 1),
-            [b'x', _, _, ..] => (u8::from_str_radix(&escape[1..3], 16).unwrap(), 3),
-            _ => panic!("no escape of a corpus: \\{escape}"),
-        };
-        bytes.push(byte);
-        rest = &escape[length..];
+    let (mut bytes, mut rest) = (Vec::new(), line.bytes());
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'\\' => match rest.next() {
+                Some(b'\\') => b'\\',
+                Some(b'n') => b'\n',
+                Some(b'x') => {
+                    let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
+                    let digits = digit().zip(digit()).expect("two hex digits after \\x");
+                    u8::try_from(digits.0 * 16 + digits.1).unwrap()
+                }
+                other => panic!("no escape of a corpus: \\{other:?}"),
+            },
+            plain => plain,
+        });
     }
-    bytes.extend(rest.bytes());
     bytes
 }
 

@@ -46,7 +46,11 @@ fn apart(text: &str) -> (&str, &str, Vec<&str>) {
     } else {
         ""
     };
-    (if schemed.is_some() { scheme } else { ":none" }, lead, rest[lead.len()..].split('/').collect())
+    (
+        if schemed.is_some() { scheme } else { ":none" },
+        lead,
+        rest.strip_prefix(lead).unwrap_or(rest).split('/').collect(),
+    )
 }
 
 /// Whether a resource lies in a pattern, by their segments.
