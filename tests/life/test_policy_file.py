@@ -129,7 +129,6 @@ def test_whatever_befalls_the_file_an_answer_is_the_old_policys_or_the_new_ones(
     def pause():
         """Until the fault is noticed, or in a hurry."""
         nonlocal noticed
-        before = failures(world)
         if goes_unseen(way) or chance.random() < 0.5:
             time.sleep(chance.random() * LONGEST_HURRY)
             return
@@ -143,6 +142,7 @@ def test_whatever_befalls_the_file_an_answer_is_the_old_policys_or_the_new_ones(
             for asker in (questions, others):
                 asker.until(answers[0], "the old policy is in force")
                 asker.answers.clear()
+            before = failures(world)
             way(path, new, pause)
             for asker in (questions, others):
                 asker.until(answers[1], f"the new policy is in force after {way.__name__} ({number}, seed {SEED})")
