@@ -21,7 +21,7 @@
 //! | [`engine`] | The verbs, one file each. |
 //! | [`api`] | The messages that `proto/` generates. |
 //! | [`door`] | The first thing of every request: is there room, and who asks? |
-//! | [`watching`] | A subscription to the events, with the right to it. |
+//! | [`decision_feed`] | The decisions as they are made, for who may watch them. |
 //! | [`proxied`] | A request that a proxy holds, and whether it passes. |
 //! | [`readiness`] | How the process is doing. |
 //! | [`grpc`] | The services, on the wire. |
@@ -42,6 +42,7 @@ pub mod audit;
 pub mod baseline;
 pub mod cli;
 pub mod config;
+pub mod decision_feed;
 pub mod dev_folder;
 pub mod digest;
 pub mod doctor;
@@ -64,4 +65,3 @@ pub mod shutdown;
 pub mod state;
 pub mod telemetry;
 pub mod transport;
-pub mod watching;

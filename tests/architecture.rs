@@ -111,7 +111,7 @@ const HOUSE: &[Room] = &[
     Room { name: "api", rooms: &[], crates: &["prost", "tonic", "tonic_prost", "tonic_types"] },
     Room { name: "door", rooms: &["domain", "engine", "identity", "transport"], crates: &["http", "tokio", "tracing"] },
     Room {
-        name: "watching",
+        name: "decision_feed",
         rooms: &["domain", "door", "engine", "events", "identity", "transport"],
         crates: &["http", "tokio", "tokio_util"],
     },
@@ -125,6 +125,7 @@ const HOUSE: &[Room] = &[
         name: "grpc",
         rooms: &[
             "api",
+            "decision_feed",
             "readiness",
             "domain",
             "door",
@@ -134,7 +135,6 @@ const HOUSE: &[Room] = &[
             "proxied",
             "state",
             "transport",
-            "watching",
         ],
         crates: &[
             "futures_util",
@@ -155,6 +155,7 @@ const HOUSE: &[Room] = &[
     Room {
         name: "http",
         rooms: &[
+            "decision_feed",
             "readiness",
             "domain",
             "door",
@@ -165,7 +166,6 @@ const HOUSE: &[Room] = &[
             "proxied",
             "state",
             "transport",
-            "watching",
         ],
         crates: &[
             "axum",

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use super::archive::{Archive, Position};
 use super::config::EventsConfig;
 use super::event::{Event, MessageType, Outcome};
-use super::recorded::Recorded;
+use super::published::Published;
 use super::subscription::Subscription;
 use crate::domain::reason::Reason;
 
@@ -69,7 +69,7 @@ fn concerns(event: &Event, agent: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// The next event.
-    Event(Recorded),
+    Event(Published),
     /// Events that the subscriber will not get; `from` and `to` are both inside. Filters don't matter.
     /// 0 to 0: what the stream had after the last event that the subscriber knows of, and how many that were can't be
     /// known; what follows is of a later stream.
@@ -206,12 +206,12 @@ impl Stream {
     }
 
     /// The first number that is kept, and the events from this number on, so many at most.
-    pub(super) fn read(&self, from: u64) -> (u64, Vec<Recorded>) {
+    pub(super) fn read(&self, from: u64) -> (u64, Vec<Published>) {
         let ring = self.ring.read();
         let earliest = ring.front().map_or(1, |event| event.sequence());
         let start = ring.partition_point(|event| event.sequence() < from);
         let events = ring.iter().skip(start).take(self.batch);
-        (earliest, events.map(|event| Recorded::kept(Arc::clone(&self.id), Arc::clone(event))).collect())
+        (earliest, events.map(|event| Published::kept(Arc::clone(&self.id), Arc::clone(event))).collect())
     }
 
     /// Counts a gap; the item that tells of it.

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::archive::{Cursor, Position, Read, Wanted};
-use super::recorded::Recorded;
+use super::published::Published;
 use super::stream::{Filter, Item, Progress, Stream};
 use crate::digest::Digest;
 
@@ -148,7 +148,7 @@ impl Subscription {
         found
     }
 
-    fn take(&mut self, recorded: Recorded) {
+    fn take(&mut self, recorded: Published) {
         let sequence = recorded.sequence();
         let links = recorded.links();
         if *recorded.stream_id() != self.at.stream_id {
