@@ -1,4 +1,4 @@
-//! What was decided: numbered, bounded, gaps counted.
+//! Numbers, records and streams what was decided. All of it is bounded, and gaps are counted.
 //!
 //! A decision takes a [`Place`] before it is made and commits its [`Event`] to it afterwards. That costs one
 //! atomic step and one short lock; a thread of its own gives the events to the audit file and only then to

@@ -1,4 +1,5 @@
-//! Events to a collector, as OTLP over gRPC: each a log record, and each decision whose trace is sampled a span.
+//! Events to a collector, as log records and spans. Each is a log record, and each decision whose trace is sampled a span, sent
+//! as OTLP over gRPC.
 //!
 //! It watches the stream of written events as any subscriber does, on a thread of its own: no decision waits for it, and
 //! no decision knows of it. What the collector does not take in time is dropped and counted.

@@ -1,4 +1,4 @@
-//! From evidence to a [`Caller`]. Names that nobody verified stop here.
+//! From evidence to a caller. Names that nobody verified stop here.
 
 pub mod api_key;
 mod connection;

@@ -1,4 +1,4 @@
-//! Seal, open, rotate: the only room that names `hmac`, and knows a key of tokens.
+//! Seals and opens tokens; the only room that knows a key.
 //!
 //! A token's text is `base64url(payload) "." hex(HMAC-SHA-256(key, payload))`, base64url with padding (RFC 4648 §5) and
 //! 64 lower-case hex digits (RFC 2104), so that other issuers can make it and other services check it: `docs/tokens.md`. A keyring has one to four keys: the first seals, all open.

@@ -1,4 +1,4 @@
-//! Load, check, compile, watch; the last good one stays.
+//! Reads, checks and watches the policy; the last good one stays.
 //!
 //! A policy file is one JSON object ([RFC 8259](https://www.rfc-editor.org/rfc/rfc8259), nothing looser). It is
 //! read whole and strictly: [`compile`] either gives a [`Policy`] in which nothing is wrong any more, or a

@@ -1,4 +1,4 @@
-//! Spend a use, move uses, revoke, quarantine, and what is revoked.
+//! Counts uses, and knows what is revoked.
 //!
 //! [`State`] is a handle: sharing is inside. [`ledger::Ledger`] is its counting core, which decides in memory; a state
 //! directory keeps what has to outlive the process. The functions here put words to what is refused.

@@ -479,6 +479,17 @@ fn the_map_is_the_house() {
 }
 
 #[test]
+fn a_room_says_of_itself_what_the_map_says() {
+    let map = std::fs::read_to_string(source().join("lib.rs")).unwrap();
+    let rows = map.lines().filter_map(|line| line.strip_prefix("//! | [`")?.strip_suffix(" |")?.split_once("`] | "));
+    for (room, sentence) in rows {
+        let text = std::fs::read_to_string(source().join(format!("{room}.rs"))).unwrap();
+        let doc = text.lines().map_while(|line| line.strip_prefix("//!")).collect::<String>();
+        assert!(doc.trim().starts_with(sentence.trim_end_matches('.')), "{room}: {sentence}");
+    }
+}
+
+#[test]
 fn arrows_point_down() {
     // A room's imports stand above it in the table, so that there is no circle.
     for (place, room) in HOUSE.iter().enumerate() {
