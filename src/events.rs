@@ -3,6 +3,15 @@
 //! A decision takes a [`Place`] before it is made and commits its [`Event`] to it afterwards. That costs one
 //! atomic step and one short lock; a thread of its own gives the events to the audit file and only then to
 //! those who watch. What can't be recorded gets no place, and what has no place is not allowed.
+//!
+//! | file | |
+//! |---|---|
+//! | `event`, `text` | What an event says, in bounded text. |
+//! | `queue`, `denials` | From a decision to the recorder. |
+//! | `recorder`, `log`, `rotation`, `synced` | The thread that writes, its file, the files that are full, and who waits for the disk. |
+//! | `line`, [`chain`], `checkpoint`, `mask` | What a line says, what proves it, and what it withholds. |
+//! | `stream`, `subscription`, `filter`, `published` | What those who watch ask for and get. |
+//! | `archive`, `files` | What memory has no more, read from the log. |
 
 mod archive;
 pub mod chain;
@@ -12,6 +21,8 @@ mod denials;
 mod error;
 mod event;
 mod files;
+mod filter;
+mod invalid_config;
 mod line;
 mod log;
 mod mask;
@@ -33,14 +44,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use checkpoint::{Checkpoint, Sign};
-pub use config::{AuditConfig, Durability, EventsConfig, InvalidConfig, OnFailure};
+pub use config::{AuditConfig, Durability, EventsConfig, OnFailure};
 pub use error::{StartError, Unrecorded};
 pub use event::{DecisionId, Event, MessageType, Outcome};
+pub use filter::{Filter, Since};
+pub use invalid_config::InvalidConfig;
 pub use line::Place as LinePlace;
 pub use log::LogError;
 pub use published::Published;
 pub use queue::{AuditUnavailable, Place, Share};
-pub use stream::{Filter, Item, Since, TooManySubscribers};
+pub use stream::{Item, TooManySubscribers};
 pub use subscription::Subscription;
 pub use synced::NotInTime;
 pub use text::{Brief, Long, Text};
@@ -261,7 +274,7 @@ impl Events {
     /// # Errors
     /// As many watch as may.
     pub fn subscribe(&self, since: Since<'_>, filter: Filter) -> Result<Subscription, TooManySubscribers> {
-        self.shared.stream.subscribe(since, filter, self.shared.queue.sequence())
+        Subscription::begin(&self.shared.stream, since, filter, self.shared.queue.sequence())
     }
 
     /// Written events that are in memory, with numbers after this one, so many at most. Takes no subscriber's place.

@@ -2,6 +2,14 @@
 //!
 //! [`State`] is a handle: sharing is inside. [`ledger::Ledger`] is its counting core, which decides in memory; a state
 //! directory keeps what has to outlive the process. The functions here put words to what is refused.
+//!
+//! | file | |
+//! |---|---|
+//! | `asked` | What the engine asks, whichever backend answers. |
+//! | [`ledger`], `book`, `register`, [`standing`] | The counting core: its shards, the tokens of one, names as small numbers, who is revoked or under quarantine. |
+//! | `disk`, `change`, `recovered` | The state directory, what is written to it, and what it tells the next process. |
+//! | `valkey` | The store that many processes share. |
+//! | [`rate`], [`recent`], [`attempts`], [`answered`] | What is counted beside uses: requests, retries, attempts, and uses that were answered for. |
 
 pub mod answered;
 mod asked;
