@@ -1,4 +1,4 @@
-//! What a capability token says: its id, its claims, and whether its time is now. [`payload`] is the one strict way to read
+//! What a capability token says: its id, its claims, and whether its time is now. `payload` is the one strict way to read
 //! one.
 //!
 //! The payload is a flat JSON object. Its required claims are those of the source document; ours come
