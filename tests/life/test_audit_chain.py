@@ -1,10 +1,16 @@
 """The audit log's chain: checked by the command, and by six lines of Python that know nothing but the rule."""
 
+import contextlib
 import hashlib
 import json
+import os
+import pty
+import re
+import subprocess
 
 import jwt
 from remit_client import reason
+from remit_process import binary, environment
 from seed_policy import DEPLOYER, VALIDATOR, deployer_token, validator_token
 from test_cli import remit
 from waiting import wait_until
@@ -118,6 +124,28 @@ def test_checkpoints_are_signed_and_prove_the_log(serve):
     assert code == 1 and report["faults"][0]["sequence"] == checkpoints[0]["sequence"], report
     assert "for another line" in report["faults"][0]["what"]
     assert remit("audit", "verify", file, "--jwks", file).returncode == 2
+
+
+def test_who_looks_on_sees_how_far_the_check_of_a_long_log_is(tmp_path):
+    line = b'{"timestamp":"2026-11-21T21:51:43Z","note":"' + b"x" * 60_000 + b'"}\n'
+    file = tmp_path / "audit.jsonl"
+    file.write_bytes(line * (70 * 1024 * 1024 // len(line)))
+    terminal, its_end = pty.openpty()
+    with (tmp_path / "told").open("w") as told:
+        ran = subprocess.Popen([binary(), "audit", "verify", file], env=environment(), stdout=told, stderr=its_end)
+    os.close(its_end)
+    shown = b""
+    # Linux says so when the other end of a terminal is closed.
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    assert ran.wait(60) == 1 and "not as they were written" in (tmp_path / "told").read_text()
+    percents = [int(percent) for percent in re.findall(rb"\r\[[# ]{50}\] +(\d+) % of \d+ MB", shown)]
+    assert len(percents) == 2 and 40 < percents[0] < percents[1] <= 100, shown
+    assert shown.endswith(b"\r\x1b[K"), "and nothing stays of it"
+    silent = remit("audit", "verify", file)
+    assert silent.stderr == "", "nobody looks on"
 
 
 def forge(file, change):

@@ -291,6 +291,35 @@ def test_who_asks_too_often_is_told_when_to_come_back_at_every_door(serve, folde
     assert {line["message_type"] for line in limited} == {"delegate", "capability_request"}
 
 
+def test_rate_limits_follow_the_file_and_say_when_to_come_back(serve, folder):
+    world = serve(is_dev=False)
+    rules = json.loads((folder / "policy.json").read_text())["delegation_rules"]
+
+    def limited(per_second):
+        revision = world.administrator().status().policy_revision
+        rate = {"per_second": per_second, "burst": per_second}
+        rules[COORDINATOR]["rate_limit"] = rate
+        with_policy(folder, rate_limits={"authorize": rate}, delegation_rules=rules)
+        wait_until(lambda: world.administrator().status().policy_revision > revision, "the new policy is in force")
+
+    def ask():
+        deployer_token(world)
+        return reason(world[DEPLOYER].authorize("kubectl_get", "prod/web"))
+
+    assert {ask() for _ in range(10)} == {"TOKEN_REQUIRED"}
+    limited(1)
+    with refused("RATE_LIMITED", grpc.StatusCode.RESOURCE_EXHAUSTED) as seen:
+        for _ in range(20):
+            deployer_token(world)
+    assert 0 < seen[0].retry_after <= 1, "a delegator's"
+    question = authorize_request("kubectl_get", "prod/web")
+    asked = [world[DEPLOYER].decisions.Authorize.future(question, timeout=10) for _ in range(20)]
+    limited_call = next(call for call in asked if reason(call.result()) == "RATE_LIMITED")
+    assert 0 < int(dict(limited_call.initial_metadata())["remit-retry-after-ms"]) <= 1000, "who asks for a decision"
+    limited(1000)
+    assert {ask() for _ in range(10)} == {"TOKEN_REQUIRED"}
+
+
 def test_a_batch_counts_its_items(serve, folder):
     with_policy(folder, rate_limits={"authorize": {"per_second": 1, "burst": 3}})
     world = serve(is_dev=False)
