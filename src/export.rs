@@ -92,8 +92,10 @@ impl Counters {
             Ok::<_, prometheus::Error>(counters)
         };
         let exported = counters("remit_otlp_exported_total", "Log records and spans that the collector took.")?;
-        let dropped =
-            counters("remit_otlp_dropped_total", "Log records and spans that were given up, or that it refused. An event that was missed counts as both.")?;
+        let dropped = counters(
+            "remit_otlp_dropped_total",
+            "Log records and spans that were given up, or that it refused. An event that was missed counts as both.",
+        )?;
         let failures = counters("remit_otlp_failures_total", "Requests to the collector that failed.")?;
         let signal = |name: &'static str| Signal {
             name,

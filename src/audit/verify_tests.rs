@@ -132,7 +132,8 @@ async fn a_missing_file_and_half_a_line_are_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_file_is_named_also_where_a_clock_ran_ahead_before_it() {
     let folder = tempfile::tempdir().unwrap();
-    let ahead = |process, number| if (process, number) <= (1, 20) { AT.after(Duration::from_secs(100_000_000)) } else { AT };
+    let ahead =
+        |process, number| if (process, number) <= (1, 20) { AT.after(Duration::from_secs(100_000_000)) } else { AT };
     let files = written_at(folder.path(), ahead).await;
     let place = (1..files.len() - 1).find(|place| lines(&files[*place + 1])[0].contains("51:43Z")).unwrap();
     let number = |line: &str| Place::of(line.as_bytes()).sequence;
