@@ -199,6 +199,22 @@ def oauth_doors(face, planted, tokens, key, alice, actor):
         planted.said += [] if status == 200 else [json.dumps(body)]
 
 
+def watchers(world, planted, tokens):
+    """Who watches and administers, with what doesn't belong into the query, the headers or the messages."""
+    pep = Pep(world.remit, "ops-admin")
+    for secret in [*tokens, planted.new()]:
+        for query in (f"after={secret}", f"agent={secret} {secret}", f"result={secret}", f"{secret}=1"):
+            planted.said.append(pep.send("GET", f"/v1/events?{urllib.parse.quote(query, safe='=')}").text)
+        for name in ("last-event-id", "x-api-key", "authorization", "x-remit-identity"):
+            planted.said.append(pep.send("GET", "/v1/events?after=0", headers={name: secret}).text)
+        planted.said.append(pep.send("GET", f"/{secret}").text)
+        for stub in (world["ops-admin"].decisions.WatchDecisions, world[DEPLOYER].decisions.WatchDecisions):
+            planted.ask(lambda: next(stub(pb.WatchDecisionsRequest(stream_id=secret, results=[secret], agents=[secret]))))
+        with world.fresh("ops-admin", "admin") as ops:
+            ops.metadata = (("x-api-key", secret),)
+            planted.ask(ops.status)
+
+
 def streamed(world, last):
     """Both streams up to this event, as they are on the wire."""
     with world["ops-admin"].watch(after_sequence=0) as watching:
@@ -233,6 +249,7 @@ def test_no_secret_comes_out_of_any_door(noisy, oauth, idp):  # noqa: F811: fixt
 
     misplaced = [planted.hide(deployer_token(world, delegatable=delegatable).token) for delegatable in (False, True)]
     where_text_belongs(world, planted, misplaced)
+    watchers(world, planted, misplaced)
     last = world.administrator().status().event_sequence
     wait_until(lambda: len(world.remit.audit_lines()) >= last, "all is written")
     noisy.until_logs(last, 20)
