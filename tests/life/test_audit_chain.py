@@ -13,6 +13,7 @@ from remit_client import reason
 from remit_process import binary, environment
 from seed_policy import DEPLOYER, VALIDATOR, deployer_token, validator_token
 from test_cli import remit
+from test_events import decide
 from waiting import wait_until
 
 
@@ -193,7 +194,7 @@ def test_the_chain_of_a_token_and_the_doings_of_an_agent_are_shown(serve):
 def test_a_watcher_gets_from_the_files_what_memory_forgot(serve):
     world = serve(REMIT_EVENTS_RING="64", REMIT_EVENTS_SUBSCRIBER_BUFFER="16", REMIT_AUDIT_ROTATE_BYTES="16384")
     for _ in range(150):
-        deployer_token(world)
+        decide(world)
     last = world.administrator().status().event_sequence
     assert last > 64 * 2
     with world["ops-admin"].watch(after_sequence=0) as watching:
