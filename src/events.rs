@@ -239,6 +239,14 @@ impl Events {
         self.shared.queue.reserve(share).ok()
     }
 
+    /// Whether there is a place for an answer at once.
+    ///
+    /// # Errors
+    /// Why there is none: the answer can't be given.
+    pub fn has_room(&self) -> Result<(), AuditUnavailable> {
+        self.shared.queue.reserve(Share::Answer).map(drop)
+    }
+
     /// A place for an answer. Waits at most [`limits::AUDIT_RESERVE`].
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::Engine;
 use crate::domain::limits;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
-use crate::events::{Durability, Event, NotInTime, Place, Share};
+use crate::events::{AuditUnavailable, Durability, Event, NotInTime, Place, Share};
 
 /// A place in the audit queue, and what the ledger answered.
 pub(super) struct Allowed<'e> {
@@ -45,7 +45,7 @@ impl Engine {
             return Ok(place);
         }
         let waited = self.events.reserve().await;
-        let place = waited.map_err(|_| unrecordable())?;
+        let place = waited.map_err(unrecordable)?;
         self.in_time(deadline)?;
         still()?;
         Ok(place)
@@ -58,7 +58,7 @@ impl Engine {
             return Ok(());
         }
         self.state.uses_settled(wait_for_disk(deadline, self.clock.now())).await.map_err(|refused| refused.denial())?;
-        self.events.try_reserve(Share::Answer).map(|_| ()).ok_or_else(unrecordable)
+        self.events.has_room().map_err(unrecordable)
     }
 
     /// Whether an answer waits for nothing: not for the state's disk or store, and not for the audit log's disk. What waits
@@ -110,9 +110,8 @@ impl Engine {
     }
 }
 
-pub(super) fn unrecordable() -> Denial {
-    let message = "the decision can't be recorded, so nothing is allowed: see the service's log about [audit]";
-    Denial::new(Reason::AuditUnavailable, message)
+pub(super) fn unrecordable(why: AuditUnavailable) -> Denial {
+    Denial::new(Reason::AuditUnavailable, why.to_string())
 }
 
 fn unsynced() -> Denial {

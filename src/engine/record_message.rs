@@ -77,7 +77,7 @@ impl Engine {
     /// A place in the log. The state has no part in it: a store that is out of reach keeps no evidence away.
     async fn place_for(&self, deadline: Timestamp) -> Result<Place<'_>, Denial> {
         self.in_time(deadline)?;
-        self.events.reserve().await.map_err(|_| unrecordable())
+        self.events.reserve().await.map_err(unrecordable)
     }
 
     fn may_record(

@@ -126,7 +126,7 @@ impl Engine {
             if is_administrator(policy, caller) { Ok(()) } else { Err(only_administrators("reinstate an agent")) }
         });
         let by_file = allowed.is_ok() && policy.is_quarantined(agent.as_str());
-        let recordable = || place.as_ref().map(|_| ()).map_err(|_| unrecordable());
+        let recordable = || place.as_ref().map(|_| ()).map_err(|why| unrecordable(*why));
         let mut outcome = if by_file { Err(named_by_file(agent)) } else { allowed.and_then(|()| recordable()) };
         if outcome.is_ok() {
             outcome = self.state.reinstate(agent.as_str()).await.map(|_| ()).map_err(|refused| refused.denial());

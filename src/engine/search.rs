@@ -71,7 +71,7 @@ impl Engine {
         let (outcome, place) = match looked {
             Ok(found) if !found.names.is_empty() => match self.events.reserve().await {
                 Ok(place) => (Ok(found), Some(place)),
-                Err(_) => (Err(unrecordable()), None),
+                Err(why) => (Err(unrecordable(why)), None),
             },
             nothing => (nothing, None),
         };
