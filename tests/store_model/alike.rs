@@ -6,7 +6,7 @@ use crate::state::{Data, Flight, Id, State};
 impl State {
     pub fn forget_what_tells_nothing(&mut self, scope: &Scope) {
         let clocks_go_wrong = scope.left.small_steps + scope.left.large_steps > 0;
-        let ages_matter = scope.revocation || scope.left.quarantines > 0;
+        let ages_matter = scope.left.quarantines > 0;
         let is_foreign = scope.left.issues > 0;
         let numbers_matter = scope.left.revokes > 0 || scope.rules.later_version && scope.left.quarantines > 0;
         for data in self.every_data() {

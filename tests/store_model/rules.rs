@@ -20,7 +20,7 @@ pub const OFF: Time = 1;
 /// Tokens of other issuers are refused up to so long after an epoch began.
 pub const FENCE: Time = 5;
 /// A token's longest life.
-pub const LIFE: Time = 6;
+pub const LIFE: Time = 4;
 /// By so much it may outlive that on the store's clock.
 pub const SKEW: Time = 1;
 /// An entry is kept for so long after the token's end.
@@ -100,8 +100,8 @@ pub struct Scope {
     pub joins_later: bool,
     /// A node reads and serves in one step, between which nothing happens.
     pub whole_turns: bool,
-    /// Other things happen between a mint's look at the policy and its script.
-    pub slow_mints: bool,
+    /// Other things happen between a mint's look at the policy and its script, and while a reinstatement is on its way.
+    pub slow_requests: bool,
     /// What was revoked may not be allowed.
     pub revocation: bool,
     /// Each state is asked whether nodes serve again once nothing more happens.

@@ -34,7 +34,7 @@ const BASE: Scope = Scope {
     min_replicas: false,
     joins_later: false,
     whole_turns: true,
-    slow_mints: false,
+    slow_requests: false,
     revocation: false,
     serves_again: false,
 };
@@ -63,15 +63,15 @@ pub fn restarts() -> Scope {
 
 /// What was revoked stays so over a failover where the old primary stops.
 pub fn revocation() -> Scope {
-    let left = Left { ticks: 4, mints: 1, revokes: 1, promotions: 1, naps: 255, ..NONE };
-    let more = Left { ends: 1, ..left };
+    let left = Left { ticks: 3, mints: 1, revokes: 1, promotions: 1, naps: 255, ..NONE };
+    let more = Left { ticks: 4, ends: 1, ..left };
     Scope { name: "revocation", left, more, min_replicas: true, revocation: true, ..BASE }
 }
 
 /// And where a store evicts, and its clock goes wrong.
 pub fn eviction() -> Scope {
-    let left = Left { ticks: 6, mints: 1, revokes: 1, evictions: 1, small_steps: 1, naps: 255, ..NONE };
-    let more = Left { ticks: 7, small_steps: 2, ..left };
+    let left = Left { ticks: 3, mints: 1, revokes: 1, evictions: 1, small_steps: 1, naps: 255, ..NONE };
+    let more = Left { ticks: 5, small_steps: 2, ..left };
     Scope { name: "revocation, eviction", left, more, revocation: true, ..BASE }
 }
 
@@ -86,16 +86,16 @@ pub fn eviction_hours() -> Scope {
 pub fn numbers() -> Scope {
     let left = Left { ticks: 3, mints: 1, revokes: 2, flushes: 1, naps: 255, ..NONE };
     let more = Left { ticks: 7, flushes: 2, ..left };
-    Scope { name: "numbers", left, more, revocation: true, slow_mints: true, ..BASE }
+    Scope { name: "numbers", left, more, revocation: true, slow_requests: true, ..BASE }
 }
 
-const QUARANTINES: Scope = Scope { min_replicas: true, whole_turns: false, ..BASE };
+const QUARANTINES: Scope = Scope { min_replicas: true, ..BASE };
 
 /// A reinstatement that comes late lifts no newer quarantine.
 pub fn reinstatement() -> Scope {
     let left = Left { ticks: 1, quarantines: 2, reinstates: 1, ..NONE };
     let more = Left { quarantines: 3, reinstates: 2, ..left };
-    Scope { name: "reinstatement", left, more, ..QUARANTINES }
+    Scope { name: "reinstatement", left, more, slow_requests: true, ..QUARANTINES }
 }
 
 /// Nor does what a node kept, where the store forgot all.
@@ -121,9 +121,9 @@ pub fn evicted_quarantine() -> Scope {
 
 /// The same over a failover, with a node that is cut off.
 pub fn quarantine_failover() -> Scope {
-    let left = Left { ticks: 4, quarantines: 1, promotions: 1, cuts: 1, joins: 1, ..NONE };
+    let left = Left { ticks: 3, quarantines: 1, promotions: 1, cuts: 1, ..NONE };
     let more = Left { ticks: 5, quarantines: 2, ..left };
-    Scope { name: "quarantine, failover", left, more, joins_later: true, ..QUARANTINES }
+    Scope { name: "quarantine, failover", left, more, ..QUARANTINES }
 }
 
 /// Tokens of other issuers over a failover.
@@ -149,12 +149,19 @@ pub fn foreign_hours() -> Scope {
 
 /// Nodes serve again soon after the last fault, with clocks that stay off by hours.
 pub fn serving() -> Scope {
-    let left = Left { ticks: 3, flushes: 1, small_steps: 1, large_steps: 2, naps: 255, ..NONE };
+    let left = Left { ticks: 3, flushes: 1, small_steps: 2, large_steps: 1, naps: 255, ..NONE };
     let more = Left { revokes: 1, promotions: 1, evictions: 1, ..left };
     Scope { name: "serving again", left, more, serves_again: true, ..BASE }
 }
 
 impl Scope {
+    /// The larger bounds. A node's reading and serving come apart where words are told between them.
+    pub fn with_more(self) -> Self {
+        let whole_turns = self.whole_turns && self.left.quarantines == 0;
+        Self { left: self.more, whole_turns, ..self }
+    }
+
+    /// With one of the protocol's rules changed.
     pub fn without(self, change: impl FnOnce(&mut Rules)) -> Self {
         let mut scope = self;
         change(&mut scope.rules);

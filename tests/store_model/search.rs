@@ -49,7 +49,12 @@ pub fn search(start: &State, scope: &Scope) -> Searched {
                 let at = reached.len() - 1;
                 if let Some(law) = broken(&next, scope) {
                     let broken = Some((law, steps_to(&reached, at)));
-                    return Searched { states: known.len(), depth: depth + 1, seconds: began.elapsed().as_secs_f64(), broken };
+                    return Searched {
+                        states: known.len(),
+                        depth: depth + 1,
+                        seconds: began.elapsed().as_secs_f64(),
+                        broken,
+                    };
                 }
                 deeper.push((at, next));
             }

@@ -134,7 +134,7 @@ pub fn take(state: &mut State, scope: &Scope, step: Step) -> bool {
         Step::Turn(node) if scope.whole_turns => (0..TURN).fold(false, |_, _| turn(state, scope, node)),
         Step::Turn(node) => turn(state, scope, node),
         Step::Tick => tick(state, scope),
-        Step::BeginMint(node) if scope.slow_mints => begin_mint(state, node),
+        Step::BeginMint(node) if scope.slow_requests => begin_mint(state, node),
         Step::BeginMint(node) => begin_mint(state, node) && mint(state, scope),
         Step::Mint => mint(state, scope),
         Step::Move(node) => move_uses(state, scope, node),
@@ -143,7 +143,8 @@ pub fn take(state: &mut State, scope: &Scope, step: Step) -> bool {
         Step::Revoke(node) => revoke(state, scope, node),
         Step::EndToken(node) => end_token(state, scope, node),
         Step::Quarantine(node) => pay(&mut state.left.quarantines) && quarantine(state, scope, node),
-        Step::BeginReinstate(node) => begin_reinstate(state, node),
+        Step::BeginReinstate(node) if scope.slow_requests => begin_reinstate(state, node),
+        Step::BeginReinstate(node) => begin_reinstate(state, node) && reinstate(state, scope),
         Step::Reinstate => reinstate(state, scope),
         Step::GiveUpReinstate => give_up(state),
         Step::Connect(node, server) => connect(state, node, server),
@@ -343,7 +344,7 @@ fn spend(state: &mut State, scope: &Scope, node: usize, token: Token) -> bool {
     if state.seen.known & token.bit() == 0 || state.now >= expires || asking.quarantine.is_quarantine {
         return false;
     }
-    let (begins_now, born) = (state.now - asking.heard <= FRESH, asking.number);
+    let born = asking.number;
     match begin(state, scope, caller).and_then(|mut script| script.spend(token, expires, issued, born)) {
         Ok(()) => {
             let seen = &mut state.seen;
@@ -353,7 +354,7 @@ fn spend(state: &mut State, scope: &Scope, node: usize, token: Token) -> bool {
                 seen.broken = Some("a use was given twice");
             } else if state.servers[caller.server].data.lost & token.bit() != 0 {
                 seen.broken = Some("a token was honoured though the store had lost what came after it");
-            } else if scope.revocation && begins_now && seen.revoked & token.bit() != 0 {
+            } else if scope.revocation && seen.revoked & token.bit() != 0 {
                 seen.broken = Some("a token was allowed after its revocation was answered");
             }
         }
@@ -426,8 +427,7 @@ fn begin_reinstate(state: &mut State, node: usize) -> bool {
         return false;
     }
     let version = state.nodes[node].quarantine.version;
-    state.flight =
-        Some(Flight::Reinstate { node, server, epoch, version, again: false, late: false, outdated: false });
+    state.flight = Some(Flight::Reinstate { node, server, epoch, version, again: false, late: false, outdated: false });
     true
 }
 
@@ -541,7 +541,9 @@ fn fault(state: &mut State, step: Step) -> bool {
             state.servers[server].saved = Some(Box::new(state.servers[server].data.clone()));
             pay(&mut state.left.saves)
         }
-        Step::Restart(server) => state.servers[server].is_primary && pay(&mut state.left.restarts) && restart(state, server),
+        Step::Restart(server) => {
+            state.servers[server].is_primary && pay(&mut state.left.restarts) && restart(state, server)
+        }
         Step::Evict(server, key) => {
             state.servers[server].is_primary && pay(&mut state.left.evictions) && evict(state, server, key)
         }
