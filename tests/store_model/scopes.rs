@@ -122,7 +122,7 @@ pub fn evicted_quarantine() -> Scope {
 /// The same over a failover, with a node that is cut off.
 pub fn quarantine_failover() -> Scope {
     let left = Left { ticks: 3, quarantines: 1, promotions: 1, cuts: 1, ..NONE };
-    let more = Left { ticks: 5, quarantines: 2, ..left };
+    let more = Left { ticks: 4, joins: 1, ..left };
     Scope { name: "quarantine, failover", left, more, ..QUARANTINES }
 }
 

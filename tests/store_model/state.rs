@@ -118,8 +118,8 @@ pub struct Node {
 /// A request that is under way while other things happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Flight {
-    /// A mint that has looked at the policy.
-    Mint { node: usize, born: Time },
+    /// A mint that has looked at the policy. No request takes as long as a token lives.
+    Mint { node: usize, born: Time, began: Time },
     /// A reinstatement that is on its way to a server.
     Reinstate { node: usize, server: usize, epoch: Id, version: Time, again: bool, late: bool, outdated: bool },
 }

@@ -280,14 +280,17 @@ fn begin_mint(state: &mut State, node: usize) -> bool {
     if asking.serving == 0 || state.flight.is_some() || asking.quarantine.is_quarantine {
         return false;
     }
-    state.flight = Some(Flight::Mint { node, born: state.nodes[node].number });
+    state.flight = Some(Flight::Mint { node, born: state.nodes[node].number, began: state.now });
     state.seen.mint_is_revoked = false;
     true
 }
 
 fn mint(state: &mut State, scope: &Scope) -> bool {
-    let Some(Flight::Mint { node, born }) = state.flight else { return false };
+    let Some(Flight::Mint { node, born, began }) = state.flight else { return false };
     let Some(caller) = caller(state, node) else { return false };
+    if state.now - began > LIFE {
+        return false;
+    }
     let expires = state.now + LIFE;
     state.flight = None;
     let minted = begin(state, scope, caller).and_then(|mut script| script.mint(born, expires));
@@ -596,7 +599,10 @@ impl Data {
 fn evict(state: &mut State, server: usize, key: Key) -> bool {
     let data = &mut state.servers[server].data;
     match key {
-        Key::Record => data.record = None,
+        Key::Record => {
+            data.record = None;
+            wait_for_quarantine(state);
+        }
         Key::Token(token) => data.entries.retain(|entry| entry.token != token),
         Key::Revocations => data.cuts.clear(),
         Key::Quarantines => {
