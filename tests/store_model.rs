@@ -9,20 +9,25 @@
 #![expect(unreachable_pub, reason = "a test has no outside")]
 #![expect(
     clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "the numbers of a model are small, and a test may panic: that is how it fails"
+    clippy::struct_excessive_bools,
+    reason = "the numbers of a model are small, and each rule is on or off"
 )]
 
 #[cfg(test)]
 #[path = "store_model/alike.rs"]
 mod alike;
 #[cfg(test)]
+#[path = "store_model/faults.rs"]
+mod faults;
+#[cfg(test)]
 #[path = "store_model/laws.rs"]
 mod laws;
 #[cfg(test)]
 #[path = "store_model/needed.rs"]
 mod needed;
+#[cfg(test)]
+#[path = "store_model/requests.rs"]
+mod requests;
 #[cfg(test)]
 #[path = "store_model/rules.rs"]
 mod rules;

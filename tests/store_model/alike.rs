@@ -65,7 +65,7 @@ impl State {
             with(&mut server.replid);
         }
         for data in self.every_data() {
-            for record in &mut data.record {
+            if let Some(record) = &mut data.record {
                 with(&mut record.replid);
                 with(&mut record.id);
             }

@@ -1,8 +1,9 @@
 //! What has to hold in every state that can be reached.
 
+use crate::faults::follow;
 use crate::rules::{FRESH, LONGEST_WAIT, Scope};
 use crate::state::State;
-use crate::steps::{Step, expire, follow, take};
+use crate::steps::{Step, expire, take};
 
 /// The law that this state breaks.
 pub fn broken(state: &State, scope: &Scope) -> Option<&'static str> {

@@ -64,14 +64,14 @@ pub fn restarts() -> Scope {
 /// What was revoked stays so over a failover where the old primary stops.
 pub fn revocation() -> Scope {
     let left = Left { ticks: 3, mints: 1, revokes: 1, promotions: 1, naps: 255, ..NONE };
-    let more = Left { ticks: 4, ends: 1, ..left };
+    let more = Left { ends: 1, ..left };
     Scope { name: "revocation", left, more, min_replicas: true, revocation: true, ..BASE }
 }
 
 /// And where a store evicts, and its clock goes wrong.
 pub fn eviction() -> Scope {
     let left = Left { ticks: 3, mints: 1, revokes: 1, evictions: 1, small_steps: 1, naps: 255, ..NONE };
-    let more = Left { ticks: 5, small_steps: 2, ..left };
+    let more = Left { ticks: 5, ..left };
     Scope { name: "revocation, eviction", left, more, revocation: true, ..BASE }
 }
 

@@ -25,7 +25,8 @@ struct Reached {
     step: Option<Step>,
 }
 
-/// Searches breadth first, from these states on. A state is remembered by a fingerprint of 128 bits.
+/// Searches breadth first, from this state on. A state is remembered by a fingerprint of 128 bits.
+#[expect(clippy::disallowed_methods, reason = "how long it took is printed")]
 pub fn search(start: &State, scope: &Scope) -> Searched {
     let began = Instant::now();
     let prints = (RandomState::new(), RandomState::new());

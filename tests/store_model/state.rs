@@ -109,7 +109,7 @@ pub struct Node {
     pub heard: Time,
     pub quarantine: Word,
     /// Everything was read, and has still to be compared and served: what the store said of the quarantine.
-    pub read: Option<Option<Word>>,
+    pub read: Option<Word>,
     pub owes: bool,
     /// It had its turn in this second.
     pub has_polled: bool,

@@ -1,8 +1,12 @@
 //! Everything that may happen next.
 
-use crate::rules::{FRESH, LARGE, LIFE, OFF, Scope, WAIT};
+use crate::faults::{fault, wait_for_quarantine};
+use crate::requests::{
+    begin_mint, begin_reinstate, end_token, give_up, issue, mint, move_uses, quarantine, reinstate, revoke, spend,
+};
+use crate::rules::{LARGE, Scope};
 use crate::scripts::{Caller, Refusal, begin};
-use crate::state::{Data, Flight, State, Time, Token, Word};
+use crate::state::{Flight, State, Time, Token};
 
 /// What is forgotten by a store that evicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +48,7 @@ pub enum Step {
     Clock(usize, Time),
 }
 
-const NODES: [usize; 2] = [0, 1];
+pub const NODES: [usize; 2] = [0, 1];
 const TOKENS: [Token; 3] = [Token::Root, Token::Child, Token::Foreign];
 const KEYS: [Key; 4] = [Key::Record, Key::Token(Token::Root), Key::Revocations, Key::Quarantines];
 /// An epoch is named, everything is read, told and served.
@@ -122,7 +126,7 @@ fn possible(state: &State, scope: &Scope) -> Vec<Step> {
 }
 
 /// Takes one more, if there is one.
-fn pay(left: &mut u8) -> bool {
+pub fn pay(left: &mut u8) -> bool {
     let has = *left > 0;
     *left = left.saturating_sub(1);
     has
@@ -169,14 +173,14 @@ pub fn take(state: &mut State, scope: &Scope, step: Step) -> bool {
     }
 }
 
-fn caller(state: &State, node: usize) -> Option<Caller> {
+pub fn caller(state: &State, node: usize) -> Option<Caller> {
     let asking = &state.nodes[node];
     let server = asking.link.filter(|_| asking.serving != 0)?;
     Some(Caller { server, epoch: asking.serving, number: asking.number })
 }
 
 /// What a refusal means for the node that got it.
-fn understood(state: &mut State, node: usize, refusal: Refusal) {
+pub fn understood(state: &mut State, node: usize, refusal: Refusal) {
     match refusal {
         Refusal::Epoch(id) => {
             state.nodes[node].stop_serving();
@@ -226,21 +230,21 @@ fn poll(state: &mut State, scope: &Scope, node: usize, caller: Caller) -> Result
 }
 
 fn read(state: &mut State, scope: &Scope, node: usize, caller: Caller) -> Result<(), Refusal> {
-    let word = begin(state, scope, caller)?.news(false)?;
+    let word = begin(state, scope, caller)?.news(false)?.unwrap_or_default();
     let asking = &mut state.nodes[node];
     asking.owes = false;
     if asking.copied != caller.epoch {
         asking.number = 0;
         asking.copied = caller.epoch;
     }
-    asking.hear(word.unwrap_or_default());
+    asking.hear(word);
     asking.read = Some(word);
     Ok(())
 }
 
 fn finish(state: &mut State, scope: &Scope, node: usize, server: usize) -> Result<(), Refusal> {
     let (epoch, own, number) = (state.nodes[node].copied, state.nodes[node].quarantine, state.nodes[node].number);
-    let read = state.nodes[node].read.take().flatten();
+    let read = state.nodes[node].read.take();
     let caller = Caller { server, epoch, number };
     if scope.rules.republish && own.version > 0 && read != Some(own) {
         let stored = state.servers[server].data.quarantine.unwrap_or_default();
@@ -275,214 +279,6 @@ pub fn expire(state: &mut State) {
     }
 }
 
-fn begin_mint(state: &mut State, node: usize) -> bool {
-    let asking = &state.nodes[node];
-    if asking.serving == 0 || state.flight.is_some() || asking.quarantine.is_quarantine {
-        return false;
-    }
-    state.flight = Some(Flight::Mint { node, born: state.nodes[node].number, began: state.now });
-    state.seen.mint_is_revoked = false;
-    true
-}
-
-fn mint(state: &mut State, scope: &Scope) -> bool {
-    let Some(Flight::Mint { node, born, began }) = state.flight else { return false };
-    let Some(caller) = caller(state, node) else { return false };
-    if state.now - began > LIFE {
-        return false;
-    }
-    let expires = state.now + LIFE;
-    state.flight = None;
-    let minted = begin(state, scope, caller).and_then(|mut script| script.mint(born, expires));
-    match minted {
-        Ok(()) => {
-            state.left.mints -= 1;
-            state.seen.known |= Token::Root.bit();
-            state.seen.root_expires = expires;
-            if state.seen.mint_is_revoked {
-                state.seen.revoked |= Token::Root.bit();
-            }
-        }
-        Err(refusal) => understood(state, node, refusal),
-    }
-    true
-}
-
-fn move_uses(state: &mut State, scope: &Scope, node: usize) -> bool {
-    let Some(caller) = caller(state, node) else { return false };
-    let knows_root = state.seen.known & Token::Root.bit() != 0 && state.now < state.seen.root_expires;
-    if !knows_root {
-        return false;
-    }
-    let expires = state.seen.root_expires;
-    match begin(state, scope, caller).and_then(|mut script| script.move_uses(expires)) {
-        Ok(()) => {
-            state.left.moves -= 1;
-            state.seen.known |= Token::Child.bit();
-            if state.seen.revoked & Token::Root.bit() != 0 {
-                state.seen.revoked |= Token::Child.bit();
-            }
-        }
-        Err(refusal) => understood(state, node, refusal),
-    }
-    true
-}
-
-/// By a clock that is as far ahead as one may be: it is the one that a fence finds hardest.
-fn issue(state: &mut State) -> bool {
-    if !pay(&mut state.left.issues) {
-        return false;
-    }
-    state.seen.known |= Token::Foreign.bit();
-    state.seen.issued = state.now + OFF;
-    true
-}
-
-fn spend(state: &mut State, scope: &Scope, node: usize, token: Token) -> bool {
-    let Some(caller) = caller(state, node) else { return false };
-    let is_foreign = token == Token::Foreign;
-    let (issued, expires) =
-        if is_foreign { (Some(state.seen.issued), state.seen.issued + LIFE) } else { (None, state.seen.root_expires) };
-    let asking = &state.nodes[node];
-    if state.seen.known & token.bit() == 0 || state.now >= expires || asking.quarantine.is_quarantine {
-        return false;
-    }
-    let born = asking.number;
-    match begin(state, scope, caller).and_then(|mut script| script.spend(token, expires, issued, born)) {
-        Ok(()) => {
-            let seen = &mut state.seen;
-            let (given, uses) = if is_foreign { (&mut seen.given_foreign, 1) } else { (&mut seen.given, 2) };
-            *given += 1;
-            if *given > uses {
-                seen.broken = Some("a use was given twice");
-            } else if state.servers[caller.server].data.lost & token.bit() != 0 {
-                seen.broken = Some("a token was honoured though the store had lost what came after it");
-            } else if scope.revocation && seen.revoked & token.bit() != 0 {
-                seen.broken = Some("a token was allowed after its revocation was answered");
-            }
-        }
-        Err(refusal) => understood(state, node, refusal),
-    }
-    true
-}
-
-fn note_revoked(state: &mut State) {
-    state.seen.revoked |= state.seen.known;
-    state.seen.mint_is_revoked = matches!(state.flight, Some(Flight::Mint { .. }));
-}
-
-fn revoke(state: &mut State, scope: &Scope, node: usize) -> bool {
-    let Some(caller) = caller(state, node) else { return false };
-    match begin(state, scope, caller).and_then(|mut script| script.revoke().map(|()| script.record.counter)) {
-        Ok(counter) => {
-            state.left.revokes -= 1;
-            state.nodes[node].number = counter;
-            note_revoked(state);
-        }
-        Err(refusal) => understood(state, node, refusal),
-    }
-    true
-}
-
-fn end_token(state: &mut State, scope: &Scope, node: usize) -> bool {
-    let Some(caller) = caller(state, node) else { return false };
-    match begin(state, scope, caller).map(|mut script| script.end(Token::Root)) {
-        Ok(true) => {
-            state.left.ends -= 1;
-            state.seen.revoked |= state.seen.known & (Token::Root.bit() | Token::Child.bit());
-        }
-        Ok(false) => {}
-        Err(refusal) => understood(state, node, refusal),
-    }
-    true
-}
-
-/// It is in force here first, then in the store, then on the replica; and then it is answered.
-fn quarantine(state: &mut State, scope: &Scope, node: usize) -> bool {
-    let version = state.nodes[node].quarantine.version + 1;
-    state.nodes[node].quarantine = Word { version, is_quarantine: true };
-    state.nodes[node].owes = true;
-    let Some(caller) = caller(state, node) else { return true };
-    match begin(state, scope, caller).and_then(|mut script| script.quarantine(version)) {
-        Ok(word) => {
-            state.nodes[node].hear(word);
-            let has_replica = !state.servers[1 - caller.server].is_primary;
-            if has_replica && scope.rules.replicated {
-                replicate(state, caller.server);
-            }
-            if has_replica {
-                state.nodes[node].owes = false;
-                state.seen.quarantined = Some(state.now + FRESH);
-                note_revoked(state);
-                if let Some(Flight::Reinstate { late: true, outdated, .. }) = &mut state.flight {
-                    *outdated = true;
-                }
-            }
-        }
-        Err(refusal) => understood(state, node, refusal),
-    }
-    true
-}
-
-fn begin_reinstate(state: &mut State, node: usize) -> bool {
-    let Some(Caller { server, epoch, .. }) = caller(state, node) else { return false };
-    if state.flight.is_some() || !pay(&mut state.left.reinstates) {
-        return false;
-    }
-    let version = state.nodes[node].quarantine.version;
-    state.flight = Some(Flight::Reinstate { node, server, epoch, version, again: false, late: false, outdated: false });
-    true
-}
-
-fn give_up(state: &mut State) -> bool {
-    let Some(Flight::Reinstate { node, late: late @ false, .. }) = &mut state.flight else { return false };
-    *late = true;
-    let node = *node;
-    state.nodes[node].owes = true;
-    true
-}
-
-fn reinstate(state: &mut State, scope: &Scope) -> bool {
-    let Some(Flight::Reinstate { node, server, epoch, version, again, late, outdated }) = state.flight else {
-        return false;
-    };
-    state.flight = None;
-    let caller = Caller { server, epoch, number: state.nodes[node].number };
-    let lifted = begin(state, scope, caller).and_then(|mut script| script.reinstate(version));
-    match lifted {
-        Ok((word, is_lifted)) => {
-            if is_lifted && outdated {
-                state.seen.broken = Some("a reinstatement lifted a newer quarantine");
-            }
-            if is_lifted {
-                state.seen.quarantined = None;
-            }
-            if !late {
-                state.nodes[node].hear(word);
-                if state.nodes[node].quarantine.is_quarantine {
-                    state.nodes[node].owes = true;
-                } else {
-                    state.seen.quarantined = None;
-                }
-            }
-        }
-        Err(Refusal::Changed(stored)) if !late && !again => {
-            let serving = &state.nodes[node];
-            if let Some(server) = serving.link.filter(|_| serving.serving != 0) {
-                let epoch = serving.serving;
-                let again = true;
-                state.flight = Some(Flight::Reinstate { node, server, epoch, version: stored, again, late, outdated });
-            }
-        }
-        Err(refusal) if !late => {
-            understood(state, node, refusal);
-            state.nodes[node].owes = true;
-        }
-        Err(_) => {}
-    }
-    true
-}
-
 fn connect(state: &mut State, node: usize, server: usize) -> bool {
     if !state.servers[server].is_primary || state.nodes[node].link == Some(server) {
         return false;
@@ -493,139 +289,4 @@ fn connect(state: &mut State, node: usize, server: usize) -> bool {
         wait_for_quarantine(state);
     }
     true
-}
-
-/// Quarantines come back from the nodes: within a second of the epoch's being served.
-fn wait_for_quarantine(state: &mut State) {
-    let at_last = state.now + 2 + WAIT + FRESH;
-    state.seen.quarantined = state.seen.quarantined.map(|due| due.max(at_last));
-}
-
-fn replicate(state: &mut State, primary: usize) {
-    state.servers[1 - primary].data = state.servers[primary].data.clone();
-}
-
-/// A server forgets, or may have forgotten, what was done to the tokens that there are.
-fn lose(state: &mut State, server: usize) {
-    state.servers[server].data.lost |= state.seen.known;
-}
-
-fn fault(state: &mut State, step: Step) -> bool {
-    match step {
-        Step::Replicate => {
-            let primaries = NODES.into_iter().filter(|server| state.servers[*server].is_primary).collect::<Vec<_>>();
-            let [primary] = primaries.as_slice() else { return false };
-            replicate(state, *primary);
-            state.left.promotions > 0
-        }
-        Step::Promote(server) => {
-            if state.servers[server].is_primary || !pay(&mut state.left.promotions) {
-                return false;
-            }
-            let replid = state.new_id();
-            let now = state.now;
-            state.servers[1 - server].left_alone = Some(now);
-            let promoted = &mut state.servers[server];
-            (promoted.is_primary, promoted.replid, promoted.left_alone) = (true, replid, None);
-            lose(state, server);
-            expire(state);
-            true
-        }
-        Step::Follow(server) => {
-            let both = state.servers.iter().all(|server| server.is_primary);
-            if !both || state.servers[server].left_alone.is_none() || !pay(&mut state.left.rejoins) {
-                return false;
-            }
-            follow(state, server);
-            true
-        }
-        Step::Flush(server) => state.servers[server].is_primary && pay(&mut state.left.flushes) && flush(state, server),
-        Step::Save(server) => {
-            state.servers[server].saved = Some(Box::new(state.servers[server].data.clone()));
-            pay(&mut state.left.saves)
-        }
-        Step::Restart(server) => {
-            state.servers[server].is_primary && pay(&mut state.left.restarts) && restart(state, server)
-        }
-        Step::Evict(server, key) => {
-            state.servers[server].is_primary && pay(&mut state.left.evictions) && evict(state, server, key)
-        }
-        Step::Clock(server, by) => set_clock(state, server, by),
-        _ => false,
-    }
-}
-
-pub fn follow(state: &mut State, server: usize) {
-    replicate(state, 1 - server);
-    let (follower, replid) = (server, state.servers[1 - server].replid);
-    let server = &mut state.servers[follower];
-    (server.is_primary, server.replid, server.left_alone) = (false, replid, None);
-}
-
-fn flush(state: &mut State, server: usize) -> bool {
-    let lost = state.servers[server].data.lost;
-    state.servers[server].data = Data { lost, ..Data::default() };
-    lose(state, server);
-    wait_for_quarantine(state);
-    true
-}
-
-fn restart(state: &mut State, server: usize) -> bool {
-    let lost = state.servers[server].data.lost;
-    let saved = state.servers[server].saved.clone().map(|saved| *saved).unwrap_or_default();
-    state.servers[server].data = Data { lost, ..saved };
-    state.servers[server].replid = state.new_id();
-    lose(state, server);
-    for node in state.nodes.iter_mut().filter(|node| node.link == Some(server)) {
-        node.disconnect();
-        node.link = Some(server);
-    }
-    wait_for_quarantine(state);
-    expire(state);
-    true
-}
-
-impl Data {
-    fn has(&self, key: Key) -> bool {
-        match key {
-            Key::Record => self.record.is_some(),
-            Key::Token(token) => self.entries.iter().any(|entry| entry.token == token),
-            Key::Revocations => !self.cuts.is_empty(),
-            Key::Quarantines => self.quarantine.is_some(),
-        }
-    }
-}
-
-fn evict(state: &mut State, server: usize, key: Key) -> bool {
-    let data = &mut state.servers[server].data;
-    match key {
-        Key::Record => {
-            data.record = None;
-            wait_for_quarantine(state);
-        }
-        Key::Token(token) => data.entries.retain(|entry| entry.token != token),
-        Key::Revocations => data.cuts.clear(),
-        Key::Quarantines => {
-            data.quarantine = None;
-            wait_for_quarantine(state);
-        }
-    }
-    true
-}
-
-fn set_clock(state: &mut State, server: usize, by: Time) -> bool {
-    let is_large = by.abs() == LARGE;
-    let left = &mut state.left;
-    if !pay(if is_large { &mut left.large_steps } else { &mut left.small_steps }) {
-        return false;
-    }
-    let seen = state.servers[server].data.record.map(|record| record.seen);
-    if is_large && by < 0 && seen.is_some_and(|seen| seen < state.clock(server) - 1) {
-        // A clock that was wrong was so for as long as a poll takes.
-        return false;
-    }
-    state.servers[server].ahead += by;
-    let is_near = state.servers[server].ahead.abs() <= if is_large { LARGE } else { OFF };
-    expire(state);
-    is_near
 }
