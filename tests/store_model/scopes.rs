@@ -150,7 +150,7 @@ pub fn foreign_hours() -> Scope {
 /// Nodes serve again soon after the last fault, with clocks that stay off by hours.
 pub fn serving() -> Scope {
     let left = Left { ticks: 3, flushes: 1, small_steps: 2, large_steps: 1, naps: 255, ..NONE };
-    let more = Left { revokes: 1, promotions: 1, evictions: 1, ..left };
+    let more = Left { ticks: 4, evictions: 1, ..left };
     Scope { name: "serving again", left, more, serves_again: true, ..BASE }
 }
 
