@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 use copy::Copy;
 pub use copy::StoreReport;
-pub use settings::{Place, ReadPassword, StoreAddress, StorePassword, StoreSettings};
+pub use settings::{Login, Place, ReadPassword, ReadTls, StoreAddress, StorePassword, StoreSettings, StoreTls};
 
 use super::disk::{Clock, Kept};
 use super::ledger::Ledger;

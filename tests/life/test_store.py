@@ -3,23 +3,19 @@
 import contextlib
 import json
 import re
+import threading
 import time
 
 import grpc
 import pytest
-import seed_token
-from certificates import Authority
-from cluster import node
+from cluster import RECOVERY, SERVE_AFTER, node
 from conftest import REPOSITORY, cannot
 from remit_client import Refused, reason, refused
 from remit_process import copy_folder
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
-from stores import Store, Tls, missing
+from store_nodes import details, foreign, get, hears, listing, nodes, pairs, ready, settings, stored
+from stores import Store, missing
 from waiting import wait_until
-
-from remit.v1 import admin_service_pb2
-
-SERVE_AFTER, RECOVERY = 4, 5
 
 
 @pytest.fixture(params=["redis", "valkey"])
@@ -33,70 +29,6 @@ def kind(request):
 def redis():
     if why := missing("redis"):
         cannot(why)
-
-
-def trusting(template, folder):
-    """A dev folder in which the deployer may have more than one use."""
-    copy_folder(template, folder)
-    path = folder / "policy.json"
-    policy = json.loads(path.read_text())
-    policy["delegation_rules"][COORDINATOR]["trusted_pairs"] = [DEPLOYER]
-    path.write_text(json.dumps(policy))
-    return folder
-
-
-def settings(store, **more):
-    scheme, host = ("rediss", "localhost") if store.tls else ("redis", "127.0.0.1")
-    how = {
-        "REMIT_STATE_BACKEND": "valkey",
-        "REMIT_STATE_URL": f"{scheme}://{host}:{store.port}",
-        "REMIT_STATE_REPLICAS": "0",
-    }
-    return how | more
-
-
-@contextlib.contextmanager
-def nodes(template, folder, store, count=1, **more):
-    """As many nodes with the keys of one folder, once all of them answer."""
-    template = trusting(template, folder / "template")
-    with contextlib.ExitStack() as stack:
-        worlds = [
-            node(stack, copy_folder(template, folder / f"node{number}"), settings(store, **more))
-            for number in range(count)
-        ]
-        for world in worlds:
-            wait_until(lambda world=world: ready(world), f"it is ready: {details(world)}", SERVE_AFTER + RECOVERY)
-        yield worlds
-
-
-def ready(world):
-    return world.remit.http("/readyz")[0] == 200
-
-
-def details(world):
-    with contextlib.suppress(Refused):
-        return " ".join(world.administrator().status().details)
-    return ""
-
-
-def get(world, token, agent=DEPLOYER):
-    return reason(world[agent].authorize("kubectl_get", "prod/web", token))
-
-
-def foreign(key, **changes):
-    """A token of another issuer that holds the key."""
-    return seed_token.issue(key, COORDINATOR, DEPLOYER, ["kubectl_get"], ["prod/*"], **changes)
-
-
-def hears(world, agent):
-    """That this node knows of a quarantine."""
-    return any(entry.agent == agent for entry in listing(world).quarantines)
-
-
-def listing(world):
-    """Revocations and quarantines as the node knows them."""
-    admin = world.administrator()
-    return admin.call(admin.administration.ListRevocations, admin_service_pb2.ListRevocationsRequest())
 
 
 # Uses.
@@ -386,12 +318,7 @@ def test_too_few_replicas_allow_nothing(template, tmp_path, redis):
             replica.replicate(store.port)
             wait_until(lambda: ready(world), "it goes on", RECOVERY)
             assert get(world, token) == "ALLOWED"
-            stored = lambda: dict(pairs(store.call("HGETALL", "remit:{0}:quarantines")))  # noqa: E731
-            wait_until(lambda: stored().get(VALIDATOR.encode(), b"").endswith(b":q"), "the store was told", 2)
-
-
-def pairs(flat):
-    return zip(flat[::2], flat[1::2], strict=True)
+            wait_until(lambda: stored(store).get(VALIDATOR.encode(), b"").endswith(b":q"), "the store was told", 2)
 
 
 def test_a_quarantine_that_too_few_replicas_have_says_so(template, tmp_path, redis):
@@ -403,76 +330,7 @@ def test_a_quarantine_that_too_few_replicas_have_says_so(template, tmp_path, red
         assert get(world, token) == "AGENT_QUARANTINED"
 
 
-# Getting in.
-
-
-def password_file(folder, text="a long password"):
-    path = folder / "store.password"
-    path.write_text(f"{text}\n")
-    path.chmod(0o600)
-    return str(path)
-
-
-def test_a_user_with_the_documented_rules_and_no_more_is_enough(template, tmp_path, kind):
-    with Store(tmp_path, kind) as store:
-        rules = re.search(r"ACL SETUSER remit (.+)", documented())[1].split()
-        rules = [rule.replace("PASSWORD", "a long password") for rule in rules]
-        store.call("ACL", "SETUSER", "remit", "reset", *rules)
-        store.call("ACL", "SETUSER", "remit", ">a long password")
-        how = {"REMIT_STATE_USERNAME": "remit", "REMIT_STATE_PASSWORD_FILE": password_file(tmp_path)}
-        with nodes(template, tmp_path, store, **how) as (world,):
-            made = deployer_token(world, max_uses=2, delegatable=True)
-            assert get(world, made.token) == "ALLOWED"
-            world[DEPLOYER].delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=made.token)
-            world["ops-admin"].introspect(token_id=made.token_id)
-            world["ops-admin"].revoke(token_id="cd" * 16)
-            world["ops-admin"].revoke(agent=ANALYST, quarantine=True)
-            world["ops-admin"].reinstate(ANALYST)
-            world["ops-admin"].revoke(all=True)
-            assert details(world) == "" or "can't be read" not in details(world)
-            denied = [entry for entry in store.call("ACL", "LOG")]
-            assert denied == []
-            # Each rule is needed: without the one for INFO no script can tell which epoch this is.
-            store.call("ACL", "SETUSER", "remit", "-info")
-            wait_until(lambda: not ready(world), "it is refused", 2)
-            assert "+info" in details(world)
-            store.call("ACL", "SETUSER", "remit", "+info", "-config|get")
-            wait_until(lambda: ready(world), "it goes on", RECOVERY)
-
-
-def documented():
-    return (REPOSITORY / "docs/operations.md").read_text()
-
-
-def test_a_wrong_password_is_said_and_shown_nowhere(template, tmp_path, redis):
-    with Store(tmp_path, password="the right password") as store:
-        how = {"REMIT_STATE_PASSWORD_FILE": password_file(tmp_path, "the wrong password")}
-        with contextlib.ExitStack() as stack:
-            world = node(stack, copy_folder(template, tmp_path / "node"), settings(store, **how))
-            wait_until(lambda: "refuses the user" in details(world), "it is said", 3)
-            assert not ready(world)
-            password_file(tmp_path, "the right password")
-            wait_until(lambda: ready(world), "the file is read again", SERVE_AFTER + RECOVERY)
-            assert get(world, deployer_token(world).token) == "ALLOWED"
-            written = world.remit.log() + "".join(world.remit.audit_lines()) + world.remit.http("/metrics")[2]
-            assert "the right password" not in written and "the wrong password" not in written
-
-
-def test_the_store_is_asked_over_tls_and_has_to_be_the_right_one(template, tmp_path, kind):
-    ours, others = (tmp_path / name for name in ("ours", "others"))
-    ours.mkdir()
-    others.mkdir()
-    tls = Tls(ours, Authority.new())
-    strangers = Tls(others, Authority.new())
-    with Store(tmp_path, kind, tls=tls) as store:
-        with nodes(template, tmp_path, store, REMIT_STATE_CA=str(tls.ca)) as (world,):
-            assert get(world, deployer_token(world).token) == "ALLOWED"
-            assert world.administrator().status().store.address.startswith("rediss://")
-        with contextlib.ExitStack() as stack:
-            how = settings(store, REMIT_STATE_CA=str(strangers.ca))
-            world = node(stack, copy_folder(template, tmp_path / "stranger"), how)
-            wait_until(lambda: "can't be reached" in details(world), "it is said", 3)
-            assert not ready(world)
+# Beginnings and neighbours.
 
 
 def test_a_store_may_be_missing_at_the_start(template, tmp_path, redis):
@@ -503,10 +361,6 @@ def test_nodes_with_other_prefixes_dont_meet(template, tmp_path, redis):
 
 
 # What comes late, or is forgotten.
-
-
-def stored(store):
-    return dict(pairs(store.call("HGETALL", "remit:{0}:quarantines")))
 
 
 def test_a_reinstatement_that_comes_late_lifts_no_newer_quarantine(template, tmp_path, redis):

@@ -227,6 +227,7 @@ impl Copy {
             | Trouble::Loading
             | Trouble::Disk
             | Trouble::Memory
+            | Trouble::Files(_)
             | Trouble::Forbidden(_)
             | Trouble::NoScript
             | Trouble::Odd(_) => return Err(trouble),

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, TlsCertificates,
-    Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
+    TlsCertificates, Value,
 };
+
+use zeroize::Zeroizing;
 
 use super::reply::pairs;
 use super::script::{Call, Scripts};
-use super::settings::{Place, StoreAddress, StoreSettings};
-use super::trouble::Trouble;
+use super::settings::{Login, Place, StoreAddress, StoreSettings, StoreTls};
+use super::trouble::{Trouble, tls_advice};
 
 /// How long opening a connection may take: longer than a try at a store that doesn't answer, shorter than the time in
 /// which it has to be found again.
@@ -51,11 +53,12 @@ impl Link {
             Place::At(address) => address.clone(),
             Place::AskSentinels { sentinels, service } => primary(settings, sentinels, service).await?,
         };
-        let requests = connect(settings, &address, true, CONNECT, settings.timeout).await?;
-        let control = connect(settings, &address, true, CONNECT, WAIT_ANSWER).await?;
+        let requests = connect(settings, &address, &settings.login, CONNECT, settings.timeout).await?;
+        let control = connect(settings, &address, &settings.login, CONNECT, WAIT_ANSWER).await?;
         let link = Self { requests, control, timeout: settings.timeout, address };
         // A Sentinel may be late, and a name may lead to a replica.
-        let role = run(&link.control, &redis::cmd("ROLE")).await?;
+        // What is refused by a server that wants a certificate is refused with the first answer.
+        let role = run(&link.control, &redis::cmd("ROLE")).await.map_err(|trouble| at(&link.address, trouble))?;
         if !is_primary(&role) {
             return Err(Trouble::Replica);
         }
@@ -135,7 +138,7 @@ async fn primary(settings: &StoreSettings, sentinels: &[StoreAddress], service: 
     for sentinel in sentinels {
         match ask_sentinel(settings, sentinel, service).await {
             Ok(address) => return Ok(address),
-            Err(trouble) => last = Trouble::Broken(format!("the Sentinel {sentinel}: {}", trouble.detail())),
+            Err(trouble) => last = Trouble::Broken(format!("the Sentinel {sentinel}: {}", trouble.of_sentinel())),
         }
     }
     Err(last)
@@ -146,10 +149,10 @@ async fn ask_sentinel(
     sentinel: &StoreAddress,
     service: &str,
 ) -> Result<StoreAddress, Trouble> {
-    let connection = connect(settings, sentinel, false, SENTINEL, SENTINEL).await?;
+    let connection = connect(settings, sentinel, &settings.sentinel_login, SENTINEL, SENTINEL).await?;
     let mut ask = redis::cmd("SENTINEL");
     ask.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-    let answer = run(&connection, &ask).await?;
+    let answer = run(&connection, &ask).await.map_err(|trouble| at(sentinel, trouble))?;
     let parts = if let Value::Array(parts) = &answer { parts.as_slice() } else { &[] };
     let text = |value: &Value| {
         let Value::BulkString(bytes) = value else { return None };
@@ -166,11 +169,11 @@ async fn ask_sentinel(
 async fn connect(
     settings: &StoreSettings,
     address: &StoreAddress,
-    authenticates: bool,
+    login: &Login,
     within: Duration,
     answer: Duration,
 ) -> Result<MultiplexedConnection, Trouble> {
-    let client = client(settings, address, authenticates)?;
+    let client = client(settings, address, login)?;
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(within))
         .set_response_timeout(Some(answer))
@@ -181,23 +184,29 @@ async fn connect(
         if trouble == Trouble::Slow {
             return Trouble::Broken(format!("{address} did not answer within {} ms", within.as_millis()));
         }
-        if let Trouble::Broken(said) | Trouble::Odd(said) = &trouble {
-            return Trouble::Broken(format!("{address}: {said}"));
-        }
-        trouble
+        at(address, trouble)
     })
 }
 
-fn client(settings: &StoreSettings, address: &StoreAddress, authenticates: bool) -> Result<Client, Trouble> {
+/// Where a connection was not to be had, and what to do.
+fn at(address: &StoreAddress, trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Broken(said) | Trouble::Odd(said) => {
+            let advice = tls_advice(&said).map(|advice| format!(": {advice}")).unwrap_or_default();
+            Trouble::Broken(format!("{address}: {said}{advice}"))
+        }
+        other => other,
+    }
+}
+
+fn client(settings: &StoreSettings, address: &StoreAddress, login: &Login) -> Result<Client, Trouble> {
     let misconfigured = |error: redis::RedisError| Trouble::of(&error);
-    let mut login = RedisConnectionInfo::default().set_db(i64::from(address.database)).set_skip_set_lib_name();
-    if authenticates {
-        if let Some(username) = &settings.username {
-            login = login.set_username(username);
-        }
-        if let Some(read) = &settings.password {
-            login = login.set_password(read().map_err(Trouble::Forbidden)?.reveal());
-        }
+    let mut hello = RedisConnectionInfo::default().set_db(i64::from(address.database)).set_skip_set_lib_name();
+    if let Some(username) = &login.username {
+        hello = hello.set_username(username);
+    }
+    if let Some(read) = &login.password {
+        hello = hello.set_password(read().map_err(Trouble::Files)?.reveal());
     }
     let (host, port) = (address.host.clone(), address.port);
     let place = if address.tls {
@@ -205,11 +214,15 @@ fn client(settings: &StoreSettings, address: &StoreAddress, authenticates: bool)
     } else {
         ConnectionAddr::Tcp(host, port)
     };
-    let info = place.into_connection_info().map_err(misconfigured)?.set_redis_settings(login);
-    let Some(ca) = settings.ca.as_ref().filter(|_| address.tls) else {
+    let info = place.into_connection_info().map_err(misconfigured)?.set_redis_settings(hello);
+    let Some(read) = settings.tls.as_ref().filter(|_| address.tls) else {
         return Client::open(info).map_err(misconfigured);
     };
-    let unreadable = |error| Trouble::Broken(format!("[state] ca {} can't be read: {error}", ca.display()));
-    let root_cert = Some(std::fs::read(ca).map_err(unreadable)?);
-    Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert }).map_err(misconfigured)
+    let StoreTls { ca, identity } = read().map_err(Trouble::Files)?;
+    let shown = |(certificate, key): (Vec<u8>, Zeroizing<Vec<u8>>)| ClientTlsConfig {
+        client_cert: certificate,
+        client_key: key.to_vec(),
+    };
+    let certificates = TlsCertificates { client_tls: identity.map(shown), root_cert: ca };
+    Client::build_with_tls(info, certificates).map_err(misconfigured)
 }
