@@ -1,6 +1,6 @@
 //! A store that is played: it speaks RESP2, has one epoch and no memory, and can be held.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,7 +148,7 @@ fn list(items: &[String]) -> String {
 }
 
 /// A command: a list of texts. What isn't text is nothing that is looked at.
-fn read(reader: &mut impl std::io::BufRead) -> Option<Vec<String>> {
+fn read(reader: &mut impl BufRead) -> Option<Vec<String>> {
     let count = length(reader, '*')?;
     (0..count)
         .map(|_| {
@@ -160,7 +160,7 @@ fn read(reader: &mut impl std::io::BufRead) -> Option<Vec<String>> {
         .collect()
 }
 
-fn length(reader: &mut impl std::io::BufRead, kind: char) -> Option<usize> {
+fn length(reader: &mut impl BufRead, kind: char) -> Option<usize> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     line.trim_end().strip_prefix(kind)?.parse().ok()

@@ -60,20 +60,61 @@ def test_looking_spends_nothing(template, tmp_path, redis):
         assert set(seen.root_capabilities) >= {"kubectl_get"}
 
 
-def test_one_authorize_is_one_step_of_the_store(template, tmp_path, redis):
+@contextlib.contextmanager
+def asked(store):
+    """What the store is asked meanwhile, a line a command: `time [database client] "COMMAND" "argument" …`."""
+    lines = []
+    with store.connect() as watching:
+        watching.call("MONITOR")
+        yield lines
+        # Whatever came before this is there when this is.
+        store.call("ECHO", "until here")
+        seen = b""
+        while b'"until here"' not in seen:
+            seen += watching.socket.recv(65536)
+    lines += seen.decode(errors="replace").splitlines()
+
+
+def questions(lines, token_id):
+    """Those about this token."""
+    return [line for line in lines if '"EVAL' in line and f":t:{token_id}" in line]
+
+
+def test_one_authorize_is_one_question_on_one_connection(template, tmp_path, redis):
     with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
-        tokens = [deployer_token(world).token for _ in range(20)]
-        with store.connect() as watching:
-            watching.call("MONITOR")
-            for token in tokens:
-                assert get(world, token) == "ALLOWED"
-            store.call("PING")
-            seen = b""
-            while b'"PING"' not in seen:
-                seen += watching.socket.recv(65536)
-        asked = [line for line in seen.decode(errors="replace").splitlines() if '"EVALSHA"' in line]
-        spends = [line for line in asked if ":t:" in line]
-        assert len(spends) == len(tokens), f"{len(spends)} questions for {len(tokens)} decisions"
+        made = [deployer_token(world) for _ in range(40)]
+        with asked(store) as lines:
+            threads = [threading.Thread(target=get, args=(world, one.token)) for one in made[:20]]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert {get(world, one.token) for one in made[20:]} == {"ALLOWED"}
+            # One for requests, one for what takes longer; and this one, and the one that watches.
+            assert int(store.info("clients")["connected_clients"]) <= 4
+        assert [len(questions(lines, one.token_id)) for one in made] == [1] * 40
+        clients = {re.search(r"\[0 (\S+)\]", line)[1] for one in made for line in questions(lines, one.token_id)}
+        assert len(clients) == 1, clients
+        # A look is one question too; what is denied without the store, and what has no token, is none.
+        with asked(store) as lines:
+            world[DEPLOYER].authorize("kubectl_get", "prod/web", made[0].token, dry_run=True)
+            assert reason(world[DEPLOYER].authorize("kubectl_get", "test/web", made[1].token)) == "RESOURCE_NOT_GRANTED"
+        assert [len(questions(lines, one.token_id)) for one in made[:2]] == [1, 0]
+
+
+def test_a_use_that_was_not_answered_in_time_is_not_asked_for_again(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        made = deployer_token(world, max_uses=3)
+        with asked(store) as lines:
+            store.pause()
+            began = time.monotonic()
+            denied = world[DEPLOYER].authorize("kubectl_get", "prod/web", made.token)
+            assert reason(denied) == "STATE_UNAVAILABLE" and "counts as spent" in denied.message
+            assert 0.19 < time.monotonic() - began < 1, "an operation has 200 ms"
+            store.go_on()
+            wait_until(lambda: ready(world), "it serves again", RECOVERY)
+        assert len(questions(lines, made.token_id)) == 1
+        assert world[DEPLOYER].introspect(token=made.token).remaining_uses == 2, "what was sent was done"
 
 
 # Revocations.

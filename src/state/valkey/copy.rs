@@ -87,6 +87,7 @@ pub(super) struct Copy {
     pub(super) owes: AtomicBool,
     /// The connection broke under a request.
     pub(super) is_broken: AtomicBool,
+    /// What is wrong, or [`Trouble::Reading`].
     trouble: Mutex<Trouble>,
     verdict: Mutex<Option<(Verdict, Looked)>>,
     counts_foreign: AtomicBool,
@@ -262,7 +263,7 @@ impl Copy {
             self.met(id);
         }
         let mut last = self.trouble.lock();
-        if last.why() != trouble.why() && *trouble != Trouble::Reading {
+        if last.detail() != trouble.detail() && *trouble != Trouble::Reading {
             tracing::warn!(target: "state", "{}", trouble.detail());
         }
         *last = trouble.clone();

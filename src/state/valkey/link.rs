@@ -182,7 +182,9 @@ async fn connect(
     connected.map_err(|error| {
         let trouble = Trouble::of(&error);
         if trouble == Trouble::Slow {
-            return Trouble::Broken(format!("{address} did not answer within {} ms", within.as_millis()));
+            // A server that speaks no TLS waits for more of what it takes for a command.
+            let advice = if address.tls { ": if it speaks no TLS there, write its tls-port, or redis://" } else { "" };
+            return Trouble::Broken(format!("{address} did not answer within {} ms{advice}", within.as_millis()));
         }
         at(address, trouble)
     })
