@@ -170,7 +170,8 @@ impl StateConfig {
             }
             (None, Some(_)) => {
                 return Err(
-                    "[state] certificate is missing beside key: name the file of the certificate that is shown".to_owned()
+                    "[state] certificate is missing beside key: name the file of the certificate that is shown"
+                        .to_owned(),
                 );
             }
         };

@@ -12,6 +12,7 @@
 //! | `follow` | The thread: connects, polls, reads anew. |
 //! | `copy` | What this process knows of the store. |
 //! | `count`, `end` | Tokens and their uses; revocations and quarantines. |
+//! | `source` | By whom a quarantine was entered, for those who look. |
 //! | `demands` | What the store has to be set to. |
 
 mod copy;
@@ -23,6 +24,7 @@ mod link;
 mod reply;
 mod script;
 mod settings;
+mod source;
 mod trouble;
 
 use std::sync::Arc;

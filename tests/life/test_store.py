@@ -165,6 +165,39 @@ def test_a_quarantine_is_everywhere_within_a_second_and_outlives_every_node(temp
         assert get(one, deployer_token(one).token) == "ALLOWED"
 
 
+def test_every_node_says_who_entered_a_quarantine(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        path = one.remit.policy_file
+        after = {"escalation_attempts": 1, "reuse_attempts": 3, "window_seconds": 60}
+        before = one.administrator().status().policy_revision
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"quarantine_after": after}))
+        wait_until(lambda: one.administrator().status().policy_revision > before, "the policy is read", 5)
+        sources = lambda world, agent: next(  # noqa: E731
+            (list(entry.sources) for entry in listing(world).quarantines if entry.agent == agent), None
+        )
+        one[DEPLOYER].authorize("delete_everything", "prod/web", deployer_token(one).token)
+        assert sources(one, DEPLOYER) == ["automatic"]
+        one["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+        told = lambda world, *words: [sources(world, agent) for agent in (DEPLOYER, ANALYST)] == list(words)  # noqa: E731
+        wait_until(lambda: told(other, ["automatic"], ["api"]), f"the other says the same: {listing(other)}", 2)
+        other["ops-admin"].revoke(agent=DEPLOYER, quarantine=True)
+        both = ["api", "automatic"]
+        wait_until(lambda: told(other, both, ["api"]) and told(one, both, ["api"]), "and who else did", 2)
+        # What is kept is kept with it, by a node that starts too, and by a store that is told anew.
+        other.close()
+        other.remit.kill()
+        other.remit.start()
+        wait_until(lambda: ready(other) and told(other, both, ["api"]), "it is read anew", RECOVERY)
+        store.call("FLUSHALL")
+        wait_until(lambda: not ready(other), "it is noticed", 2)
+        wait_until(lambda: ready(one) and ready(other), "they serve again", SERVE_AFTER + RECOVERY)
+        assert store.call("HGET", "remit:{0}:sources", DEPLOYER) == b"api,automatic"
+        # A word that is missing is an administrator's, and lifts nothing.
+        store.call("DEL", "remit:{0}:sources")
+        one["ops-admin"].reinstate(DEPLOYER)
+        wait_until(lambda: told(one, None, ["api"]) and told(other, None, ["api"]), "it is lifted", 2)
+
+
 def test_a_quarantine_of_the_policy_file_ends_the_tokens_of_before(template, tmp_path, redis):
     with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
         token = deployer_token(one, max_uses=3).token
@@ -396,9 +429,9 @@ def test_nodes_with_other_prefixes_dont_meet(template, tmp_path, redis):
         names = store.call("KEYS", "*")
         assert {name.split(b":")[0] for name in names} == {b"remit", b"remit-test"}
         assert all(b"{0}" in name for name in names)
-        # What can't expire by itself is the record and the quarantines.
+        # What can't expire by itself is the record, and the quarantines with who entered them.
         lasting = {name.rsplit(b":", 1)[1] for name in names if store.call("TTL", name) == -1}
-        assert lasting <= {b"epoch", b"quarantines"}
+        assert lasting <= {b"epoch", b"quarantines", b"sources"}
 
 
 # What comes late, or is forgotten.

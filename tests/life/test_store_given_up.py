@@ -6,6 +6,7 @@ gone.
 
 import contextlib
 import http.client
+import json
 import ssl
 import urllib.parse
 
@@ -13,7 +14,7 @@ import grpc
 import pytest
 from cluster import Nodes
 from conftest import cannot
-from remit_client import Refused, fails_with
+from remit_client import Refused, authorize_request, fails_with
 from seed_policy import ANALYST, DEPLOYER, deployer_token
 from store_nodes import get, hears, stored
 from stores import Store, missing
@@ -121,6 +122,29 @@ def test_a_quarantine_and_its_end(pair):
     wait_until(lambda: not hears(other, ANALYST), "it is lifted everywhere", 3)
     wait_until(lambda: not hears(one, ANALYST), "and where it was asked for", 3)
     is_recorded(one, "reinstate", ANALYST)
+
+
+def test_a_quarantine_that_remit_itself_entered(pair):
+    store, (one, other) = pair
+    path = one.remit.policy_file
+    policy = json.loads(path.read_text())
+    after = {"escalation_attempts": 1, "reuse_attempts": 3, "window_seconds": 60}
+    before = one.administrator().status().policy_revision
+    path.write_text(json.dumps(policy | {"quarantine_after": after}))
+    wait_until(lambda: one.administrator().status().policy_revision > before, "the policy is read", 5)
+    beyond = authorize_request("delete_everything", "prod/web", made(one).token)
+    agent = one[DEPLOYER]
+    with out_of_hearing(store, pair[1]), fails_with(grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
+        agent.call(agent.decisions.Authorize, beyond, seconds=PATIENCE)
+    wait_until(lambda: hears(other, DEPLOYER), "the other node has it", 3)
+    found = lambda: [  # noqa: E731
+        event for event in one.remit.audit() if event["message_type"] == "quarantine" and event["target"] == DEPLOYER
+    ]
+    wait_until(found, "it is recorded", 3)
+    assert found()[0]["note"].startswith("automatic: ")
+    path.write_text(json.dumps(policy))
+    one["ops-admin"].reinstate(DEPLOYER)
+    wait_until(lambda: not hears(other, DEPLOYER), "it is lifted", 3)
 
 
 def test_a_token_that_a_client_revokes_over_http(pair):

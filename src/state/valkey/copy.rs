@@ -1,6 +1,6 @@
 //! What this process knows of the store: the epoch, who is revoked, how old that is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -78,6 +78,8 @@ pub(super) struct Copy {
     epoch: ArcSwapOption<Epoch>,
     progress: Mutex<Progress>,
     unknown: Mutex<HashMap<TokenId, u64>>,
+    /// Agents of whose quarantine this process heard and not yet by whom, and whether it knew of none before.
+    unsourced: Mutex<BTreeMap<String, bool>>,
     /// When the newest answer that is wholly in the copy was asked for, in nanoseconds.
     heard: AtomicU64,
     fence: AtomicU64,
@@ -145,6 +147,7 @@ impl Copy {
             epoch: ArcSwapOption::empty(),
             progress: Mutex::default(),
             unknown: Mutex::default(),
+            unsourced: Mutex::default(),
             heard: AtomicU64::new(0),
             fence: AtomicU64::new(0),
             wake: Notify::new(),
@@ -310,7 +313,7 @@ impl Copy {
             *standing = fresh;
         });
         for (name, (version, is_quarantine)) in &read.quarantines {
-            self.ledger.hear(name, *version, *is_quarantine);
+            self.hear_word(name, *version, *is_quarantine);
         }
         self.unknown.lock().clone_from(&read.unknown);
     }
@@ -355,14 +358,46 @@ impl Copy {
             Kind::All => self.ledger.follow(|standing| standing.restore_all(cutoff)),
             Kind::Quarantine => {
                 self.ledger.follow(|standing| standing.restore_agent(&entry.name, cutoff));
-                self.ledger.hear(&entry.name, entry.version, true);
+                self.hear_word(&entry.name, entry.version, true);
             }
-            Kind::Reinstate => self.ledger.hear(&entry.name, entry.version, false),
+            Kind::Reinstate => self.hear_word(&entry.name, entry.version, false),
             Kind::Unknown => {
                 if let Some(id) = TokenId::parse(&entry.name) {
                     self.unknown.lock().insert(id, entry.number);
                 }
             }
+        }
+    }
+
+    /// The store's word on a quarantine. It doesn't say whose word it is: that is asked for later.
+    fn hear_word(&self, name: &str, version: u64, is_quarantine: bool) {
+        let is_quarantined = || self.ledger.standing(|standing| standing.is_quarantined(name));
+        let was_free = !is_quarantined();
+        let is_news = self.ledger.standing(|standing| standing.version(name)) < version || was_free;
+        self.ledger.hear(name, version, is_quarantine);
+        if is_news && is_quarantine && is_quarantined() {
+            let mut unsourced = self.unsourced.lock();
+            let is_unknown = unsourced.get(name).copied().unwrap_or_default();
+            unsourced.insert(name.to_owned(), was_free || is_unknown);
+        }
+    }
+
+    /// Whether there are quarantines of which it has yet to be asked by whom.
+    pub(super) fn has_unsourced(&self) -> bool {
+        !self.unsourced.lock().is_empty()
+    }
+
+    /// Some of them, to be asked for.
+    pub(super) fn take_unsourced(&self, most: usize) -> Vec<(String, bool)> {
+        let mut unsourced = self.unsourced.lock();
+        std::iter::from_fn(|| unsourced.pop_first()).take(most).collect()
+    }
+
+    /// They were asked for in vain.
+    pub(super) fn put_back_unsourced(&self, pending: Vec<(String, bool)>) {
+        let mut unsourced = self.unsourced.lock();
+        for (name, was_free) in pending {
+            unsourced.entry(name).or_insert(was_free);
         }
     }
 

@@ -88,6 +88,18 @@ impl Link {
         u64::try_from(replicas).map_err(|_| odd("WAIT"))
     }
 
+    /// Leaves a word that no script reads.
+    pub(super) async fn note(&self, key: &str, field: &str, word: &str) -> Result<(), Trouble> {
+        run(&self.control, redis::cmd("HSET").arg(key).arg(field).arg(word)).await.map(|_| ())
+    }
+
+    /// Reads such words, one for each field where there is one.
+    pub(super) async fn noted(&self, key: &str, fields: &[&str]) -> Result<Vec<Option<String>>, Trouble> {
+        let answer = run(&self.control, redis::cmd("HMGET").arg(key).arg(fields)).await?;
+        let Value::Array(words) = answer else { return Err(odd("HMGET")) };
+        Ok(words.iter().map(text).collect())
+    }
+
     /// Looks at the settings that the store runs with.
     pub(super) async fn look(&self) -> Result<Looked, Trouble> {
         let mut get = redis::cmd("CONFIG");
@@ -105,6 +117,11 @@ impl Link {
 
 fn odd(command: &str) -> Trouble {
     Trouble::Odd(format!("the answer to {command} has another form"))
+}
+
+fn text(value: &Value) -> Option<String> {
+    let Value::BulkString(bytes) = value else { return None };
+    String::from_utf8(bytes.clone()).ok()
 }
 
 fn is_primary(role: &Value) -> bool {
@@ -154,10 +171,6 @@ async fn ask_sentinel(
     ask.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
     let answer = run(&connection, &ask).await.map_err(|trouble| at(sentinel, trouble))?;
     let parts = if let Value::Array(parts) = &answer { parts.as_slice() } else { &[] };
-    let text = |value: &Value| {
-        let Value::BulkString(bytes) = value else { return None };
-        String::from_utf8(bytes.clone()).ok()
-    };
     let [host, port] = parts else {
         return Err(Trouble::Odd(format!("it knows no primary named {service:?}: see [state] sentinel_service")));
     };

@@ -1,0 +1,47 @@
+//! By whom an agent was put under quarantine, for those who look: a word beside the store's records, on which nothing is
+//! decided. Where it is missing an administrator is named.
+
+use std::sync::Arc;
+
+use super::copy::Copy;
+use super::link::Link;
+use crate::state::standing::QuarantineSources;
+
+/// Asked for at once; the rest comes with the next poll.
+const AT_ONCE: usize = 500;
+
+/// Leaves word for the others by whom this agent is under quarantine here.
+pub(super) async fn tell(copy: &Copy, link: &Link, name: &str) {
+    let found = copy.ledger.standing(|standing| {
+        standing.quarantined().find(|(quarantined, _)| &***quarantined == name).map(|(_, sources)| sources)
+    });
+    let Some(sources) = found else { return };
+    let names = sources.names().collect::<Vec<_>>().join(",");
+    if let Err(trouble) = link.note(&key(copy), name, &names).await {
+        tracing::warn!(target: "state", agent = name, "the store was not told by whom it is under quarantine: {}", trouble.detail());
+    }
+}
+
+/// Asks by whom those are under quarantine of which this process just heard.
+pub(super) async fn ask(copy: Arc<Copy>, link: Arc<Link>) {
+    let pending = copy.take_unsourced(AT_ONCE);
+    if pending.is_empty() {
+        return;
+    }
+    let names = pending.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+    match link.noted(&key(&copy), &names).await {
+        Ok(words) => {
+            for ((name, was_free), word) in pending.iter().zip(words) {
+                if let Some(sources) = word.as_deref().and_then(QuarantineSources::from_names) {
+                    copy.ledger.hear_sources(name, sources, *was_free);
+                }
+            }
+        }
+        // Whoever looks meanwhile is told of an administrator.
+        Err(_) => copy.put_back_unsourced(pending),
+    }
+}
+
+fn key(copy: &Copy) -> String {
+    format!("{}:{{0}}:sources", copy.settings.prefix)
+}
