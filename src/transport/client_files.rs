@@ -51,11 +51,11 @@ impl ClientFiles {
             }
             let private = files::private_key(key, &secret)?;
             let pair = CertifiedKey::from_der(certificates, private, &aws_lc_rs::default_provider());
-            pair.map_err(|error| match error {
-                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                    TlsError::Mismatch { certificate: certificate.clone(), key: key.clone() }
+            pair.map_err(|error| {
+                if error == rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) {
+                    return TlsError::Mismatch { certificate: certificate.clone(), key: key.clone() };
                 }
-                error => files::unusable(key, &error),
+                files::unusable(key, &error)
             })?;
             Ok((chain, secret))
         });

@@ -56,7 +56,7 @@ impl PlayedStore {
             tls: None,
             prefix: "remit".to_owned(),
             replicas: 0,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
         }
     }
 
@@ -119,13 +119,13 @@ fn script(state: &State, arguments: &[&str]) -> String {
 
 fn news(state: &State, since: usize) -> String {
     let entries = state.quarantined.iter().enumerate().skip(since).map(|(at, agent)| {
-        let change = at + 1;
-        let revocation = (COUNTER + u64::try_from(change).unwrap()).to_string();
+        let change = u64::try_from(at).unwrap().saturating_add(1);
+        let revocation = COUNTER.saturating_add(change).to_string();
         let fields = ["k", "quarantine", "a", agent, "n", &revocation, "t", "1795297900", "v", "1"];
         list(&[text(&format!("{change}-0")), list(&fields.map(text))])
     });
     let entries = entries.collect::<Vec<_>>();
-    let counter = COUNTER + state.changes();
+    let counter = COUNTER.saturating_add(state.changes());
     list(&[text("news"), number(counter), number(0), number(counter), number(state.changes()), list(&entries)])
 }
 
@@ -152,9 +152,9 @@ fn read(reader: &mut impl BufRead) -> Option<Vec<String>> {
     let count = length(reader, '*')?;
     (0..count)
         .map(|_| {
-            let mut bytes = vec![0; length(reader, '$')? + 2];
+            let mut bytes = vec![0; length(reader, '$')?];
             reader.read_exact(&mut bytes).ok()?;
-            bytes.truncate(bytes.len() - 2);
+            reader.read_exact(&mut [0; 2]).ok()?;
             Some(String::from_utf8_lossy(&bytes).into_owned())
         })
         .collect()

@@ -60,10 +60,9 @@ def test_every_backend_says_what_it_is_how_much_it_has_and_what_waits(shown, fol
         assert page["store"] is None and not status.HasField("store") and "remit_store_up" not in samples
 
 
+@pytest.mark.parametrize("shown", ["valkey"], indirect=True)
 def test_a_store_is_shown_with_its_epoch_its_settings_and_when_it_last_answered(shown):
-    backend, world, store = shown
-    if backend != "valkey":
-        return
+    _, world, store = shown
     deployer_token(world)
     # The settings are looked at when it connects, and after so many polls.
     wait_until(lambda: world.administrator().status().store.settings, "they are looked at", 3)

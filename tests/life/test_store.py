@@ -167,11 +167,7 @@ def test_a_quarantine_is_everywhere_within_a_second_and_outlives_every_node(temp
 
 def test_every_node_says_who_entered_a_quarantine(template, tmp_path, redis):
     with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
-        path = one.remit.policy_file
-        after = {"escalation_attempts": 1, "reuse_attempts": 3, "window_seconds": 60}
-        before = one.administrator().status().policy_revision
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"quarantine_after": after}))
-        wait_until(lambda: one.administrator().status().policy_revision > before, "the policy is read", 5)
+        rewrite_policy(one, quarantine_after={"escalation_attempts": 1, "reuse_attempts": 3, "window_seconds": 60})
         sources = lambda world, agent: next(  # noqa: E731
             (list(entry.sources) for entry in listing(world).quarantines if entry.agent == agent), None
         )
@@ -206,6 +202,50 @@ def test_a_quarantine_of_the_policy_file_ends_the_tokens_of_before(template, tmp
         path.write_text(json.dumps(policy | {"quarantined": [DEPLOYER]}))
         wait_until(lambda: get(one, token) == "AGENT_QUARANTINED", "the file is read", 5)
         wait_until(lambda: get(other, token) == "TOKEN_REVOKED", "the store was told", 2)
+
+
+def rewrite_policy(world, **more):
+    """Puts a policy in force that has this in place of what it had."""
+    path = world.remit.policy_file
+    before = world.administrator().status().policy_revision
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    wait_until(lambda: world.administrator().status().policy_revision > before, "the policy is read", 5)
+
+
+def is_over(world, token):
+    with contextlib.suppress(Refused):
+        return not world[DEPLOYER].introspect(token=token).active
+
+
+def test_what_the_policy_file_asks_for_while_the_store_is_away_is_made_good(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        token = deployer_token(one, max_uses=3).token
+        # It keeps its epoch, so that nothing but the revocation ends the token.
+        store.pause()
+        rewrite_policy(one, quarantined=[DEPLOYER])
+        rewrite_policy(one, quarantined=[])
+        assert get(one, token) == "AGENT_QUARANTINED", "until its tokens are ended it stays so"
+        store.go_on()
+        wait_until(lambda: is_over(other, token), "they are ended for everybody", RECOVERY)
+        wait_until(lambda: get(one, token) == "TOKEN_REVOKED", "and it is let go", RECOVERY)
+
+
+def test_what_the_policy_file_still_asks_for_after_a_crash_is_made_good_at_the_start(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        token = deployer_token(one, max_uses=3).token
+        store.pause()
+        rewrite_policy(one, quarantined=[DEPLOYER])
+        with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+            one["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+        one.close()
+        one.remit.kill()
+        one.remit.start()
+        assert get(one, token) == "AGENT_QUARANTINED" and not ready(one)
+        assert hears(one, ANALYST), "what an administrator asked for is on this node's disk"
+        store.go_on()
+        wait_until(lambda: ready(one), "it finds the store", RECOVERY)
+        wait_until(lambda: is_over(other, token), "the file's agent has lost its tokens everywhere", RECOVERY)
+        wait_until(lambda: hears(other, ANALYST), "and the administrator's is under quarantine everywhere", 2)
 
 
 def test_unknown_ids_can_be_revoked_and_are_listed_everywhere(template, tmp_path, redis):

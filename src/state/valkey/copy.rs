@@ -1,6 +1,6 @@
 //! What this process knows of the store: the epoch, who is revoked, how old that is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::link::{Link, Looked};
 use super::reply::{Entry, Kind, News, Reply};
 use super::script::{Call, Script, Scripts};
 use super::settings::StoreSettings;
+use super::source::Unsourced;
 use super::trouble::Trouble;
 use super::{Chance, FRESH};
 use crate::domain::time::Timestamp;
@@ -78,8 +79,7 @@ pub(super) struct Copy {
     epoch: ArcSwapOption<Epoch>,
     progress: Mutex<Progress>,
     unknown: Mutex<HashMap<TokenId, u64>>,
-    /// Agents of whose quarantine this process heard and not yet by whom, and whether it knew of none before.
-    unsourced: Mutex<BTreeMap<String, bool>>,
+    pub(super) unsourced: Unsourced,
     /// When the newest answer that is wholly in the copy was asked for, in nanoseconds.
     heard: AtomicU64,
     fence: AtomicU64,
@@ -147,7 +147,7 @@ impl Copy {
             epoch: ArcSwapOption::empty(),
             progress: Mutex::default(),
             unknown: Mutex::default(),
-            unsourced: Mutex::default(),
+            unsourced: Unsourced::default(),
             heard: AtomicU64::new(0),
             fence: AtomicU64::new(0),
             wake: Notify::new(),
@@ -376,28 +376,7 @@ impl Copy {
         let is_news = self.ledger.standing(|standing| standing.version(name)) < version || was_free;
         self.ledger.hear(name, version, is_quarantine);
         if is_news && is_quarantine && is_quarantined() {
-            let mut unsourced = self.unsourced.lock();
-            let is_unknown = unsourced.get(name).copied().unwrap_or_default();
-            unsourced.insert(name.to_owned(), was_free || is_unknown);
-        }
-    }
-
-    /// Whether there are quarantines of which it has yet to be asked by whom.
-    pub(super) fn has_unsourced(&self) -> bool {
-        !self.unsourced.lock().is_empty()
-    }
-
-    /// Some of them, to be asked for.
-    pub(super) fn take_unsourced(&self, most: usize) -> Vec<(String, bool)> {
-        let mut unsourced = self.unsourced.lock();
-        std::iter::from_fn(|| unsourced.pop_first()).take(most).collect()
-    }
-
-    /// They were asked for in vain.
-    pub(super) fn put_back_unsourced(&self, pending: Vec<(String, bool)>) {
-        let mut unsourced = self.unsourced.lock();
-        for (name, was_free) in pending {
-            unsourced.entry(name).or_insert(was_free);
+            self.unsourced.add(name, was_free);
         }
     }
 

@@ -90,7 +90,7 @@ impl Session {
                 Ok(()) => {
                     self.failures = 0;
                     self.copy.note(&Trouble::Reading);
-                    if self.copy.has_unsourced() {
+                    if !self.copy.unsourced.is_empty() {
                         tokio::spawn(source::ask(Arc::clone(&self.copy), Arc::clone(&self.link)));
                     }
                 }

@@ -205,13 +205,11 @@ async fn connect(
 
 /// Where a connection was not to be had, and what to do.
 fn at(address: &StoreAddress, trouble: Trouble) -> Trouble {
-    match trouble {
-        Trouble::Broken(said) | Trouble::Odd(said) => {
-            let advice = tls_advice(&said).map(|advice| format!(": {advice}")).unwrap_or_default();
-            Trouble::Broken(format!("{address}: {said}{advice}"))
-        }
-        other => other,
+    if let Trouble::Broken(said) | Trouble::Odd(said) = &trouble {
+        let advice = tls_advice(said).map(|advice| format!(": {advice}")).unwrap_or_default();
+        return Trouble::Broken(format!("{address}: {said}{advice}"));
     }
+    trouble
 }
 
 fn client(settings: &StoreSettings, address: &StoreAddress, login: &Login) -> Result<Client, Trouble> {

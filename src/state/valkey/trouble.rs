@@ -139,13 +139,15 @@ impl Trouble {
 
     /// The same of a Sentinel.
     pub(super) fn of_sentinel(&self) -> String {
-        match self {
-            Self::Forbidden(said) => format!(
-                "it refuses the user ({said}): see sentinel_username and sentinel_password_file in [state], and give that user `+sentinel|get-master-addr-by-name`"
-            ),
-            Self::Broken(said) | Self::Odd(said) | Self::Files(said) => said.clone(),
-            other => other.detail(),
+        if let Self::Broken(said) | Self::Odd(said) | Self::Files(said) = self {
+            return said.clone();
         }
+        if let Self::Forbidden(said) = self {
+            return format!(
+                "it refuses the user ({said}): see sentinel_username and sentinel_password_file in [state], and give that user `+sentinel|get-master-addr-by-name`"
+            );
+        }
+        self.detail()
     }
 
     pub(super) fn refused(&self) -> Refused {
