@@ -1,4 +1,5 @@
-//! Events to a collector, as OTLP over gRPC: each a log record, and each decision whose trace is sampled a span.
+//! Events to a collector, as log records and spans. Each is a log record, and each decision whose trace is sampled a span, sent
+//! as OTLP over gRPC.
 //!
 //! It watches the stream of written events as any subscriber does, on a thread of its own: no decision waits for it, and
 //! no decision knows of it. What the collector does not take in time is dropped and counted.
@@ -16,7 +17,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, Events, Filter, Item, Recorded, Since, Subscription, TooManySubscribers};
+use crate::events::{Event, Events, Filter, Item, Published, Since, Subscription, TooManySubscribers};
 use deliver::{Delivery, Random};
 pub use endpoint::{Collector, InvalidEndpoint};
 pub use headers::{Headers, InvalidHeaders};
@@ -181,7 +182,7 @@ impl Drop for Exporter {
 }
 
 /// Takes events from the stream as they come. One for which there is no room is dropped: it must not hold up the others.
-async fn read(mut subscription: Subscription, queue: mpsc::Sender<Recorded>, counters: Counters) {
+async fn read(mut subscription: Subscription, queue: mpsc::Sender<Published>, counters: Counters) {
     let mut count: u32 = 0;
     while let Some(item) = subscription.next().await {
         match item {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
-use super::recording::outcome_of;
+use super::event::outcome_of;
 use crate::domain::caller::{IdentityMethod, VerifiedIdentity};
 use crate::domain::policy::{Policy, QuarantineAfter};
 use crate::domain::reason::{Denial, Reason};

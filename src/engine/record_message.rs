@@ -3,9 +3,11 @@
 //! It gives nothing to anybody, so it asks little: may the caller speak for that agent, and is there room in the log?
 //! An agent under quarantine may still be recorded: what it goes on saying is evidence.
 
-use super::recording::{event, rate_limited, unrecordable};
+use super::event::event;
+use super::guarantees::{rate_limited, unrecordable};
+use super::rights::no_such_agent;
 use super::tally::Verb;
-use super::{Beginning, Engine, no_such_agent, shared_name};
+use super::{Beginning, Engine, shared_name};
 use crate::domain::caller::Caller;
 use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};

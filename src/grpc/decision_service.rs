@@ -8,7 +8,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::authenticate::enter;
-use super::{evidence, introduction, status, watch, wire};
+use super::{evidence, introduction, status, watch_decisions, wire};
 use crate::api as pb;
 use crate::domain::caller::VerifiedIdentity;
 use crate::domain::limits;
@@ -304,6 +304,6 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         &self,
         request: Request<pb::WatchDecisionsRequest>,
     ) -> Result<Response<Self::WatchDecisionsStream>, Status> {
-        watch::begin(&self.door, &request, self.shutdown.clone()).map(Response::new)
+        watch_decisions::begin(&self.door, &request, self.shutdown.clone()).map(Response::new)
     }
 }

@@ -27,7 +27,7 @@ use crate::identity::jwt::{Clients, Issuers};
 use crate::identity::jwt_type::JwtType;
 use crate::identity::{Identity, Sources};
 use crate::keyring::{KeyFiles, read_closed};
-use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
+use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watcher};
 use crate::readiness::{Condition, Connections, Examine};
 use crate::state::{Directory, ReadPassword, ReadTls, State, StateError, StorePassword, StoreSettings, StoreTls};
 use crate::transport::{CertificateRole, ClientAuth, ClientFiles, ClientPem, Gate, Protocol, TlsFiles, TlsStore};
@@ -48,7 +48,7 @@ pub(super) struct Built {
     pub(super) policy_status: Arc<Status>,
     pub(super) policy_reloader: Reloader,
     /// Taken when the watch begins.
-    pub(super) policy_watch: Mutex<Option<Watch>>,
+    pub(super) policy_watcher: Mutex<Option<Watcher>>,
 }
 
 pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError> {
@@ -74,7 +74,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     }
     let now = clock.now();
     let poll = config.policy.poll();
-    let (watch, policy_reloader, policy_status) = Watch::new(file, &first, now, poll);
+    let (policy_watcher, policy_reloader, policy_status) = Watcher::new(file, &first, now, poll);
 
     let time = clock.clone();
     let process = u64::from_be_bytes(chance.bytes());
@@ -110,7 +110,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
         keys,
         policy_status,
         policy_reloader,
-        policy_watch: Mutex::new(Some(watch)),
+        policy_watcher: Mutex::new(Some(policy_watcher)),
     })
 }
 

@@ -1,14 +1,13 @@
-//! What every verb does last: is there time to answer and room to record, and what the event says.
+//! What has to hold before an answer is given, whatever the verb: there is time for it and room to record it, and what was
+//! done and recorded is as durable as the configuration wants it.
 
 use std::time::Duration;
 
 use super::Engine;
-use crate::domain::caller::Caller;
 use crate::domain::limits;
-use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
-use crate::events::{DecisionId, Durability, Event, Long, MessageType, NotInTime, Outcome, Place, Share};
+use crate::events::{Durability, Event, NotInTime, Place, Share};
 
 /// A place in the audit queue, and what the ledger answered.
 pub(super) struct Allowed<'e> {
@@ -139,54 +138,6 @@ fn wait_for_disk(deadline: Timestamp, now: Timestamp) -> Duration {
 pub(super) fn rate_limited(wait: Duration) -> Denial {
     let message = format!("too many requests: come back in {} ms", wait.as_millis().max(1));
     Denial::new(Reason::RateLimited, message).retry_after(wait)
-}
-
-/// What every event says: how it ended, who asked, under which policy.
-pub(super) fn event<T>(
-    kind: MessageType,
-    outcome: &Result<T, Denial>,
-    id: DecisionId,
-    policy: &Policy,
-    caller: &Caller,
-    now: Timestamp,
-) -> Event {
-    let (reason, message) = match outcome {
-        Ok(_) => (Reason::Allowed, Long::default()),
-        Err(denial) => (denial.reason(), Long::from(denial.message().clone())),
-    };
-    let mut event = Event::new(kind, outcome_of(reason), reason, id, now);
-    event.message = message;
-    let identity = caller.identity();
-    event.caller = identity.agent.shared();
-    event.identity_method = Some(identity.method);
-    event.issuer = std::sync::Arc::clone(&identity.issuer);
-    event.is_self_asserted = identity.is_self_asserted();
-    event.policy = Some(policy.id.clone());
-    event
-}
-
-/// Whether Remit could not decide, for now or about what it was asked.
-#[must_use]
-pub fn is_undecided(denial: &Denial) -> bool {
-    outcome_of(denial.reason()) == Outcome::Error
-}
-
-/// `error` where Remit could not decide, `denied` where it decided.
-pub(super) fn outcome_of(reason: Reason) -> Outcome {
-    let undecided = matches!(
-        reason,
-        Reason::RequestMalformed
-            | Reason::PolicyStale
-            | Reason::CapacityExhausted
-            | Reason::StateUnavailable
-            | Reason::AuditUnavailable
-            | Reason::DeadlineExceeded
-    );
-    match (reason == Reason::Allowed, undecided) {
-        (true, _) => Outcome::Accepted,
-        (false, true) => Outcome::Error,
-        (false, false) => Outcome::Denied,
-    }
 }
 
 #[cfg(test)]
