@@ -36,7 +36,9 @@ use disk::{Kept, Uses};
 use ledger::Ledger;
 pub use register::Capacity;
 use valkey::Store;
-pub use valkey::{Place, ReadPassword, StoreAddress, StorePassword, StoreReport, StoreSettings};
+pub use valkey::{
+    Login, Place, ReadPassword, ReadTls, StoreAddress, StorePassword, StoreReport, StoreSettings, StoreTls,
+};
 
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;

@@ -170,6 +170,7 @@ const HOUSE: &[Room] = &[
         crates: &[
             "axum",
             "form_urlencoded",
+            "futures_util",
             "prometheus",
             "serde_json",
             "tokio",
