@@ -1,8 +1,8 @@
 //! Reads audit logs: are they what was written? Anybody can ask who has the files, and is told what is missing.
 //!
 //! The log's lines are chained (see [`crate::events::chain`]). A chain shows every change but one: whoever may write the
-//! file can write all of it anew, or cut off its end. Signed checkpoints leave only the lines after the last of them to
-//! that.
+//! file can write all of it anew, or cut off its end. Signed checkpoints leave only the lines to that which no checkpoint
+//! of their own stream follows; that an end was cut off, only a hash shows that was kept elsewhere.
 
 mod batch;
 mod order;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use crate::events::LinePlace as Place;
 pub use show::{Ask, Line, ShowError, Shown, TooManyTokens, show};
-pub use signatures::{Keys, Signatures};
+pub use signatures::{Keys, Signatures, Unsigned};
 pub use verify::{Fault, Report, What, verify};
 
 /// How much is read at once.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Unread;
 use super::batch::{Line, each_line};
 use super::order::in_order;
-use super::signatures::{Checked, Keys, Signatures, check};
+use super::signatures::{Checked, Keys, Signatures, Tally, check};
 use crate::digest::Digest;
 use crate::events::chain::{Links, Seen};
 
@@ -122,8 +122,8 @@ pub fn verify(
     mut progress: impl FnMut(u64),
 ) -> Result<Report, Unread> {
     let files = in_order(files)?;
-    let mut follower = Follower { keys, kept, report: Report::default(), at: None, unfinished: None };
-    follower.report.signatures.are_checked = keys.is_some();
+    let signatures = Tally::new(keys.is_some());
+    let mut follower = Follower { keys, kept, report: Report::default(), signatures, at: None, unfinished: None };
     for file in &files {
         follower.follow(file, &mut progress).map_err(|error| Unread { file: file.clone(), error })?;
     }
@@ -144,6 +144,7 @@ struct Follower<'k> {
     /// Looked for, until it is found.
     kept: Option<Digest>,
     report: Report,
+    signatures: Tally,
     at: Option<At>,
     /// A line without an end: no fault if nothing follows.
     unfinished: Option<Fault>,
@@ -182,7 +183,7 @@ impl Follower<'_> {
         self.at = Some(At { stream_id, sequence: line.sequence, digest: links.own, file, line: number });
         self.kept = self.kept.filter(|kept| *kept != links.own || !is_intact);
         let checked = check(line, links, self.keys);
-        self.report.signatures.note(&checked, line);
+        self.signatures.note(&checked, line);
         let missigned = match checked {
             Checked::NoCheckpoint | Checked::Unchecked | Checked::Good => None,
             Checked::Bad(what) => Some(what),
@@ -198,8 +199,9 @@ impl Follower<'_> {
             let file = files.get(index).cloned().unwrap_or_default();
             self.note(Fault { file, line, sequence, what: What::CutOff });
         }
-        let Self { mut report, at, .. } = self;
+        let Self { mut report, signatures, at, .. } = self;
         report.files = files;
+        report.signatures = signatures.end();
         if let Some(at) = at {
             report.last = (at.stream_id, at.sequence);
             report.head = Some(at.digest);

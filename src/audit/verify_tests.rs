@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::Place;
+use super::super::{Place, Unsigned};
 use super::*;
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
@@ -156,23 +156,27 @@ fn opened(jwt: &str) -> Result<serde_json::Map<String, serde_json::Value>, &'sta
     Ok(serde_json::from_str(&claims.replace('\'', "\"")).unwrap())
 }
 
-fn last(file: &Path) -> u64 {
-    lines(file).last().map_or(0, |line| Place::of(line.as_bytes()).sequence)
+/// A log of one file in which the second and then every fourth line is a checkpoint, and two events follow on the last.
+async fn signed(folder: &Path) -> PathBuf {
+    signed_by(folder, 1).await
 }
 
-/// A log of one file in which every fourth line is a checkpoint, and two events follow on the last.
-async fn signed(folder: &Path) -> PathBuf {
+/// The same of this process, after what is there.
+async fn signed_by(folder: &Path, process: u64) -> PathBuf {
     let file = folder.join("audit.jsonl");
+    let whole_lines = || std::fs::read(&file).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count());
+    let before = whole_lines();
     let audit =
         AuditConfig { file: Some(file.clone()), checkpoint_events: 3, checkpoint_seconds: 0, ..AuditConfig::default() };
     let at = Timestamp::from_seconds(1_795_297_903);
     let sign: crate::events::Sign = Box::new(|checkpoint, _| Ok(hand(checkpoint)));
-    let events = Events::start_signing(&audit, &EventsConfig::default(), 1, move || at, Some(sign), None).unwrap();
-    for number in 1..=11_u64 {
+    let events =
+        Events::start_signing(&audit, &EventsConfig::default(), process, move || at, Some(sign), None).unwrap();
+    for number in 1..=12_usize {
         let event = Event::new(MessageType::Delegate, Outcome::Accepted, Reason::Allowed, events.decision_id(), at);
         events.try_reserve(Share::Answer).unwrap().commit(event);
         // What is written together is signed together; here nothing is.
-        while last(&file) < number.saturating_add(number.div_euclid(3)) {
+        while whole_lines() < before + number + 1 + (number - 1).div_euclid(3) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -189,6 +193,12 @@ fn checked(file: &Path) -> Report {
 
 /// What is found after a change after which the whole chain was made anew, as somebody can who may write the file.
 fn rechained(file: &Path, change: impl FnOnce(&mut Vec<String>)) -> Report {
+    let other = file.with_extension("other");
+    std::fs::write(&other, forged(file, change)).unwrap();
+    checked(&other)
+}
+
+fn forged(file: &Path, change: impl FnOnce(&mut Vec<String>)) -> String {
     let mut lines = lines(file);
     change(&mut lines);
     let mut head = Digest::default();
@@ -198,9 +208,7 @@ fn rechained(file: &Path, change: impl FnOnce(&mut Vec<String>)) -> Report {
         head = Digest::of(body.as_bytes());
         *line = format!("{body},\"hash\":\"{head}\"}}");
     }
-    let other = file.with_extension("other");
-    std::fs::write(&other, lines.join("\n") + "\n").unwrap();
-    checked(&other)
+    lines.join("\n") + "\n"
 }
 
 fn found(report: &Report) -> Vec<(u64, What)> {
@@ -212,12 +220,12 @@ async fn signed_checkpoints_say_how_far_the_log_is_proven() {
     let folder = tempfile::tempdir().unwrap();
     let file = signed(folder.path()).await;
     let report = checked(&file);
-    assert_eq!((found(&report), report.events), (vec![], 14));
+    assert_eq!((found(&report), report.events), (vec![], 16));
     let Signatures { checkpoints, good, last_good, uncovered, .. } = report.signatures;
-    assert_eq!((checkpoints, good, uncovered), (3, 3, 2));
-    assert_eq!(last_good, Some(("0000000000000001".to_owned(), 12)));
+    assert_eq!((checkpoints, good, uncovered), (4, 4, 2));
+    assert_eq!(last_good, Some(("0000000000000001".to_owned(), 14)));
     let without = check(&[file]).signatures;
-    assert_eq!(without, Signatures { checkpoints: 3, uncovered: 14, ..Signatures::default() });
+    assert_eq!(without, Signatures { checkpoints: 4, uncovered: 16, ..Signatures::default() });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -226,17 +234,17 @@ async fn whoever_makes_the_chain_anew_is_found_out_by_the_next_checkpoint() {
     let file = signed(folder.path()).await;
     assert!(rechained(&file, |_| ()).faults.is_empty(), "the same lines make the same chain");
     let edited = rechained(&file, |lines| lines[4] = lines[4].replace("accepted", "denied"));
-    assert_eq!(found(&edited), [(8, What::SignedElsewhere), (12, What::SignedElsewhere)]);
-    assert_eq!((edited.signatures.good, edited.signatures.uncovered), (1, 10));
-    let removed = rechained(&file, |lines| drop(lines.remove(5)));
-    assert_eq!(found(&removed), [(8, What::SignedElsewhere), (12, What::SignedElsewhere)]);
-    let of_another_key = rechained(&file, |lines| lines[11] = lines[11].replace("key1.", "key2."));
-    assert_eq!(found(&of_another_key), [(12, What::Forged("no such key"))]);
-    let unsigned = rechained(&file, |lines| lines[11] = lines[11].replace("\"checkpoint\":\"key1", "\"task\":\"key1"));
-    assert_eq!(found(&unsigned), [(12, What::Unsigned)]);
+    assert_eq!(found(&edited), [6, 10, 14].map(|at| (at, What::SignedElsewhere)));
+    assert_eq!((edited.signatures.good, edited.signatures.uncovered), (1, 14));
+    let removed = rechained(&file, |lines| drop(lines.remove(3)));
+    assert_eq!(found(&removed), [6, 10, 14].map(|at| (at, What::SignedElsewhere)));
+    let of_another_key = rechained(&file, |lines| lines[13] = lines[13].replace("key1.", "key2."));
+    assert_eq!(found(&of_another_key), [(14, What::Forged("no such key"))]);
+    let unsigned = rechained(&file, |lines| lines[13] = lines[13].replace("\"checkpoint\":\"key1", "\"task\":\"key1"));
+    assert_eq!(found(&unsigned), [(14, What::Unsigned)]);
     let stripped = rechained(&file, |lines| lines.retain(|line| !line.contains("key1.")));
     assert_eq!((found(&stripped), stripped.signatures.good), (vec![], 0), "nothing vouches for it");
-    let tail = rechained(&file, |lines| lines.truncate(13));
+    let tail = rechained(&file, |lines| lines.truncate(15));
     assert_eq!((found(&tail), tail.signatures.uncovered), (vec![], 1), "what could be cut off unseen");
 }
 
@@ -244,11 +252,49 @@ async fn whoever_makes_the_chain_anew_is_found_out_by_the_next_checkpoint() {
 async fn a_checkpoint_is_good_only_where_it_was_signed() {
     let folder = tempfile::tempdir().unwrap();
     let file = signed(folder.path()).await;
-    let copied = after(std::slice::from_ref(&file), 0, |lines| lines.push(lines[3].clone()));
-    assert_eq!(copied.first().map(|(line, _, what)| (*line, *what)), Some((15, What::DoesNotFollow)));
-    let moved = rechained(&file, |lines| lines.push(lines[3].clone()));
-    assert_eq!(found(&moved), [(4, What::SignedElsewhere)]);
+    let copied = after(std::slice::from_ref(&file), 0, |lines| lines.push(lines[5].clone()));
+    assert_eq!(copied.first().map(|(line, _, what)| (*line, *what)), Some((17, What::DoesNotFollow)));
+    let moved = rechained(&file, |lines| lines.push(lines[5].clone()));
+    assert_eq!(found(&moved), [(6, What::SignedElsewhere)]);
     let other_stream =
-        rechained(&file, |lines| lines[3] = lines[3].replace("\"0000000000000001\"", "\"000000000000000f\""));
-    assert_eq!(found(&other_stream)[0], (4, What::SignedElsewhere));
+        rechained(&file, |lines| lines[5] = lines[5].replace("\"0000000000000001\"", "\"000000000000000f\""));
+    assert_eq!(found(&other_stream)[0], (6, What::SignedElsewhere));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_process_vouches_for_nothing_of_an_earlier_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = signed(folder.path()).await;
+    let genuine = std::fs::read(&file).unwrap();
+    signed_by(folder.path(), 2).await;
+    let report = checked(&file);
+    assert_eq!((found(&report), report.signatures.good, report.signatures.uncovered), (vec![], 8, 2));
+    let killed = Unsigned { stream_id: "0000000000000001".to_owned(), from: 15, to: 16, count: 2, good: 4 };
+    assert_eq!((report.signatures.unsigned.as_slice(), report.signatures.unsigned_count), (&[killed][..], 1));
+    assert!(report.signatures.prove_each_stream(), "it began with a signature and ended by force");
+
+    std::fs::write(&file, genuine).unwrap();
+    let without = forged(&file, |lines| lines.retain(|line| !line.contains("key1.")));
+    std::fs::write(&file, without).unwrap();
+    signed_by(folder.path(), 2).await;
+    let Report { signatures, faults, .. } = checked(&file);
+    assert_eq!((faults.as_slice(), signatures.good, signatures.uncovered), (&[][..], 4, 2), "it chains on to anything");
+    let replaced = Unsigned { stream_id: "0000000000000001".to_owned(), from: 1, to: 16, count: 12, good: 0 };
+    assert_eq!((signatures.unsigned.as_slice(), signatures.unproven_streams), (&[replaced][..], 1));
+    assert!(!signatures.prove_each_stream());
+    assert_eq!(check(&[file]).signatures.unsigned, [], "without keys nobody can say");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_last_stream_without_a_signature_is_told_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = signed(folder.path()).await;
+    let more = rechained(&file, |lines| {
+        let other = lines[15].replace("\"0000000000000001\"", "\"000000000000000f\"");
+        lines.truncate(14);
+        lines.push(other);
+    });
+    let added = Unsigned { stream_id: "000000000000000f".to_owned(), from: 16, to: 16, count: 1, good: 0 };
+    assert_eq!((found(&more), more.signatures.uncovered), (vec![], 1));
+    assert_eq!((more.signatures.unsigned.as_slice(), more.signatures.prove_each_stream()), (&[added][..], false));
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::output::{self, Output};
 use super::{CliError, Outcome};
-use crate::audit::{Keys, Report, Signatures, verify};
+use crate::audit::{Keys, Report, Signatures, Unsigned, verify};
 use crate::digest::Digest;
 use crate::identity::jwt_type::JwtType;
 use crate::identity::signing::KeptKeys;
@@ -21,7 +21,7 @@ const KEYS_BYTES: u64 = 256 * 1024;
 /// Check that audit files are what was written: nothing changed, missing, added or moved.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  remit audit verify audit.jsonl* --jwks jwks.json\n\nGive the current file and those that it was renamed to, in any order. Whoever may write the files could\nwrite all of them anew, or cut off the end. With --jwks the signed checkpoints show that too, up to the last of\nthem: keep what /.well-known/jwks.json answers where those can't write who may write the log, and each time that\nthe signing key changes."
+    after_help = "Example:\n  remit audit verify audit.jsonl* --jwks jwks.json\n\nGive the current file and those that it was renamed to, in any order. Whoever may write the files could\nwrite all of them anew, or cut off the end. With --jwks the signed checkpoints show what was changed before them, in\nthe stream of the process that signed; what none of its own process follows is told. Keep what\n/.well-known/jwks.json answers where those can't write who may write the log, and each time that the signing key\nchanges. That an end was cut off, with its checkpoints, shows only --head, or a copy of the log elsewhere."
 )]
 pub(super) struct Verify {
     /// The audit files
@@ -57,10 +57,15 @@ fn hash(text: &str) -> Result<Digest, String> {
     Digest::from_hex(text).ok_or_else(|| "a line's hash has 64 hexadecimal digits, in lower case".to_owned())
 }
 
-/// Nothing is wrong, and where somebody asks who signed, somebody did.
+/// There is something, nothing is wrong with it, and where somebody asks who signed, somebody did in each stream.
 fn is_proven(report: &Report) -> bool {
-    let Signatures { are_checked, good, .. } = report.signatures;
-    report.fault_count == 0 && (!are_checked || good > 0 || report.events == 0)
+    let Report { signatures, .. } = report;
+    is_intact(report) && (!signatures.are_checked || signatures.prove_each_stream())
+}
+
+/// A process writes an event as it starts: a log without one was emptied.
+const fn is_intact(report: &Report) -> bool {
+    report.fault_count == 0 && report.events > 0
 }
 
 fn kept(files: &[PathBuf]) -> Result<KeptKeys, CliError> {
@@ -78,7 +83,7 @@ fn kept(files: &[PathBuf]) -> Result<KeptKeys, CliError> {
 }
 
 fn signed(signatures: &Signatures) -> String {
-    let Signatures { are_checked, checkpoints, good, last_good, uncovered } = signatures;
+    let Signatures { are_checked, checkpoints, good, last_good, uncovered, .. } = signatures;
     match (are_checked, last_good) {
         (false, _) => format!("{checkpoints} checkpoints: their signatures were not checked; --jwks names the keys"),
         (true, Some((stream, sequence))) => format!(
@@ -91,13 +96,41 @@ fn signed(signatures: &Signatures) -> String {
     }
 }
 
+/// What no checkpoint of its own stream covers.
+fn unsigned(signatures: &Signatures) -> Vec<String> {
+    // Where nobody signed anything, that is said already.
+    let told = signatures.unsigned.iter().filter(|_| signatures.good > 0);
+    let mut lines: Vec<_> = told
+        .map(|Unsigned { stream_id, from, to, count, good }| {
+            let why = if *good > 0 {
+                "it ended by force, or they were replaced"
+            } else {
+                "it has none at all, so that anybody could have written them"
+            };
+            format!(
+                "{count} events of stream {stream_id} ({from} to {to}) were followed by no checkpoint of its own process: \
+                 {why}; a later process's signature doesn't vouch for them"
+            )
+        })
+        .collect();
+    let told = u64::try_from(lines.len()).unwrap_or(u64::MAX);
+    if told > 0 && signatures.unsigned_count > told {
+        lines.push(format!("and {} such streams more", signatures.unsigned_count.saturating_sub(told)));
+    }
+    lines
+}
+
 fn as_text(report: &Report) -> String {
     let mut lines = report.faults.iter().map(ToString::to_string).collect::<Vec<_>>();
     let told = u64::try_from(report.faults.len()).unwrap_or(u64::MAX);
     if report.fault_count > told {
         lines.push(format!("and {} faults more", report.fault_count.saturating_sub(told)));
     }
-    let verdict = if report.fault_count == 0 { "as they were written" } else { "not as they were written" };
+    let verdict = match (report.fault_count, report.events) {
+        (0, 0) => "a process writes one as it starts, so they were emptied, or are not the log",
+        (0, _) => "as they were written",
+        _ => "not as they were written",
+    };
     lines.push(format!("{} events in {} files: {verdict}", report.events, report.files.len()));
     if let Some(unfinished) = &report.unfinished {
         lines.push(format!(
@@ -113,12 +146,21 @@ fn as_text(report: &Report) -> String {
     if report.unrecorded > 0 {
         lines.push(format!("{} numbers have no event: their decisions were given unrecorded", report.unrecorded));
     }
-    lines.push(signed(&report.signatures));
-    if let Some(head) = report.head {
+    if report.events > 0 {
+        lines.push(signed(&report.signatures));
+        lines.extend(unsigned(&report.signatures));
+    }
+    if let Some(head) = last(report) {
         let (stream, sequence) = &report.last;
         lines.push(format!("last: sequence {sequence} of stream {stream}, hash {head}"));
     }
     lines.join("\n")
+}
+
+/// The digest of the last line, to be kept. Where something is wrong, the line that was read last needn't be the one
+/// that was written last.
+fn last(report: &Report) -> Option<Digest> {
+    report.head.filter(|_| report.fault_count == 0)
 }
 
 fn as_json(report: &Report) -> serde_json::Value {
@@ -126,8 +168,14 @@ fn as_json(report: &Report) -> serde_json::Value {
         let file = fault.file.display().to_string();
         json!({"file": file, "line": fault.line, "sequence": fault.sequence, "what": fault.what.to_string()})
     });
+    let unsigned = report.signatures.unsigned.iter();
+    let unsigned: Vec<_> = unsigned
+        .map(|Unsigned { stream_id, from, to, count, good }| {
+            json!({"stream_id": stream_id, "from": from, "to": to, "count": count, "good": good})
+        })
+        .collect();
     json!({
-        "intact": report.fault_count == 0,
+        "intact": is_intact(report),
         "files": report.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>(),
         "events": report.events,
         "faults": faults.collect::<Vec<_>>(),
@@ -142,10 +190,12 @@ fn as_json(report: &Report) -> serde_json::Value {
             "last_good_stream_id": report.signatures.last_good.as_ref().map(|(stream, _)| stream),
             "last_good_sequence": report.signatures.last_good.as_ref().map(|(_, sequence)| sequence),
             "events_after_last_good": report.signatures.are_checked.then_some(report.signatures.uncovered),
+            "unsigned": report.signatures.are_checked.then_some(unsigned),
+            "unsigned_count": report.signatures.are_checked.then_some(report.signatures.unsigned_count),
         },
-        "last_stream_id": report.last.0,
-        "last_sequence": report.last.1,
-        "last_hash": report.head.map(|head| head.to_string()),
+        "last_stream_id": last(report).map(|_| &report.last.0),
+        "last_sequence": last(report).map(|_| report.last.1),
+        "last_hash": last(report).map(|head| head.to_string()),
     })
 }
 

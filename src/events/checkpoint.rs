@@ -62,6 +62,8 @@ pub(super) struct Notary {
     /// Events since the last checkpoint, and when the first of them was written.
     uncovered: u64,
     since: Timestamp,
+    /// The stream has its first checkpoint, or could not get it.
+    has_begun: bool,
 }
 
 impl Notary {
@@ -77,6 +79,7 @@ impl Notary {
             every: Duration::from_secs(unless_zero(checkpoint_seconds)),
             uncovered: 0,
             since: Timestamp::default(),
+            has_begun: false,
         })
     }
 
@@ -88,9 +91,11 @@ impl Notary {
         self.uncovered = self.uncovered.saturating_add(1);
     }
 
-    /// Whether enough was written, or the oldest of it is old enough.
+    /// Whether enough was written, or the oldest of it is old enough, or it is the first: a stream in which nobody signed
+    /// is taken for a forged one, also where its process was killed early.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        self.uncovered >= self.every_events || self.has_uncovered() && now.since(self.since) >= self.every
+        let is_old = || !self.has_begun || now.since(self.since) >= self.every;
+        self.uncovered >= self.every_events || self.has_uncovered() && is_old()
     }
 
     /// Whether anything was written since the last checkpoint.
@@ -107,6 +112,7 @@ impl Notary {
         now: Timestamp,
     ) -> Result<String, String> {
         let events = std::mem::take(&mut self.uncovered);
+        self.has_begun = true;
         (self.sign)(&Checkpoint { stream_id: stream_id.to_owned(), sequence, previous, events }, now)
     }
 }

@@ -180,8 +180,9 @@ impl Files {
         if known.is_some() {
             return Ok(known);
         }
-        let Some(file) = present(File::open(name))? else { return Ok(None) };
-        let read = LogFile::read(name, file)?.map(Arc::new);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", name.display()));
+        let Some(file) = present(File::open(name)).map_err(named)? else { return Ok(None) };
+        let read = LogFile::read(name, file).map_err(named)?.map(Arc::new);
         if let Some(read) = &read {
             self.renamed.lock().insert(name.to_owned(), Arc::clone(read));
         }
@@ -310,6 +311,22 @@ mod tests {
         assert_eq!(newest(), Some(middle.clone()), "where files are missing, the numbers of the stream tell");
         std::fs::write(&middle, line("b", 9, 8, 9)).unwrap();
         assert_eq!(newest(), Some(oldest), "of another stream nothing but the time is known");
+    }
+
+    #[test]
+    fn what_is_no_file_is_passed_over_and_never_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let name = |day: u8| folder.path().join(format!("audit.jsonl.202611{day}T215143Z.{:020}-{:020}", 1, 1));
+        std::fs::write(name(21), line("a", 1, 0, 1)).unwrap();
+        std::fs::create_dir(name(22)).unwrap();
+        // To open it would wait for whoever writes it.
+        rustix::fs::mkfifoat(rustix::fs::CWD, name(23), rustix::fs::Mode::RUSR).unwrap();
+        std::os::unix::fs::symlink("nowhere", name(24)).unwrap();
+        let files = Files::new(path);
+        assert_eq!(files.newest_renamed().unwrap().map(|file| file.path.clone()), Some(name(21)));
+        assert_eq!(files.rotated(&name(21)).unwrap(), [name(21)], "nor is it deleted as an old one");
+        assert_eq!(found(&files), [("a".to_owned(), 1, 1)]);
     }
 
     #[test]

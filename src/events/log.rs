@@ -39,6 +39,8 @@ pub enum LogError {
     Unread(PathBuf),
     /// Another process writes it.
     InUse(PathBuf),
+    /// The files that it was renamed to can't be read, and one of them has the line after which the chain goes on.
+    Renamed(io::Error),
     /// What an earlier process wrote can't be brought to the disk.
     Unsynced(PathBuf, io::Error),
 }
@@ -68,6 +70,11 @@ impl std::fmt::Display for LogError {
                 f,
                 "another process writes the audit file {}: stop it first, or name another file in [audit]; each process needs its own",
                 path.display()
+            ),
+            Self::Renamed(error) => write!(
+                f,
+                "the chain of the audit log goes on after its last renamed file, which can't be read: {error}; let the \
+                 process read it, or move it away"
             ),
             Self::Unsynced(path, error) => write!(
                 f,
@@ -128,7 +135,7 @@ impl Log {
             lock(&file).map_err(failed)?;
         }
         let size = if is_plain { mend(path, &file, metadata.len())? } else { 0 };
-        let ends_with = if is_plain { last_digest(path, size).map_err(failed)? } else { Digest::default() };
+        let ends_with = if is_plain { last_digest(path, size)? } else { Digest::default() };
         if syncs {
             // The chain goes on after what is there, so that has to last.
             let synced = file.sync_data().and_then(|()| sync_folder(path));
@@ -366,12 +373,12 @@ fn mend(path: &Path, file: &File, size: u64) -> Result<u64, LogError> {
 }
 
 /// The digest of the last line, in this file or, where it is empty, in the newest of those that it was renamed to.
-fn last_digest(path: &Path, size: u64) -> io::Result<Digest> {
+fn last_digest(path: &Path, size: u64) -> Result<Digest, LogError> {
     let seen = if size > 0 {
-        let tail = tail(path, size)?;
+        let tail = tail(path, size).map_err(|error| LogError::Unopened(path.to_owned(), error))?;
         let last = tail.strip_suffix(b"\n").unwrap_or(&tail).rsplit(|byte| *byte == b'\n').next();
         last.and_then(chain::links).map(|links| links.own)
-    } else if let Some(newest) = Files::new(path.to_owned()).newest_renamed()? {
+    } else if let Some(newest) = Files::new(path.to_owned()).newest_renamed().map_err(LogError::Renamed)? {
         newest.last.own()
     } else {
         return Ok(Digest::default());

@@ -39,7 +39,8 @@ pub(super) fn forget_oldest(files: &Files, newest: &Path, keep: usize) {
     }
 }
 
-/// The files beside `path` that have a name of [`free_name`]'s form.
+/// The files beside `path` that have a name of [`free_name`]'s form. What isn't a file was never written by Remit, and to
+/// open a pipe would wait for whoever writes it.
 pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let own = path.file_name().unwrap_or_default().to_string_lossy();
@@ -54,7 +55,7 @@ pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if is_rotated(&entry.file_name().to_string_lossy()) {
+        if is_rotated(&entry.file_name().to_string_lossy()) && entry.path().is_file() {
             found.push(entry.path());
         }
     }

@@ -25,11 +25,15 @@ pub(super) fn check(draft: &Draft, extra: &ExtraRoles, findings: &mut Findings<'
     check_entities(&draft.entities.resources, findings);
     if draft.administrators.is_empty() && extra.administrators.is_empty() {
         let missing = finding("no administrators: nobody can quarantine, reinstate or revoke what isn't theirs");
-        findings.warning_at_large(missing.help("name them in `administrators`"));
+        findings.warning_at_large(
+            missing.help("name them in `administrators`, unless `[policy]` of the configuration names them"),
+        );
     }
     if draft.auditors.is_empty() && extra.auditors.is_empty() {
         let missing = finding("no auditors: only administrators can watch decisions");
-        findings.warning_at_large(missing.help("name them in `auditors`"));
+        findings.warning_at_large(
+            missing.help("name them in `auditors`, unless `[policy]` of the configuration names them"),
+        );
     }
 }
 

@@ -12,7 +12,7 @@ from remit_process import binary, environment
 PAGE = REPOSITORY / "docs/runbook.md"
 # They change nothing, so they may be asked until a change that was just made is seen.
 READ_ONLY = re.compile(r"remit (status|introspect|authorize .* --dry-run)\b|remit authorize .*--dry-run")
-DENIED = ("denied", "not active", "error")
+DENIED = ("denied", "not active", "not ready", "error")
 
 
 def sections():

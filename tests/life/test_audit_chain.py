@@ -65,6 +65,16 @@ def test_a_changed_log_is_found_out(serve):
     file.write_bytes(b"".join(lines).replace(b'"accepted"', b'"denied"', 1))
     code, report = verify(file)
     assert code == 1 and report["faults"][0]["sequence"] == 1 and "was changed" in report["faults"][0]["what"]
+    copy = world.remit.folder / "copy"
+    file.write_bytes(b"".join(lines))
+    copy.write_bytes(b"".join(lines[:2]))
+    assert "\nlast: " in remit("audit", "verify", file).stdout
+    assert "last: " not in remit("audit", "verify", file, copy).stdout, "an old line is not to be kept as the last"
+    file.write_bytes(b"")
+    copy.unlink()
+    code, report = verify(file)
+    assert (code, report["intact"], report["fault_count"], report["last_hash"]) == (1, False, 0, None), "it was emptied"
+    assert "they were emptied" in remit("audit", "verify", file).stdout
     file.write_bytes(b"".join(lines[1:]))
     code, report = verify(file)
     assert (code, report["begins_with_the_log"]) == (0, False)
@@ -77,10 +87,10 @@ def test_a_watcher_gets_the_hashes(serve):
     world = serve()
     token = deployer_token(world)
     with world["ops-admin"].watch(after_sequence=0) as watching:
-        seen = [next(watching) for _ in range(2)]
-    assert seen[1].token_id == token.token_id
-    assert (seen[0].prev_hash, seen[1].prev_hash) == ("0" * 64, seen[0].hash)
-    lines = wait_until(lambda: world.remit.audit()[:2], "the file has them")
+        seen = [next(watching) for _ in range(3)]
+    assert seen[2].token_id == token.token_id
+    assert [event.prev_hash for event in seen] == ["0" * 64, seen[0].hash, seen[1].hash]
+    lines = wait_until(lambda: world.remit.audit()[:3], "the file has them")
     assert [line["hash"] for line in lines] == [event.hash for event in seen]
 
 
@@ -98,6 +108,7 @@ def test_checkpoints_are_signed_and_prove_the_log(serve):
     lines = [json.loads(line) for line in file.read_bytes().splitlines()]
     checkpoints = [line for line in lines if line["message_type"] == "checkpoint"]
     assert len(checkpoints) >= 2 and lines[-1] in checkpoints, "the last line of an orderly stop"
+    assert lines[1] in checkpoints, "and one right after the first event"
     for line in checkpoints:
         header = jwt.get_unverified_header(line["checkpoint"])
         assert header["typ"] == "remit-checkpoint+jwt"
@@ -116,6 +127,8 @@ def test_checkpoints_are_signed_and_prove_the_log(serve):
         "last_good_stream_id": None,
         "last_good_sequence": None,
         "events_after_last_good": None,
+        "unsigned": None,
+        "unsigned_count": None,
     }
     assert "not checked" in remit("audit", "verify", file).stdout
 
@@ -125,6 +138,38 @@ def test_checkpoints_are_signed_and_prove_the_log(serve):
     assert code == 1 and report["faults"][0]["sequence"] == checkpoints[0]["sequence"], report
     assert "for another line" in report["faults"][0]["what"]
     assert remit("audit", "verify", file, "--jwks", file).returncode == 2
+
+
+def test_a_later_process_vouches_for_nothing_of_an_earlier_one(serve):
+    world = serve(REMIT_AUDIT_CHECKPOINT_SECONDS="1")
+    token = deployer_token(world).token
+    for _ in range(8):
+        world[DEPLOYER].authorize("kubectl_get", "prod/web", token)
+    kept = world.remit.folder.parent / "jwks.json"
+    kept.write_bytes(world.remit.http("/.well-known/jwks.json")[2].encode())
+    file = world.remit.folder / "audit.jsonl"
+    stream_id, last = world.administrator().status().stream_id, world.administrator().status().event_sequence
+    wait_until(lambda: len(file.read_bytes().splitlines()) >= last, "all is written")
+    world.close()
+    world.remit.kill()
+    genuine = file.read_bytes().splitlines(keepends=True)
+    assert genuine.pop(1).count(b'"message_type":"checkpoint"') == 1
+    # A whole process's log as anybody can write it who may write the file; then one that was killed early.
+    forged = b"".join(line for line in genuine if b'"message_type":"checkpoint"' not in line)
+    killed = b"".join(file.read_bytes().splitlines(keepends=True)[:4])
+    for text, code, good, told in ((forged, 1, 0, "it has none at all"), (killed, 0, 1, "it ended by force")):
+        file.write_bytes(text)
+        if text is forged:
+            forge(file, lambda line: line.replace(b'"kubectl_get"', b'"kubectl_delete"', 1))
+        count = len(file.read_bytes().splitlines()) - 2 * good
+        world.remit.start()
+        assert world.remit.stop() == 0
+        found, report = verify(file, "--jwks", kept)
+        assert (found, report["intact"], report["signatures"]["events_after_last_good"]) == (code, True, 0), report
+        (unsigned,) = report["signatures"]["unsigned"]
+        assert (unsigned["stream_id"], unsigned["count"], unsigned["good"]) == (stream_id, count, good)
+        shown = remit("audit", "verify", file, "--jwks", kept).stdout
+        assert f"{count} events of stream {stream_id} (" in shown and told in shown, shown
 
 
 def test_who_looks_on_sees_how_far_the_check_of_a_long_log_is(tmp_path):

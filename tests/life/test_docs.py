@@ -58,8 +58,8 @@ def test_the_readme_shows_what_comes(tmp_path):
         for command, shown in commands:
             process = paste(f"exec {command}" if " watch " in command else command, tmp_path)
             if " watch " in command:
-                # One more than is shown: the policy that was loaded is the first event.
-                printed = first_lines(process, len(shown) + 1)
+                # Two more than are shown: the policy that was loaded is the first event, and a checkpoint follows on it.
+                printed = first_lines(process, len(shown) + 2)
             else:
                 printed = process.communicate(timeout=SECONDS)[0].splitlines()
             for line in shown:
