@@ -64,8 +64,10 @@ impl Recorder {
             self.turn();
         }
         if self.notary.as_ref().is_some_and(Notary::has_uncovered) {
-            self.commit_checkpoint(self.shared.queue.now());
-            self.turn();
+            let now = self.shared.queue.now();
+            self.commit_checkpoint(now);
+            // No turn: where a checkpoint is due, that would take a second one.
+            self.record(now);
         }
         self.shared.stream.end();
         // Whoever begins after this one finds the file free.
@@ -82,10 +84,14 @@ impl Recorder {
     pub(super) fn turn(&mut self) {
         let now = self.shared.queue.now();
         self.shared.denials.flush(&self.shared.queue, now);
+        if self.taken.is_empty() && self.notary.as_ref().is_some_and(|notary| notary.is_due(now)) {
+            self.commit_checkpoint(now);
+        }
+        self.record(now);
+    }
+
+    fn record(&mut self, now: Timestamp) {
         if self.taken.is_empty() {
-            if self.notary.as_ref().is_some_and(|notary| notary.is_due(now)) {
-                self.commit_checkpoint(now);
-            }
             self.shared.queue.take(&mut self.taken);
         }
         while !self.taken.is_empty() {
