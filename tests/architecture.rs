@@ -106,7 +106,17 @@ const HOUSE: &[Room] = &[
     Room {
         name: "engine",
         rooms: &["baseline", "domain", "keyring", "state", "events"],
-        crates: &["arc_swap", "parking_lot", "prometheus", "rand", "serde_json", "tokio", "tokio_util", "tracing"],
+        crates: &[
+            "arc_swap",
+            "futures_util",
+            "parking_lot",
+            "prometheus",
+            "rand",
+            "serde_json",
+            "tokio",
+            "tokio_util",
+            "tracing",
+        ],
     },
     Room { name: "api", rooms: &[], crates: &["prost", "tonic", "tonic_prost", "tonic_types"] },
     Room { name: "door", rooms: &["domain", "engine", "identity", "transport"], crates: &["http", "tokio", "tracing"] },
