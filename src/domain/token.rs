@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use faster_hex::{CheckCase, hex_decode_array_with_case};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::agent::AgentName;
@@ -28,9 +29,7 @@ impl TokenId {
     /// From its text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut bytes = [0; 16];
-        let lower = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        (lower && faster_hex::hex_decode(text.as_bytes(), &mut bytes).is_ok()).then_some(Self(bytes))
+        hex_decode_array_with_case(text.as_bytes(), CheckCase::Lower).ok().map(Self)
     }
 
     /// Its bytes.
