@@ -24,6 +24,7 @@ lint: tools ## Format, clippy, documentation and protocol files.
 
 assure: tools ## The large figures, hours of them, into docs/assurance.md.
 	$(CARGO) test --no-run
+	$(CARGO) build --release
 	tests/assure
 
 bench: tools ## What things cost.

@@ -1,4 +1,4 @@
-//! The security part of an A2A `AgentCard`: read in the shape of version 1.0 or 0.3, checked, filled with what a server
+//! The security part of an A2A agent card. It is read in the shape of version 1.0 or 0.3, checked, filled with what a server
 //! takes as evidence, and written in one of the two. Everything else of a card stays as it is.
 //!
 //! Sources: A2A 1.0 §4.5 (`SecurityScheme`, `SecurityRequirement`, in `ProtoJSON`) and §8.4 (signatures); A2A 0.3 §5.5,

@@ -1,4 +1,4 @@
-//! The generated wire types of `proto/`, and their descriptors.
+//! The messages that `proto/` generates, and their descriptors.
 #![expect(
     missing_docs,
     clippy::pedantic,

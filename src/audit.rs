@@ -1,4 +1,4 @@
-//! Reads audit logs as anybody can who has the files: whether they are what was written, and what is missing.
+//! Reads audit logs: are they what was written? Anybody can ask who has the files, and is told what is missing.
 //!
 //! The log's lines are chained (see [`crate::events::chain`]). A chain shows every change but one: whoever may write the
 //! file can write all of it anew, or cut off its end. Signed checkpoints leave only the lines after the last of them to

@@ -1,4 +1,4 @@
-//! What each agent usually does, learnt from its events: what it never did before is an anomaly, and denies nothing.
+//! Learns what each agent usually does, and says what is new. What is new is an anomaly, and denies nothing.
 //!
 //! It is kept in memory and learnt anew after a restart. It looks at events that are written already, so that no
 //! decision waits for it.

@@ -1,4 +1,4 @@
-//! The command line, one file a command.
+//! The command line: one file a command.
 //!
 //! Every command answers in text for people or in JSON for programs, and ends with 0 if it was done or allowed, 1 if
 //! it was denied or a check failed, 2 if it was called wrongly or something broke. A token comes from a file, from

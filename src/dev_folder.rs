@@ -1,4 +1,4 @@
-//! The folder of `serve --dev`: a CA, certificates, keys, a policy and the configuration that names them.
+//! What `serve --dev` needs, made in one folder: a CA, certificates, keys, a policy and the configuration that names them.
 //!
 //! What is there is kept, what is missing is made. Certificates with less than a day left are made anew.
 

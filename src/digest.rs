@@ -1,4 +1,4 @@
-//! SHA-256 (FIPS 180-4) of what is not a key: a policy file, a line of the audit log, a credential that is remembered.
+//! SHA-256 of what is not a key (FIPS 180-4): a policy file, a line of the audit log, a credential that is remembered.
 //! And keyed (HMAC, RFC 2104) where nobody may find out by trying what a digest was made of.
 
 use std::fmt;

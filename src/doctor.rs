@@ -1,4 +1,4 @@
-//! Reads the configuration of a proxy and names each setting that would open a hole, or close everything.
+//! What in a proxy's configuration would open a hole, or close everything.
 //!
 //! It reads what it is given and no more: what a control plane adds, it can't know.
 

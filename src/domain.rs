@@ -1,4 +1,4 @@
-//! What the words mean. Pure: no clock, no chance, no input or output, no async, no log.
+//! What the words mean, and the two pure functions that decide. No clock, no chance, no input or output, no async, no log.
 //!
 //! Text from outside becomes a type of this room once, at the edge, and is not checked twice.
 //! Deciding is pure and total: [`decision::decide`] and [`chain::attenuate`] are the two functions

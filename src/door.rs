@@ -1,4 +1,4 @@
-//! The first thing of every request, by whichever wire it comes: is there room, and who asks?
+//! The first thing of every request: is there room, and who asks? By whichever wire it comes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,7 +8,7 @@ mod evidence;
 mod ext_authz;
 mod introduction;
 mod status;
-mod watch;
+mod watch_decisions;
 mod wire;
 
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! The HTTP face: decisions for `AuthZEN` clients and for proxies, OAuth, events, metrics, liveness, readiness, published
-//! keys.
+//! The HTTP face: decisions for `AuthZEN` clients and for proxies, OAuth, events, metrics, health, published keys.
 
 mod authenticate;
 mod authzen;

@@ -1,4 +1,13 @@
-//! From evidence to a [`Caller`]. Names that nobody verified stop here.
+//! From evidence to a caller. Names that nobody verified stop here.
+//!
+//! | file | |
+//! |---|---|
+//! | `connection` | Which evidence a request shows; what was verified is remembered with its connection. |
+//! | [`mtls`], [`spiffe`] | A client certificate, and the agent's name in it. |
+//! | [`jwt`] | JWTs of configured issuers, and the issuers' keys. |
+//! | [`api_key`] | API keys, known by their digests. |
+//! | [`forwarded`], [`signing`], [`jwt_type`] | What Remit itself signs, and takes back. |
+//! | `stated` | Whom a proxy says it has on the other end. |
 
 pub mod api_key;
 mod connection;

@@ -1,7 +1,7 @@
-//! Seal, open, rotate: the only room that names `hmac`, and knows a key of tokens.
+//! Seals and opens tokens; the only room that knows a key.
 //!
-//! A token's text is `base64url(payload) "." hex(HMAC-SHA-256(key, payload))`, base64url with padding and
-//! 64 lower-case hex digits. A keyring has one to four keys: the first seals, all open.
+//! A token's text is `base64url(payload) "." hex(HMAC-SHA-256(key, payload))`, base64url with padding (RFC 4648 §5) and
+//! 64 lower-case hex digits (RFC 2104), so that other issuers can make it and other services check it: `docs/tokens.md`. A keyring has one to four keys: the first seals, all open.
 
 mod closed_file;
 mod file;
@@ -78,8 +78,8 @@ impl Keyring {
         Ok((token, tag))
     }
 
-    /// Opens a token: its shape, then its seal over the bytes as they were received, then what it says.
-    /// `buffer` receives the payload that the claims borrow from. Times are not checked here.
+    /// Opens a token: its shape, then its seal over the bytes as they were received, then what it says: the cheapest first, and
+    /// nothing of it is parsed that no key has sealed. Each key is tried, in constant time; `kid` chooses none. `buffer` receives the payload that the claims borrow from. Times are not checked here.
     ///
     /// # Errors
     /// `TOKEN_MALFORMED` or `TOKEN_SEAL_INVALID`; neither quotes the token.

@@ -1,4 +1,4 @@
-//! Load, check, compile, watch; the last good one stays.
+//! Reads, checks and watches the policy; the last good one stays.
 //!
 //! A policy file is one JSON object ([RFC 8259](https://www.rfc-editor.org/rfc/rfc8259), nothing looser). It is
 //! read whole and strictly: [`compile`] either gives a [`Policy`] in which nothing is wrong any more, or a
@@ -15,10 +15,10 @@ mod entities;
 mod file;
 mod principal;
 mod reading;
+mod reload;
 mod sections;
 mod status;
 mod summary;
-mod watch;
 
 use std::sync::Arc;
 
@@ -27,9 +27,9 @@ use crate::domain::policy::{Policy, PolicyId};
 
 pub use diagnostics::{Diagnostic, MOST_SHOWN, Place, PolicyError, Severity};
 pub use file::{LoadError, PolicyFile, ReadError};
+pub use reload::{DEFAULT_POLL, ReloadError, Reloaded, Reloader, Watcher};
 pub use status::Status;
 pub use summary::{Authority, ChainStarter, EnforcementPoint, EntityCounts, Summary, summary};
-pub use watch::{DEFAULT_POLL, ReloadError, Reloaded, Reloader, Watch};
 
 /// SHA-256 of the bytes as lower-case hex. Handed in: this room computes no hashes.
 pub type Digest = fn(&[u8]) -> String;

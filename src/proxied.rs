@@ -1,4 +1,4 @@
-//! A request that a proxy holds until Remit has said whether it may pass.
+//! A request that a proxy holds, and whether it passes.
 //!
 //! Each wire makes a [`Held`] of what its proxy tells (Envoy over gRPC, nginx and Caddy over HTTP), and puts the [`Verdict`]
 //! in its own words. Between them everything is the same: who sent it, where it goes, what it means, and one

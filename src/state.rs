@@ -1,7 +1,15 @@
-//! Spend a use, move uses, revoke, quarantine, and what is revoked.
+//! Counts uses, and knows what is revoked.
 //!
 //! [`State`] is a handle: sharing is inside. [`ledger::Ledger`] is its counting core, which decides in memory; a state
 //! directory keeps what has to outlive the process. The functions here put words to what is refused.
+//!
+//! | file | |
+//! |---|---|
+//! | `asked` | What the engine asks, whichever backend answers. |
+//! | [`ledger`], `book`, `register`, [`standing`] | The counting core: its shards, the tokens of one, names as small numbers, who is revoked or under quarantine. |
+//! | `disk`, `change`, `recovered` | The state directory, what is written to it, and what it tells the next process. |
+//! | `valkey` | The store that many processes share. |
+//! | [`rate`], [`recent`], [`attempts`], [`answered`] | What is counted beside uses: requests, retries, attempts, and uses that were answered for. |
 
 pub mod answered;
 mod asked;
@@ -28,7 +36,9 @@ use disk::{Kept, Uses};
 use ledger::Ledger;
 pub use register::Capacity;
 use valkey::Store;
-pub use valkey::{Place, ReadPassword, StoreAddress, StorePassword, StoreReport, StoreSettings};
+pub use valkey::{
+    Login, Place, ReadPassword, ReadTls, StoreAddress, StorePassword, StoreReport, StoreSettings, StoreTls,
+};
 
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
@@ -37,7 +47,7 @@ use crate::domain::token::{SealTag, TokenId};
 /// A million live tokens stand about a thousand in a shard.
 const SHARDS: usize = 1024;
 
-/// A token as the ledger is asked about it.
+/// A token as the ledger is asked about it: what was sealed, and nothing that a caller says.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenRecord<'a> {
     /// Its id.
@@ -69,24 +79,24 @@ impl TokenRecord<'_> {
     }
 }
 
-/// Why the ledger refuses.
+/// Why the ledger refuses. [`Refused::denial`] puts it in words, under the reason that each names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// It does not hold the token, or holds another of this id, or the token is older than the fence.
+    /// `TOKEN_FENCED`: it does not hold the token, or holds another of this id, or the token is older than the fence.
     Fenced,
-    /// The token or one above it was revoked (`by` is empty), or this agent's tokens were.
+    /// `TOKEN_REVOKED`: the token or one above it was revoked (`by` is empty), or this agent's tokens were.
     Revoked {
         /// The agent.
         by: Box<str>,
     },
-    /// No use is left.
+    /// `TOKEN_USES_EXHAUSTED`: no use is left.
     Exhausted,
-    /// Fewer uses are left than are to be moved.
+    /// `USES_NOT_ALLOWED`: fewer uses are left than are to be moved.
     TooManyUses {
         /// How many.
         left: u32,
     },
-    /// There is no room.
+    /// `CAPACITY_EXHAUSTED`, as the three below: there is no room.
     Full {
         /// For how many there is.
         capacity: usize,
@@ -103,7 +113,7 @@ pub enum Refused {
         /// How many.
         capacity: usize,
     },
-    /// The state can't say, or can't keep what it would say.
+    /// `STATE_UNAVAILABLE`: the state can't say, or can't keep what it would say.
     Unavailable {
         /// What is wrong and what to do.
         why: &'static str,

@@ -6,6 +6,7 @@
 //! connection knows of its other end. Every bound is in [`limits`].
 
 pub mod application;
+mod client_files;
 mod connection;
 mod files;
 pub mod limits;
@@ -19,6 +20,7 @@ pub mod tls;
 mod tls_error;
 
 pub use application::{Application, Security};
+pub use client_files::{ClientFiles, ClientPem};
 pub use files::{ClientAuth, TlsFiles};
 pub use limits::{Gate, Limits, TransportCounters};
 pub use peer::{Peer, Standing};

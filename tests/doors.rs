@@ -1,5 +1,7 @@
 //! The same answer at every door: in process, over gRPC, in a batch, over `AuthZEN`, for thousands of random requests.
 //! The command line is a gRPC client; `tests/life` sees to it.
+//!
+//! `REMIT_QUESTIONS` sets how many are asked (2,000), `REMIT_SEED` which ones (1).
 
 #[cfg(test)]
 #[expect(dead_code, reason = "each test crate uses its own part")]
@@ -30,6 +32,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use crate::harness::audit::AuditLog;
+    use crate::harness::figures::{assure, questions as how_many, runner, seed};
     use crate::harness::{PATIENCE, Setup, World, wish};
 
     const POLICY: &str = r#"{
@@ -327,9 +330,9 @@ mod tests {
     #[test]
     fn a_search_finds_exactly_what_is_allowed() {
         let doors = Doors::open();
-        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(500));
+        let asked = how_many() / 4;
         let found = std::cell::Cell::new(0_usize);
-        let outcome = runner.run(&questions(), |question| {
+        let outcome = runner(asked).run(&questions(), |question| {
             let question = in_authzens_words(&question);
             let question =
                 Question { capability: question.capability % 3, resource: question.resource % 5, ..question };
@@ -341,6 +344,8 @@ mod tests {
         });
         outcome.unwrap();
         assert!(found.get() > 20, "only {} are found", found.get());
+        let figures = [("searches", json!(3 * asked)), ("found", json!(found.get())), ("seed", json!(seed()))];
+        assure("AuthZEN searches against gRPC", &figures);
     }
 
     fn said(answer: &Value) -> Result<(), (Reason, String)> {
@@ -365,9 +370,9 @@ mod tests {
     #[test]
     fn l11_authzen_gives_the_same_decisions_as_grpc() {
         let doors = Doors::open();
-        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(4000));
+        let asked = how_many();
         let allowed = std::cell::Cell::new(0_u32);
-        let outcome = runner.run(&questions(), |question| {
+        let outcome = runner(asked).run(&questions(), |question| {
             let question = in_authzens_words(&question);
             let wanted = verdict(&doors.batch(&question));
             let (status, alone, batched) = doors.authzen(&question);
@@ -385,14 +390,20 @@ mod tests {
         });
         outcome.unwrap();
         assert!(allowed.get() > 20, "only {} are allowed", allowed.get());
+        let figures = [("questions", json!(asked)), ("allowed", json!(allowed.get())), ("seed", json!(seed()))];
+        assure("AuthZEN, alone and in a batch, against gRPC", &figures);
     }
 
     #[test]
     fn l11_every_door_gives_the_same_answer() {
         let doors = Doors::open();
-        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(4000));
-        let outcome = runner.run(&questions(), |question| {
+        let asked = how_many();
+        let allowed = std::cell::Cell::new(0_u32);
+        let outcome = runner(asked).run(&questions(), |question| {
+            // Of wholly random ones next to none is allowed.
+            let question = if question.context < 2 { in_authzens_words(&question) } else { question };
             let batch = verdict(&doors.batch(&question));
+            allowed.set(allowed.get() + u32::from(batch.is_ok()));
             match doors.unary(&question) {
                 Ok(answer) => prop_assert_eq!(verdict(&answer), batch.clone()),
                 Err(code) => {
@@ -408,6 +419,7 @@ mod tests {
             Ok(())
         });
         outcome.unwrap();
+        assert!(allowed.get() > 20, "only {} are allowed", allowed.get());
         for token in [0, 1] {
             let ask = Question {
                 caller: 1,
@@ -421,5 +433,7 @@ mod tests {
             };
             assert_eq!(verdict(&doors.batch(&ask)), Ok(()), "some are allowed");
         }
+        let figures = [("questions", json!(asked)), ("allowed", json!(allowed.get())), ("seed", json!(seed()))];
+        assure("gRPC, its batch, and in process", &figures);
     }
 }

@@ -30,6 +30,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use crate::harness::audit::AuditLog;
+    use crate::harness::figures::{assure, questions as how_many, runner, seed};
     use crate::harness::{PATIENCE, Setup, World, wish};
 
     const POLICY: &str = r#"{
@@ -554,9 +555,8 @@ mod tests {
     #[test]
     fn l11_the_proxys_door_gives_the_engines_answer() {
         let gate = Gate::open();
-        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(2000));
         let allowed = std::cell::Cell::new(0_usize);
-        let outcome = runner.run(&questions(), |question| {
+        let outcome = runner(how_many()).run(&questions(), |question| {
             let expected = in_process(&gate, &question);
             allowed.set(allowed.get() + usize::from(expected.is_ok()));
             prop_assert_eq!(at_the_door(&gate, &question), expected);
@@ -564,6 +564,8 @@ mod tests {
         });
         outcome.unwrap();
         assert!(allowed.get() > 50, "some are allowed: {}", allowed.get());
+        let figures = [("questions", how_many().into()), ("allowed", allowed.get().into()), ("seed", seed().into())];
+        assure("ext_authz against in process", &figures);
     }
 
     #[test]
@@ -577,19 +579,19 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..40),
             any::<i64>(),
         );
-        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(1000));
-        let outcome = runner.run(&message, |((method, path, host, principal), raw, headers, raw_body, size)| {
-            let mut request = about("analyst", "/a", &[]);
-            let header = |(key, raw_value)| HeaderValue { key, value: String::new(), raw_value };
-            let header_map = Some(HeaderMap { headers: raw.into_iter().map(header).collect() });
-            let body = String::new();
-            *http(&mut request) =
-                HttpRequest { id: String::new(), method, path, host, headers, header_map, raw_body, body, size };
-            gate.ask("gate", request.clone());
-            request.attributes.as_mut().unwrap().source = Some(Peer { certificate: principal.clone(), principal });
-            gate.ask("gate", request);
-            Ok(())
-        });
+        let outcome =
+            runner(how_many() / 2).run(&message, |((method, path, host, principal), raw, headers, raw_body, size)| {
+                let mut request = about("analyst", "/a", &[]);
+                let header = |(key, raw_value)| HeaderValue { key, value: String::new(), raw_value };
+                let header_map = Some(HeaderMap { headers: raw.into_iter().map(header).collect() });
+                let body = String::new();
+                *http(&mut request) =
+                    HttpRequest { id: String::new(), method, path, host, headers, header_map, raw_body, body, size };
+                gate.ask("gate", request.clone());
+                request.attributes.as_mut().unwrap().source = Some(Peer { certificate: principal.clone(), principal });
+                gate.ask("gate", request);
+                Ok(())
+            });
         outcome.unwrap();
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use remit::engine::Engine;
 use remit::engine::chance::Chance;
-use remit::state::{Directory, Place, State, StoreAddress, StoreSettings};
+use remit::state::{Directory, Login, Place, State, StoreAddress, StoreSettings};
 
 use super::{Rounds, Took, authorize, in_turn, tokens};
 use crate::fixture::{self, now};
@@ -135,9 +135,9 @@ impl Server {
         let address = StoreAddress { host: "127.0.0.1".to_owned(), port: self.port, tls: false, database: 0 };
         StoreSettings {
             place: Place::At(address),
-            username: None,
-            password: None,
-            ca: None,
+            login: Login::default(),
+            sentinel_login: Login::default(),
+            tls: None,
             prefix: "remit".to_owned(),
             replicas: 0,
             timeout: Duration::from_secs(1),

@@ -11,16 +11,34 @@ use crate::events::chain;
 /// No line is longer.
 const LINE_BYTES: u64 = 256 * 1024;
 
+/// A stream, and a number in it.
+struct Numbered {
+    stream_id: String,
+    sequence: u64,
+}
+
+impl Numbered {
+    fn of(place: &Place<'_>) -> Self {
+        Self { stream_id: place.stream_id.to_owned(), sequence: place.sequence }
+    }
+
+    fn is_before(&self, other: &Self) -> bool {
+        self.stream_id == other.stream_id && self.sequence < other.sequence
+    }
+}
+
 /// A file, and what its first and last line say.
 struct Ends {
     file: PathBuf,
     begins: String,
+    first: Numbered,
+    end: Numbered,
     previous: Option<Digest>,
     last: Option<Digest>,
 }
 
 /// The files, the oldest first: each follows the one whose last line its first line names, or, where none is there,
-/// the one before it in time.
+/// the one before it in its stream, or in time. A clock that once ran ahead must not hide what is missing between.
 pub(super) fn in_order(files: Vec<PathBuf>) -> Result<Vec<PathBuf>, Unread> {
     let mut rest = files.into_iter().map(Ends::of).collect::<Result<Vec<_>, _>>()?;
     rest.sort_by(|one, other| (&one.begins, &one.file).cmp(&(&other.begins, &other.file)));
@@ -37,7 +55,10 @@ pub(super) fn in_order(files: Vec<PathBuf>) -> Result<Vec<PathBuf>, Unread> {
 /// The place of the file that follows on `head`; else of the earliest that follows on none of the others.
 fn next(rest: &[Ends], head: Option<Digest>) -> usize {
     let follows = |ends: &Ends| head.is_some() && ends.previous == head;
-    let is_first = |ends: &Ends| ends.previous.is_none_or(|before| rest.iter().all(|other| other.last != Some(before)));
+    let is_first = |ends: &Ends| {
+        let follows_on = |other: &Ends| ends.previous.is_some() && other.last == ends.previous;
+        !rest.iter().any(|other| follows_on(other) || other.end.is_before(&ends.first))
+    };
     rest.iter().position(follows).or_else(|| rest.iter().position(is_first)).unwrap_or_default()
 }
 
@@ -59,8 +80,11 @@ impl Ends {
         };
         let last = tail.split(|byte| *byte == b'\n').rev().find(|line| !line.is_empty()).unwrap_or_default();
         let first = first.strip_suffix(b"\n").unwrap_or(&first);
+        let begin = Place::of(first);
         Ok(Self {
-            begins: Place::of(first).timestamp.to_owned(),
+            begins: begin.timestamp.to_owned(),
+            first: Numbered::of(&begin),
+            end: Numbered::of(&Place::of(last)),
             previous: chain::read(first).map(|seen| seen.links.previous),
             last: chain::read(last).map(|seen| seen.links.own),
             file,

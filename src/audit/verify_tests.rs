@@ -11,15 +11,22 @@ use crate::events::{AuditConfig, Checkpoint, Event, Events, EventsConfig, Messag
 
 const EVENTS: u64 = 40;
 
+const AT: Timestamp = Timestamp::from_seconds(1_795_297_903);
+
 /// A log of several files, written by two processes one after the other.
 async fn written(folder: &Path) -> Vec<PathBuf> {
+    written_at(folder, |_, _| AT).await
+}
+
+/// The same, with the time that a process's clock has at an event.
+async fn written_at(folder: &Path, time: impl Fn(u64, u64) -> Timestamp) -> Vec<PathBuf> {
     let file = folder.join("audit.jsonl");
     for process in [1, 2] {
         let audit = AuditConfig { file: Some(file.clone()), rotate_bytes: 8 * 1024, ..AuditConfig::default() };
-        let at = Timestamp::from_seconds(1_795_297_903);
+        let at = AT;
         let events = Events::start(&audit, &EventsConfig::default(), process, move || at).unwrap();
         for number in 1..=EVENTS {
-            let id = events.decision_id();
+            let (id, at) = (events.decision_id(), time(process, number));
             let mut event = Event::new(MessageType::Delegate, Outcome::Accepted, Reason::Allowed, id, at);
             event.message = format!("number {number}, said \",\"sequence\":7").into();
             events.try_reserve(Share::Answer).unwrap().commit(event);
@@ -122,6 +129,24 @@ async fn a_missing_file_and_half_a_line_are_named() {
 }
 
 /// What the trial's key signs is its claims in clear, without the quotes that can't stand in a line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_file_is_named_also_where_a_clock_ran_ahead_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let ahead =
+        |process, number| if (process, number) <= (1, 20) { AT.after(Duration::from_secs(100_000_000)) } else { AT };
+    let files = written_at(folder.path(), ahead).await;
+    let place = (1..files.len() - 1).find(|place| lines(&files[*place + 1])[0].contains("51:43Z")).unwrap();
+    let number = |line: &str| Place::of(line.as_bytes()).sequence;
+    let (gone, next) = (lines(&files[place]), lines(&files[place + 1]));
+    assert!(lines(&files[place - 1])[0].contains("\"2030-"), "what is before it is of a time after what follows on it");
+    let without = [&files[..place], &files[place + 1..]].concat();
+    let report = check(&without);
+    let missing = What::Missing { from: number(&gone[0]), to: number(gone.last().unwrap()) };
+    let found: Vec<_> = report.faults.iter().map(|fault| (fault.sequence, fault.what)).collect();
+    assert_eq!(found, [(number(&next[0]), missing)]);
+    assert_eq!(report.files, without);
+}
+
 fn hand(checkpoint: &Checkpoint) -> String {
     format!("key1.{}", serde_json::Value::Object(checkpoint.claims())).replace('"', "'")
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Config, ConfigError};
 use crate::domain::limits;
@@ -35,9 +36,10 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     Rules::new(&config.ext_authz).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     forward(config)?;
     oauth(config)?;
-    // The file with the password is read later.
-    let no_password = |_| -> crate::state::ReadPassword { std::sync::Arc::new(|| Err(String::new())) };
-    config.state.store(no_password).map_err(ConfigError::Invalid)?;
+    // Its files are read later.
+    let no_password = |_, _| -> crate::state::ReadPassword { Arc::new(|| Err(String::new())) };
+    let no_tls = |_| -> crate::state::ReadTls { Arc::new(|| Err(String::new())) };
+    config.state.store(no_password, no_tls).map_err(ConfigError::Invalid)?;
     jwt::check(&config.identity.jwt).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     templates(config)
 }

@@ -162,9 +162,21 @@ pub struct StateConfig {
     /// A file with its password, closed to others; read for each connection. Default: no password is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// A PEM file with the CAs that the store's certificate may be of. Default: the system's.
+    /// The user of the Sentinels, which is another than the store's. Default: their own default user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel_username: Option<String>,
+    /// A file with its password, as for `password_file`. Default: no password is sent to Sentinels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel_password_file: Option<PathBuf>,
+    /// A PEM file with the CAs that the certificates of store and Sentinels may be of. Default: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+    /// A PEM file with the certificate that store and Sentinels are shown. Default: none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// A PEM file with its private key, closed to others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
     /// What every key in the store begins with. Default `remit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
@@ -251,7 +263,11 @@ impl Default for StateConfig {
             sentinel_service: None,
             username: None,
             password_file: None,
+            sentinel_username: None,
+            sentinel_password_file: None,
             ca: None,
+            certificate: None,
+            key: None,
             prefix: None,
             replicas: None,
             timeout_ms: None,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::{Backend, StateConfig};
-use crate::state::{Place, ReadPassword, StoreAddress, StoreSettings};
+use crate::state::{Login, Place, ReadPassword, ReadTls, StoreAddress, StoreSettings};
+use crate::transport::ClientFiles;
 
 const DEFAULT_PREFIX: &str = "remit";
 const DEFAULT_TIMEOUT_MS: u64 = 200;
@@ -15,11 +16,16 @@ const MOST_REPLICAS: u32 = 100;
 const LONGEST_PREFIX: usize = 64;
 
 impl StateConfig {
-    /// How the store is asked; none with another backend. `read_password` reads the password's file.
+    /// How the store is asked; none with another backend. `read_password` reads the file that this key names, and
+    /// `read_tls` what TLS needs.
     ///
     /// # Errors
     /// What is missing or wrong, and what to write.
-    pub fn store(&self, read_password: impl FnOnce(PathBuf) -> ReadPassword) -> Result<Option<StoreSettings>, String> {
+    pub fn store(
+        &self,
+        read_password: impl Fn(&'static str, PathBuf) -> ReadPassword,
+        read_tls: impl FnOnce(ClientFiles) -> ReadTls,
+    ) -> Result<Option<StoreSettings>, String> {
         if self.backend != Backend::Valkey {
             return match self.store_key() {
                 Some(key) => Err(format!("[state] {key} is for backend = \"valkey\": write that, or leave it out")),
@@ -40,11 +46,18 @@ impl StateConfig {
         if !(10..=1000).contains(&timeout) {
             return Err(format!("[state] timeout_ms is {timeout} and has to be 10 to 1000"));
         }
+        let place = self.place()?;
+        self.check_logins(&place)?;
+        let files = self.tls_files(place.uses_tls())?;
+        let login = |username: &Option<String>, key, file: &Option<PathBuf>| Login {
+            username: username.clone(),
+            password: file.clone().map(|file| read_password(key, file)),
+        };
         Ok(Some(StoreSettings {
-            place: self.place()?,
-            username: self.username.clone(),
-            password: self.password_file.clone().map(read_password),
-            ca: self.ca.clone(),
+            login: login(&self.username, "password_file", &self.password_file),
+            sentinel_login: login(&self.sentinel_username, "sentinel_password_file", &self.sentinel_password_file),
+            tls: files.map(read_tls),
+            place,
             prefix: self.checked_prefix()?,
             replicas,
             timeout: Duration::from_millis(timeout),
@@ -55,7 +68,23 @@ impl StateConfig {
 impl StateConfig {
     fn store_key(&self) -> Option<&'static str> {
         let Self {
-            url, sentinels, sentinel_service, username, password_file, ca, prefix, replicas, timeout_ms, ..
+            url,
+            sentinels,
+            sentinel_service,
+            username,
+            password_file,
+            sentinel_username,
+            sentinel_password_file,
+            ca,
+            certificate,
+            key,
+            prefix,
+            replicas,
+            timeout_ms,
+            backend: _,
+            dir: _,
+            capacity: _,
+            per_agent_share: _,
         } = self;
         let given = [
             (url.is_some(), "url"),
@@ -63,7 +92,11 @@ impl StateConfig {
             (sentinel_service.is_some(), "sentinel_service"),
             (username.is_some(), "username"),
             (password_file.is_some(), "password_file"),
+            (sentinel_username.is_some(), "sentinel_username"),
+            (sentinel_password_file.is_some(), "sentinel_password_file"),
             (ca.is_some(), "ca"),
+            (certificate.is_some(), "certificate"),
+            (key.is_some(), "key"),
             (prefix.is_some(), "prefix"),
             (replicas.is_some(), "replicas"),
             (timeout_ms.is_some(), "timeout_ms"),
@@ -107,10 +140,50 @@ impl StateConfig {
         if all.iter().any(|address| address.tls != all.first().is_some_and(|first| first.tls)) {
             return Err("[state] sentinels are rediss:// all of them, or none".to_owned());
         }
-        if self.ca.is_some() && all.iter().any(|address| !address.tls) {
-            return Err("[state] ca is for TLS: write rediss:// in place of redis://".to_owned());
-        }
         Ok(place)
+    }
+
+    /// A name is sent with its password or not at all, and only to Sentinels that there are.
+    fn check_logins(&self, place: &Place) -> Result<(), String> {
+        let logins = [
+            ("username", &self.username, "password_file", &self.password_file),
+            ("sentinel_username", &self.sentinel_username, "sentinel_password_file", &self.sentinel_password_file),
+        ];
+        for (name, username, file, password) in logins {
+            if username.is_some() && password.is_none() {
+                return Err(format!("[state] {name} needs {file} beside it: the name of a file with its password"));
+            }
+        }
+        if self.sentinel_password_file.is_some() && !matches!(place, Place::AskSentinels { .. }) {
+            return Err("[state] sentinel_password_file needs sentinels, and no url, beside it".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What connections over TLS are made with; none where nothing is said of it.
+    fn tls_files(&self, uses_tls: bool) -> Result<Option<ClientFiles>, String> {
+        let identity = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err("[state] key is missing beside certificate: name the file of its private key".to_owned());
+            }
+            (None, Some(_)) => {
+                return Err(
+                    "[state] certificate is missing beside key: name the file of the certificate that is shown"
+                        .to_owned(),
+                );
+            }
+        };
+        let files = ClientFiles { ca: self.ca.clone(), identity };
+        if files == ClientFiles::default() {
+            return Ok(None);
+        }
+        if !uses_tls {
+            let key = if files.ca.is_some() { "ca" } else { "certificate" };
+            return Err(format!("[state] {key} is for TLS: write rediss:// in place of redis://"));
+        }
+        Ok(Some(files))
     }
 
     /// A key's names are split at colons and braces, so that none may be in it.

@@ -115,7 +115,11 @@ sentinels = ["redis://a"]
 sentinel_service = "remit"
 username = "remit"
 password_file = "password"
+sentinel_username = "remit"
+sentinel_password_file = "sentinel-password"
 ca = "ca.pem"
+certificate = "remit.pem"
+key = "remit.key"
 prefix = "remit"
 replicas = 2
 timeout_ms = 100
@@ -377,8 +381,9 @@ fn numbers_have_ranges() {
 
 #[test]
 fn a_store_is_told_where_it_is_and_nothing_about_it_is_guessed() {
-    let no_password = |_| -> crate::state::ReadPassword { Arc::new(|| Err(String::new())) };
-    let read = |text: &str| Given::file(&format!("{REQUIRED}{text}\n")).config().state.store(no_password);
+    let no_password = |_, _| -> crate::state::ReadPassword { Arc::new(|| Err(String::new())) };
+    let no_tls = |_| -> crate::state::ReadTls { Arc::new(|| Err(String::new())) };
+    let read = |text: &str| Given::file(&format!("{REQUIRED}{text}\n")).config().state.store(no_password, no_tls);
     assert!(read("").unwrap().is_none());
     let valkey = "state.backend = \"valkey\"\nstate.replicas = 2\n";
     let settings =
@@ -424,6 +429,13 @@ fn what_is_wrong_with_a_store_says_what_to_write_and_shows_no_password() {
         (format!("{missing}state.url = \"redis://:secret@a\""), "[state] url: a user or password may not stand in it"),
         (format!("{missing}state.url = \"redis://a?password=secret\""), "[state] url: nothing may follow"),
         (format!("{both}state.ca = \"ca.pem\""), "[state] ca is for TLS"),
+        (format!("{both}state.certificate = \"a\"\nstate.key = \"b\""), "[state] certificate is for TLS"),
+        (format!("{both}state.certificate = \"a\""), "[state] key is missing beside certificate"),
+        (format!("{both}state.key = \"a\""), "[state] certificate is missing beside key"),
+        (format!("{both}state.username = \"a\""), "[state] username needs password_file"),
+        (format!("{both}state.sentinel_username = \"a\""), "[state] sentinel_username needs sentinel_password_file"),
+        (format!("{both}state.sentinel_password_file = \"a\""), "[state] sentinel_password_file needs sentinels"),
+        ("state.certificate = \"a\"".to_owned(), "[state] certificate is for backend"),
         (format!("{both}state.prefix = \"a:b\""), "[state] prefix"),
         (format!("{both}state.timeout_ms = 5"), "[state] timeout_ms is 5"),
         (format!("{both}state.capacity = 5"), "[state] capacity and per_agent_share don't hold"),

@@ -68,7 +68,7 @@ pub struct VerifiedIdentity {
     pub subject: Arc<str>,
     /// The kind of evidence.
     pub method: IdentityMethod,
-    /// Who vouches for it.
+    /// Who vouches for it: a certificate's issuer, a JWT's `iss`, `remit:api-key`; empty where nobody does.
     pub issuer: Arc<str>,
     /// The configured subset of the evidence's claims.
     pub claims: Arc<Map<String, Value>>,

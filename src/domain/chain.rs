@@ -61,10 +61,12 @@ pub struct Parent<'a> {
 }
 
 /// Whether every agent of the token's chain may, under this policy, take part in what is asked.
-/// From the root; the first agent that fails is named.
+/// From the root; the first agent that fails is named. Linear in the length of the chain.
 ///
 /// # Errors
-/// The first check that fails, at its hop.
+/// The first check that fails, at its hop: `DELEGATION_NOT_ALLOWED` (the root may not start a chain, or an agent may not
+/// delegate to the next), `CAPABILITY_NOT_GRANTED` or `RESOURCE_NOT_GRANTED` (beyond the agent's own set),
+/// `DELEGATION_DEPTH_EXCEEDED`, `AGENT_QUARANTINED`; for a token of another issuer `USES_NOT_ALLOWED`.
 pub fn stands(
     policy: &Policy,
     is_quarantined: impl Fn(&str) -> bool,
@@ -100,7 +102,11 @@ pub fn stands(
 /// [`stands`] has been asked for the parent before.
 ///
 /// # Errors
-/// The first wish that can't be granted; a wish above a limit is refused, never trimmed.
+/// The first wish that can't be granted; a wish above a limit is refused, never trimmed. Beyond the parent it is
+/// `DELEGATION_WIDENS`, beyond the caller's or the target's own set `CAPABILITY_NOT_GRANTED` or `RESOURCE_NOT_GRANTED`; uses
+/// and lifetime have `USES_NOT_ALLOWED` and `LIFETIME_NOT_ALLOWED`, the target `DELEGATION_CYCLE`, `DELEGATION_NOT_ALLOWED`,
+/// `AGENT_QUARANTINED` and `COMMUNICATION_NOT_ALLOWED`, the chain `DELEGATION_DEPTH_EXCEEDED`, and a parent that is for use
+/// only `TOKEN_NOT_DELEGATABLE`.
 pub fn attenuate<'a>(
     policy: &Policy,
     is_quarantined: impl Fn(&str) -> bool,
@@ -277,7 +283,7 @@ fn owns(entry: Option<&AgentPolicy>, agent: &str, asked: Asked<'_>) -> Result<()
 /// Whether a chain may have so many hops.
 ///
 /// # Errors
-/// `DELEGATION_DEPTH_EXCEEDED`.
+/// `DELEGATION_DEPTH_EXCEEDED`: more than the policy's `max_delegation_depth`.
 pub fn within_depth(policy: &Policy, hops: usize) -> Result<(), Denial> {
     let limit = policy.max_delegation_depth;
     if hops <= usize::from(limit) {

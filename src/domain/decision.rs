@@ -23,7 +23,8 @@ pub struct AskedAt<'a> {
 /// What only the ledger knows (whether uses are left, whether it was revoked) is not asked here.
 ///
 /// # Errors
-/// The first check that fails.
+/// The first check that fails, in this order: `TOKEN_WRONG_HOLDER`, `TOKEN_WRONG_AUDIENCE`, `CAPABILITY_NOT_GRANTED` or
+/// `RESOURCE_NOT_GRANTED` where the token itself lacks it, then those of [`stands`] over the whole chain.
 pub fn decide(
     policy: &Policy,
     is_quarantined: impl Fn(&str) -> bool,
@@ -44,7 +45,7 @@ pub fn decide(
 /// Whether this token, in this agent's hands, at this place, is good for a call that needs no capability.
 ///
 /// # Errors
-/// The first check that fails.
+/// As [`decide`], less what is said of capability and resource.
 pub fn decide_shown(
     policy: &Policy,
     is_quarantined: impl Fn(&str) -> bool,
@@ -57,10 +58,10 @@ pub fn decide_shown(
     stands(policy, is_quarantined, claims, Asked { capabilities: &[], resources: &[] })
 }
 
-/// Whether the agent has this authority of its own.
+/// Whether the agent has this authority of its own: one grant has both, and so has its own set, where it has a rule.
 ///
 /// # Errors
-/// Says what is missing.
+/// `TOKEN_REQUIRED` if it has no grants at all, else `CAPABILITY_NOT_GRANTED` or `RESOURCE_NOT_GRANTED`.
 pub fn decide_own(policy: &Policy, agent: &str, wanted: Use<'_>) -> Result<(), Denial> {
     let entry = policy.agent(agent).filter(|entry| !entry.grants.is_empty());
     let Some(entry) = entry else {
@@ -75,10 +76,11 @@ pub fn decide_own(policy: &Policy, agent: &str, wanted: Use<'_>) -> Result<(), D
     })
 }
 
-/// Whether the one agent may call the other, where policy has rules about it.
+/// Whether the one agent may call the other, where policy has rules about it: without `communication_rules` every call is
+/// let pass here.
 ///
 /// # Errors
-/// Says that no rule covers the call.
+/// `COMMUNICATION_NOT_ALLOWED`: no rule covers the call.
 pub fn decide_call(policy: &Policy, call: &Call<'_>) -> Result<(), Denial> {
     if policy.may_call(call) == Some(false) {
         return Err(no_rule(call));
@@ -89,7 +91,7 @@ pub fn decide_call(policy: &Policy, call: &Call<'_>) -> Result<(), Denial> {
 /// Whether the one agent may call the other, by the rules alone: without rules nothing is allowed.
 ///
 /// # Errors
-/// Says that no rule covers the call.
+/// `COMMUNICATION_NOT_ALLOWED`: no rule covers the call, or there are none.
 pub fn decide_call_alone(policy: &Policy, call: &Call<'_>) -> Result<(), Denial> {
     match policy.may_call(call) {
         Some(true) => Ok(()),
@@ -105,7 +107,7 @@ pub fn decide_call_alone(policy: &Policy, call: &Call<'_>) -> Result<(), Denial>
 /// `conditions` that matches. Nothing is made of the circumstances where none is asked.
 ///
 /// # Errors
-/// Names the first that is not met, and no value of the request. One that can't be evaluated is not met.
+/// `CONDITION_NOT_MET`: names the first that is not met, and no value of the request. One that can't be evaluated is not met.
 pub fn decide_conditions(policy: &Policy, circumstances: &Circumstances<'_>) -> Result<(), Denial> {
     if !policy.has_when && policy.conditions.is_empty() {
         return Ok(());
@@ -155,7 +157,7 @@ fn not_met(condition: &Condition, unmet: Unmet) -> Denial {
 /// Whether the agent is the token's holder.
 ///
 /// # Errors
-/// Names the holder and what to do, for an agent and for a service that guards something.
+/// `TOKEN_WRONG_HOLDER`: names the holder and what to do, for an agent and for a service that guards something.
 pub fn holds(agent: &str, claims: &Claims<'_>, caller: &str) -> Result<(), Denial> {
     if claims.holder == agent {
         return Ok(());

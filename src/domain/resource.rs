@@ -73,10 +73,10 @@ impl std::fmt::Display for InvalidResource {
 impl std::error::Error for InvalidResource {}
 
 impl<'a> Resource<'a> {
-    /// The resource, if the text is one in canonical form.
+    /// The resource, if the text is one in canonical form, of at most [`RESOURCE_BYTES`].
     ///
     /// # Errors
-    /// Says what is wrong and where.
+    /// Says what is wrong and where, counted in bytes. Nothing is repaired: `/data/../x`, `//x`, `/x/` and `%2F` are refused.
     pub fn parse(text: &'a str) -> Result<Self, InvalidResource> {
         check(text, Wildcard::Refused)?;
         Ok(Self(text))
@@ -133,13 +133,14 @@ impl<'a> Pattern<'a> {
         Pattern(Cow::Owned(self.0.into_owned()))
     }
 
-    /// Whether the resource is in the set.
+    /// Whether the resource is in the set. `/data/*` covers what lies below `/data` at any depth, and not `/data`.
     #[must_use]
     pub fn covers(&self, resource: Resource<'_>) -> bool {
         reaches(&self.0, resource.0)
     }
 
-    /// Whether every resource of `inner` is in the set.
+    /// Whether every resource of `inner` is in the set. Decided on segments, so that `/data/*` does not contain
+    /// `/data-secret/*`.
     #[must_use]
     pub fn contains(&self, inner: &Pattern<'_>) -> bool {
         match inner.0.as_ref() {

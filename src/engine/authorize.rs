@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::detection::Suspect;
-use super::recording::{Allowed, rate_limited};
+use super::guarantees::{Allowed, rate_limited};
+use super::presented::{root_given, token_record};
 use super::speaker::Speaker;
 use super::tally::Verb;
-use super::{Beginning, Begun, Engine, record, root_given, shared_name};
+use super::{Beginning, Begun, Engine, shared_name};
 use crate::domain::caller::{Caller, VerifiedIdentity};
 use crate::domain::capability::Use;
 use crate::domain::chain::quarantined;
@@ -140,7 +141,8 @@ enum Verdict {
 }
 
 impl Engine {
-    /// Decides, spends and records.
+    /// Decides, spends one use and records. It has no error: what can't be decided is denied, and says why. Each call spends
+    /// anew, whatever its `request_id`.
     pub async fn authorize(&self, caller: &Caller, request: &AuthorizeRequest<'_>) -> Decision {
         self.authorize_under(&self.begin(), caller, request).await
     }
@@ -338,7 +340,7 @@ impl Engine {
             return ready.map(|place| Allowed { place, left: None });
         };
         let ready = ready.and_then(|place| self.may_be_foreign(token, now).map(|()| place));
-        let record = record(token);
+        let record = token_record(token);
         let place = match ready {
             Ok(place) => place,
             // Whether the token is held is not worth a round trip for what is refused anyway.
@@ -470,7 +472,7 @@ fn event(decision: &Decision, question: Question<'_>, found: &Findings<'_>) -> E
     let Question { caller, request, now, .. } = question;
     let policy = question.policy();
     let kind = MessageType::CapabilityRequest;
-    let mut event = super::recording::event(kind, &decision.outcome, decision.id, policy, caller, now);
+    let mut event = super::event::event(kind, &decision.outcome, decision.id, policy, caller, now);
     let named = || request.agent.map(|name| shared_name(policy, name));
     if let Some(evidence) = found.speaker.as_ref().and_then(Speaker::evidence) {
         event.identity_method = Some(evidence.method);

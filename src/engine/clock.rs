@@ -44,7 +44,8 @@ impl Clock {
         Self(Arc::new(Source::Simulated(AtomicU64::new(start.nanos()), step)))
     }
 
-    /// The time.
+    /// The time: the wall clock's where that is ahead of every earlier answer, else on from the latest one at the rate of the
+    /// monotonic clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &*self.0 {

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use super::detection::{Suspect, on_its_own};
-use super::recording::rate_limited;
+use super::guarantees::rate_limited;
+use super::presented::{root_given, token_record};
 use super::tally::Verb;
-use super::{Beginning, Begun, Engine, record, root_given, shared_name};
+use super::{Beginning, Begun, Engine, shared_name};
 use crate::domain::caller::Caller;
 use crate::domain::chain::{Parent, Wish, attenuate, exceeds, is_escalation, stands};
 use crate::domain::decision;
@@ -92,7 +93,7 @@ struct Sealed<'a> {
 type Wished<'a> = Begun<'a, DelegateRequest<'a>>;
 
 impl Engine {
-    /// Decides, mints and records.
+    /// Decides, mints and records. A refusal stands in the answer; only a failure after the uses were moved costs any.
     pub async fn delegate(&self, caller: &Caller, request: &DelegateRequest<'_>) -> Delegation {
         self.delegate_under(&self.begin(), caller, request).await
     }
@@ -193,7 +194,7 @@ impl Engine {
         let quarantined = |name: &str| self.is_quarantined(policy, name);
         stands(policy, quarantined, parent.claims(), wished.request.wish.asked())?;
         if self.state.is_local() {
-            self.state.check(&record(parent)).await.map_err(|refused| refused.denial())?;
+            self.state.check(&token_record(parent)).await.map_err(|refused| refused.denial())?;
         }
         Ok(())
     }
@@ -261,7 +262,7 @@ impl Engine {
         let left = if let Some(parent) = parent {
             *is_retry = self.is_retry(wished.asker(), wished.request.request_id, parent.id(), wished.now);
             let given = root_given(wished.policy(), parent);
-            let moved = self.state.mint_child(&record(parent), &child, &given, born).await;
+            let moved = self.state.mint_child(&token_record(parent), &child, &given, born).await;
             moved.map(Some).map_err(|refused| refused.denial())?
         } else {
             let minted = self.state.mint(&child, &claims.capabilities, born).await;
@@ -367,7 +368,7 @@ fn event(delegation: &Delegation, wished: Wished<'_>, parent: Option<&VerifiedTo
     let (policy, wish) = (wished.policy(), &request.wish);
     let kind = MessageType::Delegate;
     let client = request.client(caller);
-    let mut event = super::recording::event(kind, &delegation.outcome, delegation.id, policy, client, now);
+    let mut event = super::event::event(kind, &delegation.outcome, delegation.id, policy, client, now);
     event.from_agent = caller.agent().shared();
     event.to_agent = shared_name(policy, wish.to);
     event.chain = asked_chain(wished, parent);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
-use super::recording::outcome_of;
+use super::event::outcome_of;
 use crate::domain::caller::{IdentityMethod, VerifiedIdentity};
 use crate::domain::policy::{Policy, QuarantineAfter};
 use crate::domain::reason::{Denial, Reason};
@@ -83,8 +83,12 @@ impl Engine {
         let place = self.events.try_reserve(Share::Answer);
         let (agent, what) = (Arc::clone(pull.agent()), told(pull.attempt(), after));
         let note = format!("automatic: {what}");
+        let unconfirmed = Denial::new(Reason::StateUnavailable, UNCONFIRMED);
+        let mut record =
+            Record { place, event: Some(self.quarantine_event(policy, Arc::clone(&agent), &note, Some(&unconfirmed))) };
         if let Err(refused) = self.state.quarantine(&agent, QuarantineSource::Automatic, now).await {
             let denial = refused.denial();
+            record.event = None;
             tracing::error!(target: "detection", agent = %agent, "not quarantined after {what}: {}", denial.message());
             return self.events.deny(self.quarantine_event(policy, agent, &note, Some(&denial)));
         }
@@ -92,7 +96,7 @@ impl Engine {
         self.tally.automatic_quarantine();
         tracing::warn!(target: "detection", agent = %agent, "quarantined: {what}");
         let done = self.quarantine_event(policy, Arc::clone(&agent), &note, None);
-        let mut record = Record { place, event: Some(done) };
+        record.event = Some(done);
         if record.place.is_none() {
             record.place = self.events.reserve().await.ok();
         }
@@ -132,6 +136,9 @@ impl Engine {
         event
     }
 }
+
+/// What is recorded where nobody waits for the store's word any more.
+const UNCONFIRMED: &str = "it is in force on this node, and whose request this was went away before the store confirmed it: it is told until it does";
 
 /// An event that is recorded in any case: also when whoever waits for the answer goes away meanwhile.
 struct Record<'e> {

@@ -1,9 +1,10 @@
 //! Introspect: what is in this token, and is it still good? Spends nothing.
 
-use super::revoke::is_administrator;
-use super::{Engine, record};
+use super::Engine;
+use super::presented::token_record;
+use super::rights::is_administrator;
 use crate::domain::caller::Caller;
-use crate::domain::chain::{Asked, quarantined, stands};
+use crate::domain::chain::{Asked, stands};
 use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
@@ -70,7 +71,8 @@ impl Engine {
     /// Looks at a token.
     ///
     /// # Errors
-    /// The caller may not see it.
+    /// `CALLER_NOT_AUTHORIZED`: the caller may not see it, which is also said of an id that nobody knows, unless to auditors and
+    /// administrators; or the caller is unknown or under quarantine; or the store can't be asked. A token that is over is no error: the answer says why.
     pub async fn introspect(&self, caller: &Caller, target: TokenTarget<'_>) -> Result<Introspection, Denial> {
         let in_force = self.policy();
         let policy = &in_force.policy;
@@ -99,7 +101,7 @@ impl Engine {
         if !may_see(policy, caller, claims.chain.iter().map(AsRef::as_ref), Some(&claims.audience)) {
             return Err(not_yours());
         }
-        let checked = self.state.check(&record(token)).await;
+        let checked = self.state.check(&token_record(token)).await;
         let active = claims
             .check_times(now, policy.token.max_ttl_seconds)
             .and_then(|()| {
@@ -177,17 +179,6 @@ impl Engine {
             return Err(Refused::Revoked { by: Box::from("") }.denial());
         }
         usable(Ok(known.left))
-    }
-
-    pub(super) fn none_quarantined<'a>(
-        &self,
-        policy: &Policy,
-        mut chain: impl Iterator<Item = &'a str>,
-    ) -> Result<(), Denial> {
-        match chain.find(|agent| self.is_quarantined(policy, agent)) {
-            Some(agent) => Err(quarantined(agent)),
-            None => Ok(()),
-        }
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Who is put under quarantine by the file loses its tokens. A shared store may be out of reach at that moment, and the
 //! file may let the agent go before the store is back: until its tokens are ended, the agent stays under quarantine.
+//!
+//! The debt is in memory. Nothing was promised to anybody: a file has no answer. A start ends the tokens of all agents that
+//! the file names then, which makes good what a crash forgot, but for agents that were taken out of the file between.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

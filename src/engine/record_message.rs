@@ -3,9 +3,11 @@
 //! It gives nothing to anybody, so it asks little: may the caller speak for that agent, and is there room in the log?
 //! An agent under quarantine may still be recorded: what it goes on saying is evidence.
 
-use super::recording::{event, rate_limited, unrecordable};
+use super::event::event;
+use super::guarantees::{rate_limited, unrecordable};
+use super::rights::no_such_agent;
 use super::tally::Verb;
-use super::{Beginning, Engine, no_such_agent, shared_name};
+use super::{Beginning, Engine, shared_name};
 use crate::domain::caller::Caller;
 use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
@@ -75,7 +77,7 @@ impl Engine {
     /// A place in the log. The state has no part in it: a store that is out of reach keeps no evidence away.
     async fn place_for(&self, deadline: Timestamp) -> Result<Place<'_>, Denial> {
         self.in_time(deadline)?;
-        self.events.reserve().await.map_err(|_| unrecordable())
+        self.events.reserve().await.map_err(unrecordable)
     }
 
     fn may_record(

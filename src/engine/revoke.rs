@@ -1,8 +1,11 @@
 //! Revoke and Reinstate: this is over, or over no longer.
 
-use super::recording::event;
+use super::event::event;
+use super::guarantees::unrecordable;
+use super::presented::token_record;
+use super::rights::{is_administrator, no_such_agent};
 use super::tally::Verb;
-use super::{Engine, record, shared_name};
+use super::{Engine, shared_name};
 use crate::domain::agent::AgentName;
 use crate::domain::caller::Caller;
 use crate::domain::limits;
@@ -53,7 +56,8 @@ impl Engine {
     /// Revokes. What was revoked is dead when this returns.
     ///
     /// # Errors
-    /// The caller may not, or the target can't be read.
+    /// The caller may not, the target can't be read, or it can't be made durable: then it is in force and may not outlive the
+    /// process, and the message says so.
     pub async fn revoke(&self, caller: &Caller, revocation: &Revocation<'_>) -> Result<Revoked, Denial> {
         self.revoke_traced(caller, revocation, None).await
     }
@@ -122,7 +126,7 @@ impl Engine {
             if is_administrator(policy, caller) { Ok(()) } else { Err(only_administrators("reinstate an agent")) }
         });
         let by_file = allowed.is_ok() && policy.is_quarantined(agent.as_str());
-        let recordable = || place.as_ref().map(|_| ()).map_err(|_| super::recording::unrecordable());
+        let recordable = || place.as_ref().map(|_| ()).map_err(|why| unrecordable(*why));
         let mut outcome = if by_file { Err(named_by_file(agent)) } else { allowed.and_then(|()| recordable()) };
         if outcome.is_ok() {
             outcome = self.state.reinstate(agent.as_str()).await.map(|_| ()).map_err(|refused| refused.denial());
@@ -225,7 +229,7 @@ async fn end_token(state: &State, token: &VerifiedToken<'_>, now: Timestamp) -> 
     let expires_at = token.claims().expires_at;
     let lifetime = expires_at.saturating_sub(token.claims().issued_at);
     let is_over = !token.claims().is_foreign() || expires_at <= now.seconds() || lifetime > limits::TTL_SECONDS;
-    if state.revoke_held(&record(token)).await? || is_over {
+    if state.revoke_held(&token_record(token)).await? || is_over {
         return Ok(());
     }
     let kept = now.seconds().saturating_add(limits::UNKNOWN_REVOCATION_SECONDS);
@@ -236,7 +240,7 @@ async fn end_token(state: &State, token: &VerifiedToken<'_>, now: Timestamp) -> 
 fn is_named(policy: &Policy, agent: &AgentName) -> Result<(), Denial> {
     match policy.agent(agent.as_str()) {
         Some(_) => Ok(()),
-        None => Err(super::no_such_agent(policy, agent.as_str())),
+        None => Err(no_such_agent(policy, agent.as_str())),
     }
 }
 
@@ -259,11 +263,6 @@ struct Done {
 #[derive(Default)]
 struct Seen {
     token: Option<TokenId>,
-}
-
-/// Whether the caller is an administrator, by evidence that may hold the role.
-pub(super) fn is_administrator(policy: &Policy, caller: &Caller) -> bool {
-    caller.is_privileged() && policy.is_administrator(caller.agent().as_str())
 }
 
 /// Its issuer, its holder and every agent above may end a token; an id that nobody knows only administrators.

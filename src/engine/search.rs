@@ -6,7 +6,8 @@
 //! its like.
 
 use super::authorize::{Action, AuthorizeRequest};
-use super::recording::{self, outcome_of, unrecordable};
+use super::event::{self, outcome_of};
+use super::guarantees::{rate_limited, unrecordable};
 use super::speaker::Speaker;
 use super::{Beginning, Engine};
 use crate::domain::agent::AgentName;
@@ -70,12 +71,12 @@ impl Engine {
         let (outcome, place) = match looked {
             Ok(found) if !found.names.is_empty() => match self.events.reserve().await {
                 Ok(place) => (Ok(found), Some(place)),
-                Err(_) => (Err(unrecordable()), None),
+                Err(why) => (Err(unrecordable(why)), None),
             },
             nothing => (nothing, None),
         };
         let kind = MessageType::CapabilityRequest;
-        let event = recording::event(kind, &outcome, id, policy, caller, self.clock.now());
+        let event = event::event(kind, &outcome, id, policy, caller, self.clock.now());
         let mut event = described(event, policy, request, outcome.as_ref().map_or(0, |found| found.names.len()));
         event.trace = beginning.trace();
         let recorded = if let Some(place) = place {
@@ -97,7 +98,7 @@ impl Engine {
         Speaker::destination(policy, caller, question.destination)?;
         self.in_good_standing(policy, asker, now)?;
         let Some(limit) = policy.authorize_rate else { return Ok(()) };
-        self.authorize_rate.take(asker, asker, limit, now).map_err(recording::rate_limited)
+        self.authorize_rate.take(asker, asker, limit, now).map_err(rate_limited)
     }
 
     async fn look(&self, beginning: &Beginning, caller: &Caller, request: &SearchRequest<'_>) -> Result<Found, Denial> {

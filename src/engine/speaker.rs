@@ -78,7 +78,7 @@ impl Speaker {
                         format!("{}'s entry in enforcement_points does not list the agent {name}", caller.agent());
                     return Err(Denial::new(Reason::CallerNotEnforcementPoint, message));
                 }
-                let Some(agent) = policy.name(name) else { return Err(super::no_such_agent(policy, name)) };
+                let Some(agent) = policy.name(name) else { return Err(super::rights::no_such_agent(policy, name)) };
                 Ok(by_caller(agent, true))
             }
         }

@@ -9,7 +9,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use super::recording::outcome_of;
+use super::event::outcome_of;
 use crate::baseline::Kind;
 use crate::domain::agent::AgentName;
 use crate::domain::names::NameMap;

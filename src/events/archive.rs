@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::chain;
 use super::files::{FileId, Files, LogFile, present};
 use super::line::{Place, read_line};
-use super::recorded::Recorded;
+use super::published::Published;
 use crate::digest::Digest;
 
 /// How much is read at once.
@@ -63,7 +63,7 @@ struct Reading {
 
 /// An event from a file.
 pub(super) struct Read {
-    pub(super) recorded: Recorded,
+    pub(super) recorded: Published,
     /// The digest of the line before it, if that was read.
     pub(super) before: Option<Digest>,
 }
@@ -293,7 +293,7 @@ impl Cursor {
             if let Some(event) = at.is_at_or_before(&place).then(|| read_line(whole)).flatten() {
                 let known = [&at.stream_id, own].into_iter().find(|known| ***known == *place.stream_id);
                 let stream_id = known.map_or_else(|| Arc::from(place.stream_id), Arc::clone);
-                break Some(Recorded::read(stream_id, event, text));
+                break Some(Published::read(stream_id, event, text));
             }
             std::mem::swap(&mut line, &mut skipped);
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::invalid_config::InvalidConfig;
 use super::mask::Rules;
 
 /// `[audit]`: where decisions are recorded, and what holds when they can't be.
@@ -119,18 +120,6 @@ impl Default for EventsConfig {
         Self { ring: 65_536, subscriber_buffer: 256, max_subscribers: 64, heartbeat_seconds: 10 }
     }
 }
-
-/// Why the settings are not usable, and what to write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidConfig(pub(super) String);
-
-impl std::fmt::Display for InvalidConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for InvalidConfig {}
 
 impl EventsConfig {
     /// Whether every number is in its range.

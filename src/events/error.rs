@@ -1,6 +1,6 @@
 //! Why events can't be recorded from the start, or were not to the end.
 
-use super::config::InvalidConfig;
+use super::invalid_config::InvalidConfig;
 use super::log::LogError;
 
 /// Why events can't be recorded from the start.

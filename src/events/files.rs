@@ -132,6 +132,15 @@ impl Files {
         ))
     }
 
+    /// The renamed file that was written last; none if none has a line.
+    pub(super) fn newest_renamed(&self) -> io::Result<Option<Arc<LogFile>>> {
+        let mut files = Vec::new();
+        for name in rotated_files(&self.path)? {
+            files.extend(self.renamed(&name)?);
+        }
+        Ok(written_last(&files))
+    }
+
     /// The names of the renamed files, the oldest first and this one last. Those without a whole line come first of all.
     pub(super) fn rotated(&self, newest: &Path) -> io::Result<Vec<PathBuf>> {
         let mut names = rotated_files(&self.path)?;
@@ -187,6 +196,25 @@ pub(super) fn present<T>(file: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The file after which nothing was written, by what the files say: no other follows on its last line, nor has a later
+/// number of that line's stream. Names and times are of a clock, which may have run ahead; they count only where files
+/// are missing and the rest say nothing of each other.
+fn written_last(files: &[Arc<LogFile>]) -> Option<Arc<LogFile>> {
+    let followed: HashSet<Digest> =
+        files.iter().filter_map(|file| file.first.links.map(|links| links.previous)).collect();
+    let mut numbers: HashMap<&str, u64> = HashMap::new();
+    for end in files.iter().flat_map(|file| [&file.first, &file.last]) {
+        let number = numbers.entry(&end.stream_id).or_default();
+        *number = end.sequence.max(*number);
+    }
+    let place = |file: &LogFile| {
+        let is_followed = file.last.own().is_some_and(|own| followed.contains(&own));
+        let is_passed = numbers.get(&*file.last.stream_id).is_some_and(|number| file.last.sequence < *number);
+        (!is_followed, !is_passed, file.last.timestamp.clone(), file.path.clone())
+    };
+    files.iter().max_by_key(|file| place(file)).map(Arc::clone)
 }
 
 /// The files, sorted by name and the current one last, as they were written. Names tell the second in which a file was
@@ -257,6 +285,31 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         assert_eq!(found(&files), [("b".to_owned(), 1, 2)]);
         assert_eq!(files.renamed.lock().len(), 1, "only what is there is remembered");
+    }
+
+    #[test]
+    fn what_the_files_say_tells_the_newest_and_no_clock_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let named = |day: &str, lines: String| {
+            let name = folder.path().join(format!("audit.jsonl.{day}T215143Z.{:020}-{:020}", 1, 1));
+            std::fs::write(&name, lines).unwrap();
+            name
+        };
+        let ahead = |line: String| line.replace("2026-11-21", "2031-11-21");
+        let newest = || Files::new(path.clone()).newest_renamed().unwrap().map(|file| file.path.clone());
+        assert_eq!(newest(), None);
+        let oldest = named("20311121", ahead(line("a", 1, 0, 1) + &line("a", 2, 1, 2)));
+        let middle = named("20261121", line("a", 3, 2, 3));
+        let last = named("20261122", line("b", 1, 3, 4) + &line("b", 2, 4, 5));
+        named("20311122", "{\"timestamp\":\"2031".to_owned());
+        assert_eq!(newest(), Some(last.clone()), "the chain tells");
+        std::fs::remove_file(&last).unwrap();
+        assert_eq!(newest(), Some(middle.clone()));
+        std::fs::write(&middle, line("a", 9, 8, 9)).unwrap();
+        assert_eq!(newest(), Some(middle.clone()), "where files are missing, the numbers of the stream tell");
+        std::fs::write(&middle, line("b", 9, 8, 9)).unwrap();
+        assert_eq!(newest(), Some(oldest), "of another stream nothing but the time is known");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::chain;
 use super::config::{AuditConfig, Durability};
 use super::files::Files;
-use super::rotation::{forget_oldest, free_name, newest_rotated};
+use super::rotation::{forget_oldest, free_name};
 use crate::digest::Digest;
 use crate::domain::time::Timestamp;
 
@@ -367,20 +367,19 @@ fn mend(path: &Path, file: &File, size: u64) -> Result<u64, LogError> {
 
 /// The digest of the last line, in this file or, where it is empty, in the newest of those that it was renamed to.
 fn last_digest(path: &Path, size: u64) -> io::Result<Digest> {
-    let tail = if size > 0 {
-        tail(path, size)?
-    } else if let Some(newest) = newest_rotated(path)? {
-        let size = newest.metadata()?.len();
-        tail(&newest, size)?
+    let seen = if size > 0 {
+        let tail = tail(path, size)?;
+        let last = tail.strip_suffix(b"\n").unwrap_or(&tail).rsplit(|byte| *byte == b'\n').next();
+        last.and_then(chain::links).map(|links| links.own)
+    } else if let Some(newest) = Files::new(path.to_owned()).newest_renamed()? {
+        newest.last.own()
     } else {
         return Ok(Digest::default());
     };
-    let last = tail.strip_suffix(b"\n").unwrap_or(&tail).rsplit(|byte| *byte == b'\n').next();
-    let seen = last.and_then(chain::read);
     if seen.is_none() {
         tracing::warn!(file = %path.display(), "the audit log's last line has no hash: the chain begins anew after it");
     }
-    Ok(seen.map(|seen| seen.links.own).unwrap_or_default())
+    Ok(seen.unwrap_or_default())
 }
 
 /// The end of a file of this size, at most as much as the longest line.

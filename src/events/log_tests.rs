@@ -145,6 +145,24 @@ fn the_chain_goes_on_after_the_file_that_was_written_last() {
     assert_eq!(open(&config(&file)).ends_with(), head.head());
 }
 
+#[test]
+fn a_clock_that_once_ran_ahead_does_not_say_where_the_chain_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.jsonl");
+    let mut head = chain::Chain::after(Digest::default());
+    let mut log = open(&AuditConfig { rotate_bytes: 5, ..config(&file) });
+    for (number, seconds) in [(1, 100_000_000), (2, 100_000_001), (3, 5), (4, 6)] {
+        log.write(&line(number, &mut head), (number, number), at(seconds)).unwrap();
+    }
+    drop(log);
+    // A crash between the two steps of a rotation: the file's name is there, and nothing is in it.
+    std::fs::rename(&file, free_name(&file, at(7), Some((4, 4)))).unwrap();
+    std::fs::write(&file, "").unwrap();
+    let ahead = names(folder.path()).pop().unwrap();
+    assert!(ahead.contains(".2030") && ahead.ends_with("-00000000000000000001"), "{ahead} is the newest by name");
+    assert_eq!(open(&config(&file)).ends_with(), head.head());
+}
+
 fn syncing(file: &Path) -> AuditConfig {
     AuditConfig { sync: Durability::Each, ..config(file) }
 }

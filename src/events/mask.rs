@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::config::InvalidConfig;
 use super::event::{Event, MessageType};
+use super::invalid_config::InvalidConfig;
 use super::text::{Brief, Long, Text};
 use crate::digest::Keyed;
 use crate::domain::reason::Reason;

@@ -39,12 +39,12 @@ pub enum AuditUnavailable {
 impl std::fmt::Display for AuditUnavailable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Full => "the decision can't be recorded: the audit log's queue is full; try again later",
-            Self::Stalled => "the decision can't be recorded: the audit log can't be written in time; try again later",
+            Self::Full => "the decision can't be recorded, so nothing is allowed: more events wait for the audit log than may; try again",
+            Self::Stalled => "the decision can't be recorded, so nothing is allowed: the audit log's disk or reader has not answered in time; it goes on by itself once it does",
             Self::Failing => {
-                "the decision can't be recorded: writing the audit log fails, and the server's own log says why"
+                "the decision can't be recorded, so nothing is allowed: the audit log can't be written; see the service's log about [audit]"
             }
-            Self::Closed => "the decision can't be recorded: the server is closing its audit log",
+            Self::Closed => "the decision can't be recorded, so nothing is allowed: the service ends",
         })
     }
 }

@@ -7,9 +7,6 @@ use super::files::Files;
 use super::line::stamp;
 use crate::domain::time::Timestamp;
 
-/// `.20261121T215143Z`.
-const STAMP_BYTES: usize = 17;
-
 /// `audit.jsonl.20261121T215143Z.00000000000000000001-00000000000000065536`: by name is by age, as long as no clock is
 /// set back. The numbers begin with the first event that this process wrote into it.
 pub(super) fn free_name(path: &Path, now: Timestamp, numbers: Option<(u64, u64)>) -> PathBuf {
@@ -40,19 +37,6 @@ pub(super) fn forget_oldest(files: &Files, newest: &Path, keep: usize) {
             tracing::warn!(file = %old.display(), %error, "an old audit file can't be deleted");
         }
     }
-}
-
-/// The one of them that was written last. Two processes can have renamed theirs in the same second; then the numbers in
-/// the names say nothing, as each process counts from 1.
-pub(super) fn newest_rotated(path: &Path) -> io::Result<Option<PathBuf>> {
-    let mut newest = None;
-    let stamp_begins = path.as_os_str().len();
-    for file in rotated_files(path)? {
-        let name = file.as_os_str().as_encoded_bytes();
-        let stamp = name.get(stamp_begins..).and_then(|ending| ending.get(..STAMP_BYTES)).map(<[u8]>::to_vec);
-        newest = newest.max(Some(((stamp, file.metadata()?.modified()?), file)));
-    }
-    Ok(newest.map(|(_, file)| file))
 }
 
 /// The files beside `path` that have a name of [`free_name`]'s form.

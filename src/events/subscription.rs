@@ -10,8 +10,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::archive::{Cursor, Position, Read, Wanted};
-use super::recorded::Recorded;
-use super::stream::{Filter, Item, Progress, Stream};
+use super::filter::{Filter, Since};
+use super::published::Published;
+use super::stream::{Item, Progress, Stream, TooManySubscribers};
 use crate::digest::Digest;
 
 /// A subscriber's place in the stream.
@@ -52,7 +53,31 @@ enum Forgotten {
 }
 
 impl Subscription {
-    pub(super) fn new(stream: Arc<Stream>, at: Position, is_begun: bool, is_ahead: bool, filter: Filter) -> Self {
+    /// A place in the stream for one subscriber more. `newest` is the last number that was given away, perhaps not written
+    /// yet.
+    pub(super) fn begin(
+        stream: &Arc<Stream>,
+        since: Since<'_>,
+        filter: Filter,
+        newest: u64,
+    ) -> Result<Self, TooManySubscribers> {
+        stream.join()?;
+        let own = || Arc::clone(stream.id());
+        // Nothing is missing before the earliest that is kept.
+        let is_begun = !matches!(since, Since::After { sequence: 0, .. });
+        let at = match since {
+            Since::Now => Position { stream_id: own(), next: stream.latest().saturating_add(1) },
+            Since::After { stream_id, sequence } => Position {
+                stream_id: if stream_id.is_empty() || *stream_id == **stream.id() { own() } else { stream_id.into() },
+                next: sequence.saturating_add(1),
+            },
+        };
+        // A number that this process never gave is an earlier process's, whose stream nobody named.
+        let is_ahead = at.stream_id == *stream.id() && at.next > newest.saturating_add(1);
+        Ok(Self::new(Arc::clone(stream), at, is_begun, is_ahead, filter))
+    }
+
+    fn new(stream: Arc<Stream>, at: Position, is_begun: bool, is_ahead: bool, filter: Filter) -> Self {
         let mut new = Self {
             is_past_over: at.stream_id == *stream.id(),
             at,
@@ -148,7 +173,7 @@ impl Subscription {
         found
     }
 
-    fn take(&mut self, recorded: Recorded) {
+    fn take(&mut self, recorded: Published) {
         let sequence = recorded.sequence();
         let links = recorded.links();
         if *recorded.stream_id() != self.at.stream_id {
@@ -245,3 +270,7 @@ impl Subscription {
         self.heartbeat = quiet;
     }
 }
+
+#[cfg(test)]
+#[path = "subscription_tests.rs"]
+mod tests;

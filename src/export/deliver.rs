@@ -20,7 +20,7 @@ use crate::api::opentelemetry::proto::collector::trace::v1::ExportTraceServiceRe
 use crate::api::opentelemetry::proto::collector::trace::v1::trace_service_client::TraceServiceClient;
 use crate::api::opentelemetry::proto::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use crate::api::opentelemetry::proto::trace::v1::{ResourceSpans, ScopeSpans, Span};
-use crate::events::Recorded;
+use crate::events::Published;
 
 /// Events sent together.
 const BATCH: usize = 512;
@@ -84,7 +84,7 @@ enum Answer {
 
 impl Delivery {
     /// Delivers until the queue is over, or it is told to give up.
-    pub(super) async fn run(self, mut queue: mpsc::Receiver<Recorded>) {
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Published>) {
         let Self { endpoint, headers, origin, counters, give_up, random } = self;
         let sending = Sending { headers: Mutex::new(headers), give_up, random: Mutex::new(random) };
         // It connects when it is used, and again whenever it has to.
@@ -110,7 +110,7 @@ impl Delivery {
 }
 
 /// Waits for an event, and a little for others; how many there are, none at the end.
-async fn gather(queue: &mut mpsc::Receiver<Recorded>, events: &mut Vec<Recorded>) -> usize {
+async fn gather(queue: &mut mpsc::Receiver<Published>, events: &mut Vec<Published>) -> usize {
     if queue.recv_many(events, BATCH).await == 0 {
         return 0;
     }
@@ -125,7 +125,7 @@ async fn gather(queue: &mut mpsc::Receiver<Recorded>, events: &mut Vec<Recorded>
 }
 
 /// The events' records, in as many messages as they need.
-fn batches(events: &[Recorded]) -> Vec<Batch> {
+fn batches(events: &[Published]) -> Vec<Batch> {
     let mut all = Vec::new();
     let mut batch = Batch::default();
     for event in events {

@@ -11,7 +11,7 @@ use crate::api::opentelemetry::proto::logs::v1::{LogRecord, SeverityNumber};
 use crate::api::opentelemetry::proto::resource::v1::Resource;
 use crate::api::opentelemetry::proto::trace::v1::{Span, Status, span::SpanKind, status::StatusCode};
 use crate::domain::trace::{SpanId, TraceContext};
-use crate::events::{Brief, Event, MessageType, Outcome, Recorded};
+use crate::events::{Brief, Event, MessageType, Outcome, Published};
 
 const NAME: &str = "remit";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -65,7 +65,7 @@ impl Origin {
     }
 
     /// The event as a log record: its body is the line of the audit log.
-    pub(super) fn log(event: &Recorded) -> LogRecord {
+    pub(super) fn log(event: &Published) -> LogRecord {
         let severity = match event.outcome {
             Outcome::Accepted => SeverityNumber::Info,
             Outcome::Denied => SeverityNumber::Warn,

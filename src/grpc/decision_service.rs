@@ -8,7 +8,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::authenticate::enter;
-use super::{evidence, introduction, status, watch, wire};
+use super::{evidence, introduction, status, watch_decisions, wire};
 use crate::api as pb;
 use crate::domain::caller::VerifiedIdentity;
 use crate::domain::limits;
@@ -210,15 +210,24 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         let visit = enter(&self.door, &request)?;
         let pb::BatchDelegateRequest { requests } = request.into_inner();
         within_batch(requests.len())?;
-        let mut results = Vec::with_capacity(requests.len());
-        for (index, request) in requests.iter().enumerate() {
-            give_way(index).await;
-            let result = match self.delegate_one_of_batch(&visit, request).await {
+        let item = |delegated| {
+            let result = match delegated {
                 Ok(delegated) => Either::Delegated(delegated),
                 Err(Refusal::Denied(denial)) => Either::Refused(wire::refusal(&denial)),
                 Err(Refusal::Malformed(malformed)) => Either::Refused(wire::malformed_refusal(&malformed)),
             };
-            results.push(Item { result: Some(result) });
+            Item { result: Some(result) }
+        };
+        if !self.door.engine().answers_at_once() {
+            // As in a batch of Authorize: each takes its uses in its order, and then they wait together.
+            let delegated = join_all(requests.iter().map(|request| self.delegate_one_of_batch(&visit, request))).await;
+            let results = delegated.into_iter().map(item).collect();
+            return Ok(Response::new(pb::BatchDelegateResponse { results }));
+        }
+        let mut results = Vec::with_capacity(requests.len());
+        for (index, request) in requests.iter().enumerate() {
+            give_way(index).await;
+            results.push(item(self.delegate_one_of_batch(&visit, request).await));
         }
         Ok(Response::new(pb::BatchDelegateResponse { results }))
     }
@@ -295,6 +304,6 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         &self,
         request: Request<pb::WatchDecisionsRequest>,
     ) -> Result<Response<Self::WatchDecisionsStream>, Status> {
-        watch::begin(&self.door, &request, self.shutdown.clone()).map(Response::new)
+        watch_decisions::begin(&self.door, &request, self.shutdown.clone()).map(Response::new)
     }
 }

@@ -1,4 +1,4 @@
-//! `/v1/events`: what a watcher is given, as server-sent events (WHATWG HTML, section 9.2).
+//! `/v1/events`: the decision feed, as server-sent events (WHATWG HTML, section 9.2).
 //!
 //! Every event's id is the place to come back to, `<stream_id>:<sequence>`. A gap of which nobody knows the size has none:
 //! who comes back before the next event is told of it again.
@@ -17,10 +17,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Pages;
 use super::authenticate::{enter, peer};
 use super::refusal::Refusal;
-use crate::events::{Filter, Item, Since};
-use crate::watching::{
-    End, Refused, WAITING, Watching, is_stream_id, may_watch, want_agent, want_message_type, want_reason, want_result,
+use crate::decision_feed::{
+    End, Feed, Refused, WAITING, is_stream_id, may_watch, want_agent, want_message_type, want_reason, want_result,
 };
+use crate::events::{Filter, Item, Since};
 
 /// Where the client was, if it comes back.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -50,12 +50,12 @@ pub(super) async fn stream(State(pages): State<Pages>, request: Request) -> Resu
         None => Since::Now,
         Some((stream_id, sequence)) => Since::After { stream_id, sequence: *sequence },
     };
-    let watching = Watching::begin(&pages.door, &visit, evidence, since, filter, pages.drain);
-    let watching = watching.map_err(|refused| refusal(&refused))?;
+    let feed = Feed::begin(&pages.door, &visit, evidence, since, filter, pages.drain);
+    let feed = feed.map_err(|refused| refusal(&refused))?;
     let (sender, receiver) = mpsc::channel::<Chunk>(WAITING);
     // There is room for it.
     let _ = sender.try_send(Ok(BEGINNING.to_owned()));
-    tokio::spawn(watching.deliver(sender, |item| Ok(written(item)), |end| ended(end).map(Ok)));
+    tokio::spawn(feed.deliver(sender, |item| Ok(written(item)), |end| ended(end).map(Ok)));
     let about =
         [(CONTENT_TYPE, HeaderValue::from_static("text/event-stream")), (CACHE_CONTROL, NOT_KEPT), NO_BUFFERING];
     Ok((about, Body::from_stream(ReceiverStream::new(receiver))).into_response())

@@ -149,7 +149,7 @@ fn plain(name: &str) -> Result<Arc<str>, InvalidCertificate> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, KeyUsagePurpose as Purpose};
+    use rcgen::{CertificateParams, DnType, KeyPair, KeyUsagePurpose as Purpose, SanType};
 
     use super::*;
 
@@ -165,5 +165,23 @@ mod tests {
         assert!(!read(&[Purpose::KeyEncipherment]));
         assert!(!read(&[Purpose::DigitalSignature, Purpose::KeyCertSign]));
         assert!(!read(&[Purpose::DigitalSignature, Purpose::CrlSign]));
+    }
+
+    #[test]
+    fn a_name_with_a_nul_is_no_name() {
+        let read = |name: SanType, common_name: &str| {
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = vec![name];
+            params.distinguished_name.push(DnType::CommonName, common_name);
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            Certificate::from_der(certificate.der()).is_ok()
+        };
+        let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+        let dns = |text: &str| SanType::DnsName(text.try_into().unwrap());
+        assert!(read(uri("spiffe://a/agent"), "agent") && read(dns("agent.example"), "agent"));
+        // Envoy CVE-2026-47778: what comes after the NUL is read by one and not by the other.
+        assert!(!read(uri("spiffe://a/agent\0.evil"), "agent"));
+        assert!(!read(dns("agent.example\0.evil"), "agent"));
+        assert!(!read(dns("agent.example"), "agent\0.evil"));
     }
 }

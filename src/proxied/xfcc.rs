@@ -10,6 +10,10 @@ pub(super) fn uri(header: &str) -> Result<String, &'static str> {
     let mut rest = header;
     loop {
         let (name, after) = rest.split_once('=').ok_or("it is not of its form")?;
+        // Else an element without a value could hide where the next begins.
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err("it is not of its form");
+        }
         let (value, after) = value(after)?;
         if name.eq_ignore_ascii_case("uri") {
             uris.push(value);
@@ -84,6 +88,10 @@ mod tests {
             r#"URI=spiffe://a/"b"#,
             "URI=spiffe://a/b;",
             "URI=spiffe://a/b,",
+            "URI=spiffe://a/b;junk,By=x;Hash=0a",
+            "URI=spiffe://a/b;junk;By=x",
+            "URI=spiffe://a/b;=x",
+            "URI=spiffe://a/b; By=x",
         ] {
             assert!(uri(bad).is_err(), "{bad}");
         }

@@ -1,7 +1,7 @@
 //! Every room, made from the configuration. What is missing or wrong is an error that says what to write.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +27,10 @@ use crate::identity::jwt::{Clients, Issuers};
 use crate::identity::jwt_type::JwtType;
 use crate::identity::{Identity, Sources};
 use crate::keyring::{KeyFiles, read_closed};
-use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watch};
+use crate::policy_file::{Compiled, PolicyFile, Reloader, Status, Watcher};
 use crate::readiness::{Condition, Connections, Examine};
-use crate::state::{Directory, State, StateError, StorePassword};
-use crate::transport::{CertificateRole, ClientAuth, Gate, Protocol, TlsFiles, TlsStore};
+use crate::state::{Directory, ReadPassword, ReadTls, State, StateError, StorePassword, StoreSettings, StoreTls};
+use crate::transport::{CertificateRole, ClientAuth, ClientFiles, ClientPem, Gate, Protocol, TlsFiles, TlsStore};
 
 /// The rooms, joined.
 pub(super) struct Built {
@@ -48,7 +48,7 @@ pub(super) struct Built {
     pub(super) policy_status: Arc<Status>,
     pub(super) policy_reloader: Reloader,
     /// Taken when the watch begins.
-    pub(super) policy_watch: Mutex<Option<Watch>>,
+    pub(super) policy_watcher: Mutex<Option<Watcher>>,
 }
 
 pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError> {
@@ -74,7 +74,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
     }
     let now = clock.now();
     let poll = config.policy.poll();
-    let (watch, policy_reloader, policy_status) = Watch::new(file, &first, now, poll);
+    let (policy_watcher, policy_reloader, policy_status) = Watcher::new(file, &first, now, poll);
 
     let time = clock.clone();
     let process = u64::from_be_bytes(chance.bytes());
@@ -110,7 +110,7 @@ pub(super) fn build(config: &Config, is_dev: bool) -> Result<Built, ServerError>
         keys,
         policy_status,
         policy_reloader,
-        policy_watch: Mutex::new(Some(watch)),
+        policy_watcher: Mutex::new(Some(policy_watcher)),
     })
 }
 
@@ -121,21 +121,35 @@ fn state(config: &Config, directory: Directory, clock: &Clock, chance: &Chance) 
         let salt = u64::from_be_bytes(chance.bytes());
         State::in_directory(directory, backend, config.state.capacity(), now, salt)
     } else {
-        let store = config.state.store(|file| Arc::new(move || store_password(&file))).map_err(ServerError)?;
-        let missing = || ServerError("[state] backend needs a store".to_owned());
+        let store = store_settings(config, clock).map_err(ServerError)?;
         let entropy = Chance::system();
-        State::in_store(directory, store.ok_or_else(missing)?, now, move || entropy.bytes())
+        State::in_store(directory, store, now, move || entropy.bytes())
     };
     made.map_err(unusable_state)
 }
 
+/// How the store is asked. Every file is read now, to say what is wrong with one, and anew for each connection.
+fn store_settings(config: &Config, clock: &Clock) -> Result<StoreSettings, String> {
+    let clock = clock.clone();
+    let password = |key, file: PathBuf| -> ReadPassword { Arc::new(move || store_password(key, &file)) };
+    let tls = |files: ClientFiles| -> ReadTls {
+        Arc::new(move || {
+            let ClientPem { ca, identity } = files.read(clock.now()).map_err(|error| format!("[state] {error}"))?;
+            Ok(StoreTls { ca, identity })
+        })
+    };
+    let settings = config.state.store(password, tls)?.ok_or("[state] backend needs a store")?;
+    settings.check()?;
+    Ok(settings)
+}
+
 /// The password is the file's text without a final newline, as for keys.
-fn store_password(file: &Path) -> Result<StorePassword, String> {
-    let bytes = read_closed(file, limits::KEY_FILE_BYTES).map_err(|error| format!("[state] password_file: {error}"))?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| "[state] password_file is not text".to_owned())?;
+fn store_password(key: &str, file: &Path) -> Result<StorePassword, String> {
+    let bytes = read_closed(file, limits::KEY_FILE_BYTES).map_err(|error| format!("[state] {key}: {error}"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| format!("[state] {key} is not text"))?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     if text.is_empty() {
-        return Err("[state] password_file is empty".to_owned());
+        return Err(format!("[state] {key} is empty"));
     }
     Ok(StorePassword::new(Zeroizing::new(text.to_owned())))
 }

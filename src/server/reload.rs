@@ -29,7 +29,7 @@ pub(super) fn begin(
     troubles: Troubles,
     drain: CancellationToken,
 ) -> Result<ReloadPolicy, ServerError> {
-    if let Some(watch) = built.policy_watch.lock().take() {
+    if let Some(watcher) = built.policy_watcher.lock().take() {
         let (engine, clock) = (Arc::clone(&built.engine), built.engine.clock().clone());
         let install = move |compiled, now| {
             let engine = Arc::clone(&engine);
@@ -38,7 +38,7 @@ pub(super) fn begin(
                 Ok::<_, Infallible>(())
             }
         };
-        tokio::spawn(watch.run(install, move || clock.now(), drain.clone()));
+        tokio::spawn(watcher.run(install, move || clock.now(), drain.clone()));
     }
     tokio::spawn(pass_on_freshness(Arc::clone(&built.engine), Arc::clone(&built.policy_status), drain.clone()));
     let sweeper = Arc::clone(&built.engine);

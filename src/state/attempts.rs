@@ -86,7 +86,8 @@ impl<K: Locks> Default for Attempts<K> {
 }
 
 impl<K: Locks> Attempts<K> {
-    /// Notes an attempt of this agent.
+    /// Notes an attempt of this agent. `after` has the limits in force: as many attempts of a kind within its window give the
+    /// right to pull the switch, as long as fewer agents than `max_agents` were taken within it.
     pub fn note(
         &self,
         agent: &Arc<str>,

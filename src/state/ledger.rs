@@ -70,7 +70,7 @@ impl<K: Locks> Ledger<K> {
     /// began, before it looked at the policy: a revocation that came since then ends the token.
     ///
     /// # Errors
-    /// The ledger or the issuer's share of it is full, or the token would be born dead.
+    /// [`Refused::Full`] or [`Refused::ShareFull`], or [`Refused::Revoked`]: the token would be born dead. Nothing is entered.
     pub fn mint(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>], born: u64) -> Result<(), Refused> {
         let symbols = self.admit(token, capabilities)?;
         let issuer = symbols.chain.first().copied();
@@ -86,10 +86,12 @@ impl<K: Locks> Ledger<K> {
         self.or_release(entered, issuer)
     }
 
-    /// Moves uses from a parent to a new child, and enters the child. Returns what the parent has left.
+    /// Moves `child.max_uses` uses from a parent to a new child, and enters the child, in one step. Returns what the parent
+    /// has left.
     ///
     /// # Errors
-    /// The parent is not usable or has fewer uses, the child would be born dead, or there is no room.
+    /// As [`Ledger::check`] of the parent and [`Ledger::mint`] of the child; [`Refused::Exhausted`] or
+    /// [`Refused::TooManyUses`] if the parent has none or fewer. Nothing is moved.
     pub fn mint_child(
         &self,
         parent: &TokenRecord<'_>,
@@ -116,10 +118,10 @@ impl<K: Locks> Ledger<K> {
         self.or_release(moved, issuer)
     }
 
-    /// The uses that are left of a token that the ledger holds and nobody revoked.
+    /// The uses that are left of a token that the ledger holds and nobody revoked; 0 is no error here. Changes nothing.
     ///
     /// # Errors
-    /// It is not held, or was revoked.
+    /// [`Refused::Fenced`] if it is not held, [`Refused::Revoked`] if it, one above it, or an agent of its chain was.
     pub fn check(&self, token: &TokenRecord<'_>) -> Result<u32, Refused> {
         self.shard(token).with(|book| self.standing.read(|standing| book.check(token, standing, self.fence)))
     }
@@ -128,7 +130,7 @@ impl<K: Locks> Ledger<K> {
     /// for a foreign token that is entered now.
     ///
     /// # Errors
-    /// Why nothing was spent.
+    /// As [`Ledger::check`], or [`Refused::Exhausted`]. Nothing is spent.
     pub fn spend(&self, token: &TokenRecord<'_>, capabilities: &[Cow<'_, str>], born: u64) -> Result<u32, Refused> {
         self.ensure_entered(token, capabilities, born)?;
         self.shard(token).with(|book| {
@@ -149,11 +151,11 @@ impl<K: Locks> Ledger<K> {
         self.shards.iter().any(|shard| shard.with(|book| self.end(book, id, None)))
     }
 
-    /// Ends a token that the ledger does not hold: only a foreign one can still be used. It is remembered up to this
-    /// second.
+    /// Ends a token that the ledger does not hold: only a foreign one can still be used. It is remembered up to
+    /// `keep_until`, in seconds since the epoch.
     ///
     /// # Errors
-    /// No more unknown ids can be remembered.
+    /// [`Refused::Full`]: no more than [`limits::UNKNOWN_REVOCATIONS`] are remembered, and none is forgotten for another.
     pub fn revoke_unknown(&self, id: TokenId, keep_until: u64) -> Result<(), Refused> {
         let kept = self.shard_of(id).with(|book| {
             let kept = book.keep_revoked_unknown(id, keep_until);

@@ -25,10 +25,10 @@ impl<K: Locks> Default for RateLimiter<K> {
 }
 
 impl<K: Locks> RateLimiter<K> {
-    /// Takes one from the bucket of this pair.
+    /// Takes one from the bucket of this pair. A limit that changed meanwhile holds at once.
     ///
     /// # Errors
-    /// How long until there is one again.
+    /// How long until there is one again; nothing is taken.
     pub fn take(&self, first: &str, second: &str, limit: RateLimit, now: Timestamp) -> Result<(), Duration> {
         let interval = NANOS_PER_SECOND.checked_div(u64::from(limit.per_second)).unwrap_or(NANOS_PER_SECOND).max(1);
         let tolerance = interval.saturating_mul(u64::from(limit.burst));

@@ -85,6 +85,18 @@ impl QuarantineSources {
         named.into_iter().filter_map(|(is_so, name)| is_so.then_some(name))
     }
 
+    /// From these names, separated by commas; none if no known one is among them.
+    pub(super) fn from_names(names: &str) -> Option<Self> {
+        let has = |wanted| names.split(',').any(|name| name == wanted);
+        let found = Self { api: has("api"), automatic: has("automatic") };
+        (found != Self::default()).then_some(found)
+    }
+
+    /// Those of both.
+    fn with(self, other: Self) -> Self {
+        Self { api: self.api || other.api, automatic: self.automatic || other.automatic }
+    }
+
     /// As one byte, a bit a source.
     pub(super) fn bits(self) -> u8 {
         let bit = |is_so, bit| if is_so { bit } else { 0 };
@@ -263,6 +275,14 @@ impl Standing {
         is_news
     }
 
+    /// Takes the word on who put an agent under quarantine, in the place of what stood there or beside it. Whether
+    /// anything changed.
+    pub(super) fn hear_sources(&mut self, name: &str, heard: QuarantineSources, replaces: bool) -> bool {
+        let Some(known) = self.quarantined.get_mut(name) else { return false };
+        let sources = if replaces { heard } else { known.with(heard) };
+        std::mem::replace(known, sources) != sources
+    }
+
     /// The same quarantines, and no revocation: those are read anew.
     pub(super) fn without_revocations(&self) -> Self {
         Self { quarantined: self.quarantined.clone(), versions: self.versions.clone(), ..Self::default() }
@@ -301,6 +321,13 @@ mod tests {
         for sources in standing.quarantined().map(|(_, sources)| sources).collect::<Vec<_>>() {
             assert_eq!(QuarantineSources::from_bits(sources.bits()), sources);
         }
+        assert_eq!(QuarantineSources::from_names("automatic,another"), Some(QuarantineSources::from_bits(2)));
+        assert_eq!(QuarantineSources::from_names("another"), None);
+        assert!(standing.hear_sources("b", QuarantineSources::from_bits(1), false), "beside what is known");
+        assert_eq!(standing.quarantined().last().unwrap().1, QuarantineSources::from_bits(3));
+        assert!(standing.hear_sources("b", QuarantineSources::from_bits(1), true), "in its place");
+        assert!(!standing.hear_sources("b", QuarantineSources::from_bits(1), true));
+        assert!(!standing.hear_sources("c", QuarantineSources::from_bits(1), true), "it enters no quarantine");
         for unknown in [0, 4, 128] {
             assert_eq!(QuarantineSources::from_bits(unknown), QuarantineSources { api: true, automatic: false });
         }

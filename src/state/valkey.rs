@@ -12,6 +12,7 @@
 //! | `follow` | The thread: connects, polls, reads anew. |
 //! | `copy` | What this process knows of the store. |
 //! | `count`, `end` | Tokens and their uses; revocations and quarantines. |
+//! | `source` | By whom a quarantine was entered, for those who look. |
 //! | `demands` | What the store has to be set to. |
 
 mod copy;
@@ -23,6 +24,7 @@ mod link;
 mod reply;
 mod script;
 mod settings;
+mod source;
 mod trouble;
 
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use tokio::sync::watch;
 
 use copy::Copy;
 pub use copy::StoreReport;
-pub use settings::{Place, ReadPassword, StoreAddress, StorePassword, StoreSettings};
+pub use settings::{Login, Place, ReadPassword, ReadTls, StoreAddress, StorePassword, StoreSettings, StoreTls};
 
 use super::disk::{Clock, Kept};
 use super::ledger::Ledger;

@@ -184,13 +184,13 @@ pub(super) fn unusable(file: &Path, error: &dyn std::fmt::Display) -> TlsError {
     TlsError::Unusable { file: file.to_owned(), detail: error.to_string() }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut bytes = Vec::new();
     fill(&open(path)?, path, &mut bytes)?;
     Ok(bytes)
 }
 
-fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     let file = open(path)?;
     let metadata = file.metadata().map_err(|source| unreadable(path, source))?;
     let mode = metadata.permissions().mode() & 0o777;

@@ -15,6 +15,7 @@
 //! `#[expect(dead_code, reason = "…")]` there.
 
 pub(crate) mod audit;
+pub(crate) mod figures;
 pub(crate) mod seal;
 
 use std::borrow::Cow;
@@ -69,6 +70,8 @@ pub(crate) struct Setup {
     /// How long the engine takes from one look at the clock to the next. Unless it takes no time, the recorder has a
     /// clock of its own, so that how often it looks changes nothing.
     pub(crate) tick: Duration,
+    /// Where uses are counted; none: in memory, within `capacity`.
+    pub(crate) state: Option<State>,
 }
 
 impl Setup {
@@ -81,6 +84,7 @@ impl Setup {
             max_policy_age: None,
             audit: AuditLog::file(),
             tick: Duration::ZERO,
+            state: None,
         }
     }
 }
@@ -102,9 +106,9 @@ impl World {
     /// # Panics
     /// The policy can't be compiled.
     pub(crate) fn of(setup: Setup) -> Self {
-        let Setup { policy, keys, capacity, max_policy_age, audit, tick } = setup;
+        let Setup { policy, keys, capacity, max_policy_age, audit, tick, state } = setup;
         let clock = Clock::simulated(Timestamp::from_seconds(FENCE));
-        let state = State::in_memory(capacity, clock.now());
+        let state = state.unwrap_or_else(|| State::in_memory(capacity, clock.now()));
         let settings = AuditConfig { file: audit.path(), ..AuditConfig::default() };
         let turns = Arc::new(AtomicU64::new(0));
         let ring = EventsConfig { ring: 1024, ..EventsConfig::default() };

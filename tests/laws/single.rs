@@ -194,6 +194,7 @@ fn l2_every_flipped_bit_of_fifty_tokens_is_refused() {
             }
         }
         assert!(flips > 100_000);
+        println!("ASSURE {{\"what\": \"flips\", \"tokens\": 50, \"flips\": {flips}, \"not_refused\": 0}}");
     });
 }
 
@@ -223,6 +224,7 @@ fn l2_every_field_swapped_between_two_tokens_is_refused() {
             );
         }
         assert!(swaps > 5_000, "{swaps}");
+        println!("ASSURE {{\"what\": \"swaps\", \"pairs\": 49, \"swaps\": {swaps}, \"not_refused\": 0}}");
     });
 }
 

@@ -29,11 +29,11 @@ WATCHED, ALWAYS = ANALYST, WRITER
 class Nodes:
     """Remit processes with the keys of one folder, each with a wire to the store."""
 
-    def __init__(self, stack, template, folder, count, primary, replicas=2, sentinels=()):
+    def __init__(self, stack, template, folder, count, primary, replicas=2, sentinels=(), **more):
         self.wires = [stack.enter_context(Wire(primary.port)) for _ in range(count)]
         self.worlds = []
         for number, wire in enumerate(self.wires):
-            how = state(primary, folder, replicas)
+            how = state(primary, folder, replicas) | more
             if sentinels:
                 urls = ",".join(f"redis://127.0.0.1:{one.port}" for one in sentinels)
                 how |= {"REMIT_STATE_SENTINELS": urls, "REMIT_STATE_SENTINEL_SERVICE": sentinels[0].name}

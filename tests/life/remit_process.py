@@ -18,10 +18,12 @@ ANY_PORT = {f"REMIT_{name}_LISTEN": "127.0.0.1:0" for name in ("GRPC", "HTTP", "
 
 
 def binary():
-    """The program that `cargo test` built."""
+    """The program that `cargo test` built; for figures of time, with `REMIT_PROFILE=release`, the release build."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-    path = (REPOSITORY / target) / "debug" / "remit"
-    assert path.exists(), f"{path} is missing: run `make test`, or `cargo test --no-run` before pytest"
+    profile = os.environ.get("REMIT_PROFILE", "debug")
+    path = (REPOSITORY / target) / profile / "remit"
+    build = "`make test`, or `cargo test --no-run`" if profile == "debug" else f"`cargo build --profile {profile}`"
+    assert path.exists(), f"{path} is missing: run {build} before pytest"
     return path
 
 

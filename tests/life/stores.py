@@ -260,38 +260,57 @@ class Store(Process):
 
 
 class Tls:
-    """What a store needs to be asked over TLS alone. `authority` is a certificates.Authority."""
+    """What a store or a Sentinel needs to be asked over TLS alone. `authority` is a certificates.Authority.
 
-    def __init__(self, folder, authority, name="store"):
-        self.folder = Path(folder)
-        issued = authority.server()
-        self.ca, self.certificate, self.key = (self.folder / f"{name}-{part}.pem" for part in ("ca", "crt", "key"))
+    `asks_clients`: whoever shows no certificate of the same authority is refused.
+    """
+
+    def __init__(self, folder, authority, name="store", asks_clients=False):
+        self.ca = Path(folder) / f"{name}-ca.pem"
         self.ca.write_bytes(authority.certificate)
-        self.certificate.write_bytes(issued.certificate)
-        self.key.write_bytes(issued.key)
+        self.certificate, self.key = pem_files(folder, name, authority.server())
+        self.client = pem_files(folder, f"{name}-client", authority.client(common_name="client"))
+        self.asks_clients = asks_clients
 
     def settings(self, port):
         return {
             "tls-port": port,
             "tls-cert-file": self.certificate,
             "tls-key-file": self.key,
+            "tls-client-cert-file": self.client[0],
+            "tls-client-key-file": self.client[1],
             "tls-ca-cert-file": self.ca,
-            "tls-auth-clients": "no",
+            "tls-auth-clients": "yes" if self.asks_clients else "no",
             "tls-replication": "yes",
         }
 
     def context(self):
-        return ssl.create_default_context(cafile=str(self.ca))
+        context = ssl.create_default_context(cafile=str(self.ca))
+        context.load_cert_chain(*self.client)
+        return context
+
+
+def pem_files(folder, name, issued):
+    """The files of a certificate and its key, which is closed to others."""
+    certificate, key = (Path(folder) / f"{name}-{part}.pem" for part in ("crt", "key"))
+    certificate.write_bytes(issued.certificate)
+    key.write_bytes(issued.key)
+    key.chmod(0o600)
+    return certificate, key
 
 
 class Sentinel(Process):
     """One sentinel that watches the primary `name`."""
 
-    def __init__(self, folder, primary, kind="redis", name="remit", quorum=2, down_after_ms=500):
+    def __init__(
+        self, folder, primary, kind="redis", name="remit", quorum=2, down_after_ms=500, password=None, tls=None, more=()
+    ):
         super().__init__(folder, kind)
         self.name = name
+        self.password = password
+        self.tls = tls
         lines = [
-            f"port {self.port}",
+            f"port {0 if tls else self.port}",
             "bind 127.0.0.1",
             f"dir {self.folder}",
             f"sentinel monitor {name} 127.0.0.1 {primary.port} {quorum}",
@@ -302,10 +321,18 @@ class Sentinel(Process):
         ]
         if primary.password:
             lines.append(f"sentinel auth-pass {name} {primary.password}")
+        if password:
+            lines.append(f"requirepass {password}")
+        if tls:
+            lines += [f"{setting} {value}" for setting, value in tls.settings(self.port).items()]
+        lines += more
         (self.folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
 
     def start(self):
         return self._launch(self.folder / "sentinel.conf", "--sentinel")
+
+    def connect(self):
+        return Connection(self.port, self.password, self.tls and self.tls.context())
 
     def primary_port(self):
         return int(self.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)[1])

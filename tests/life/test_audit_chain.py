@@ -1,12 +1,19 @@
 """The audit log's chain: checked by the command, and by six lines of Python that know nothing but the rule."""
 
+import contextlib
 import hashlib
 import json
+import os
+import pty
+import re
+import subprocess
 
 import jwt
 from remit_client import reason
+from remit_process import binary, environment
 from seed_policy import DEPLOYER, VALIDATOR, deployer_token, validator_token
 from test_cli import remit
+from test_events import decide
 from waiting import wait_until
 
 
@@ -120,6 +127,28 @@ def test_checkpoints_are_signed_and_prove_the_log(serve):
     assert remit("audit", "verify", file, "--jwks", file).returncode == 2
 
 
+def test_who_looks_on_sees_how_far_the_check_of_a_long_log_is(tmp_path):
+    line = b'{"timestamp":"2026-11-21T21:51:43Z","note":"' + b"x" * 60_000 + b'"}\n'
+    file = tmp_path / "audit.jsonl"
+    file.write_bytes(line * (70 * 1024 * 1024 // len(line)))
+    terminal, its_end = pty.openpty()
+    with (tmp_path / "told").open("w") as told:
+        ran = subprocess.Popen([binary(), "audit", "verify", file], env=environment(), stdout=told, stderr=its_end)
+    os.close(its_end)
+    shown = b""
+    # Linux says so when the other end of a terminal is closed.
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    assert ran.wait(60) == 1 and "not as they were written" in (tmp_path / "told").read_text()
+    percents = [int(percent) for percent in re.findall(rb"\r\[[# ]{50}\] +(\d+) % of \d+ MB", shown)]
+    assert len(percents) == 2 and 40 < percents[0] < percents[1] <= 100, shown
+    assert shown.endswith(b"\r\x1b[K"), "and nothing stays of it"
+    silent = remit("audit", "verify", file)
+    assert silent.stderr == "", "nobody looks on"
+
+
 def forge(file, change):
     """Changes lines and makes the chain anew, as whoever may write the file can."""
     head, forged = "0" * 64, []
@@ -165,7 +194,7 @@ def test_the_chain_of_a_token_and_the_doings_of_an_agent_are_shown(serve):
 def test_a_watcher_gets_from_the_files_what_memory_forgot(serve):
     world = serve(REMIT_EVENTS_RING="64", REMIT_EVENTS_SUBSCRIBER_BUFFER="16", REMIT_AUDIT_ROTATE_BYTES="16384")
     for _ in range(150):
-        deployer_token(world)
+        decide(world)
     last = world.administrator().status().event_sequence
     assert last > 64 * 2
     with world["ops-admin"].watch(after_sequence=0) as watching:

@@ -307,6 +307,7 @@ class Load:
         for thread in self.threads:
             thread.start()
         time.sleep(random.uniform(0.2, 0.8))
+        wait_until(lambda: self.allowed, "the first is allowed")
         self.world.remit.kill()
         for thread in self.threads:
             thread.join(30)
@@ -318,7 +319,7 @@ def test_kill_9_under_load_leaves_a_log_that_is_whole_up_to_its_end(serve, folde
     world = serve(REMIT_AUDIT_SYNC=level, REMIT_AUDIT_ROTATE_BYTES="65536")
     audit = folder / "audit.jsonl"
     answered, events, torn, missing = 0, 0, 0, 0
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         load = Load(world)
         load.run_and_kill()
         world.close()
@@ -336,6 +337,8 @@ def test_kill_9_under_load_leaves_a_log_that_is_whole_up_to_its_end(serve, folde
         assert level == "none" or not lost, lost
         missing += len(lost)
         answered += len(load.allowed) + len(load.minted) + len(load.revoked)
+        if ROUNDS > 20 and number % 10 == 9:
+            print(f"\nPROGRESS sync {level}: {number + 1} of {ROUNDS} kills, {answered} answered, {missing} missing", flush=True)
         world.remit.start()
         assert verify(*files_of(audit))[1]["unfinished_line"] is None, "half a line is cut off"
     figures = {"what": "audit log after kill -9", "sync": level, "kills": ROUNDS}

@@ -218,8 +218,15 @@ def configurations_with_a_store():
     sidecar = objects((KUBERNETES / "sidecar/orders.example.yaml").read_text())
     yield "sidecar", one(sidecar, "ConfigMap", "orders-remit")["data"]["remit.toml"]
     yield "helm", one(rendered(WITH_STORE), "ConfigMap", "remit-config")["data"]["remit.toml"]
-    sentinels = {"backend": "valkey", "valkey": {"sentinels": ["rediss://a:26379", "rediss://b:26379"], "sentinelService": "remit"}}
+    known = {"sentinels": ["rediss://a:26379", "rediss://b:26379"], "sentinelService": "remit"}
+    sentinels = {"backend": "valkey", "valkey": known}
     yield "helm, sentinels", one(rendered({"state": sentinels}), "ConfigMap", "remit-config")["data"]["remit.toml"]
+    closed = {"sentinelUsername": "remit", "sentinelPassword": True, "clientCertificate": True}
+    sentinels = {"backend": "valkey", "valkey": known | closed}
+    text = one(rendered({"state": sentinels}), "ConfigMap", "remit-config")["data"]["remit.toml"]
+    state = tomllib.loads(text)["state"]
+    assert {"sentinel_username", "sentinel_password_file", "certificate", "key"} <= set(state), state
+    yield "helm, sentinels that ask who it is", text
 
 
 def test_the_program_takes_every_shipped_configuration_with_a_store(tmp_path):

@@ -17,7 +17,7 @@ import pytest
 import seed_token
 from assurance import assure
 from conftest import REPOSITORY, cannot
-from remit_client import Refused, authorize_request, reason, refused
+from remit_client import Refused, authorize_request, delegate_request, reason, refused
 from remit_process import ANY_PORT, binary, environment
 from replay import replay
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, WRITER, deployer_token, validator_token
@@ -28,6 +28,9 @@ ROUNDS = int(os.environ.get("REMIT_KILLS", "5"))
 LOAD_SECONDS = float(os.environ.get("REMIT_KILL_SECONDS", "1.2"))
 BACKENDS = ["memory", "journal"]
 USES = 5
+BATCH = 100
+ROOT = (DEPLOYER, ["kubectl_get"], ["prod/*"])
+OF_A_ROOT = {"max_uses": USES, "delegatable": True, "ttl": 300}
 LOSSES = ("double_spends", "lost_revocations", "lost_quarantines")
 
 
@@ -40,6 +43,16 @@ def trust_deployer(folder):
     path = Path(folder) / "policy.json"
     policy = json.loads(path.read_text())
     policy["delegation_rules"][COORDINATOR]["trusted_pairs"] = [DEPLOYER]
+    path.write_text(json.dumps(policy))
+
+
+def do_not_limit(folder):
+    """As many requests as a load can send."""
+    path = Path(folder) / "policy.json"
+    policy = json.loads(path.read_text())
+    limit = {"per_second": 100_000, "burst": 100_000}
+    policy["rate_limits"] = {"authorize": limit}
+    policy["delegation_rules"][COORDINATOR]["rate_limit"] = limit
     path.write_text(json.dumps(policy))
 
 
@@ -259,7 +272,7 @@ class Load:
         self.threads = [threading.Thread(target=self._run, args=(work,)) for work in self._works()]
 
     def _works(self):
-        return [self._use] * 4 + [self._revoke, self._quarantine]
+        return [self._use] * 2 + [self._use_in_batches] * 2 + [self._revoke, self._quarantine]
 
     def start(self):
         for thread in self.threads:
@@ -281,13 +294,26 @@ class Load:
             for client in clients.values():
                 client.close()
 
-    def _use(self, clients):
-        made = clients[COORDINATOR].delegate(
-            DEPLOYER, ["kubectl_get"], ["prod/*"], max_uses=USES, delegatable=True, ttl=300
-        )
+    def _enter(self, made):
         token = {"root": made, "texts": [(DEPLOYER, made.token)], "allowed": 0, "revoked": False}
         with self.lock:
             self.tokens.append(token)
+        return token
+
+    def _use_in_batches(self, clients):
+        """Many more uses a second than one by one."""
+        minted = clients[COORDINATOR].batch_delegate([delegate_request(*ROOT, **OF_A_ROOT)] * BATCH)
+        tokens = [self._enter(result.delegated) for result in minted]
+        asked = random.choices(tokens, k=BATCH * (USES - 1))
+        for start in range(0, len(asked), BATCH):
+            some = asked[start : start + BATCH]
+            requests = [authorize_request("kubectl_get", "prod/web", token["root"].token) for token in some]
+            for token, answer in zip(some, clients[DEPLOYER].batch_authorize(requests), strict=True):
+                token["allowed"] += reason(answer) == "ALLOWED"
+
+    def _use(self, clients):
+        made = clients[COORDINATOR].delegate(*ROOT, **OF_A_ROOT)
+        token = self._enter(made)
         for _ in range(random.randrange(USES)):
             if token["revoked"]:
                 break
@@ -326,6 +352,7 @@ class Load:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_kill_9_under_load_brings_nothing_back(serve, folder, backend):
     trust_deployer(folder)
+    do_not_limit(folder)
     world = serve(REMIT_STATE_BACKEND=backend)
     began = time.monotonic()
     seen = dict.fromkeys(("tokens", "uses", "allowed_after", "tried_again", *LOSSES), 0)
@@ -346,7 +373,7 @@ def test_kill_9_under_load_brings_nothing_back(serve, folder, backend):
         count(world, load, backend, seen)
         world["ops-admin"].reinstate(WRITER)
         if ROUNDS > 20 and number % 10 == 9:
-            print(f"{backend}: {number + 1} of {ROUNDS} kills, {seen}", flush=True)
+            print(f"\nPROGRESS {backend}: {number + 1} of {ROUNDS} kills, {seen}", flush=True)
     assure("kill -9", backend=backend, kills=ROUNDS, **seen, seconds=round(time.monotonic() - began, 1))
     assert {name: seen[name] for name in LOSSES} == dict.fromkeys(LOSSES, 0)
     assert backend == "memory" or seen["allowed_after"] > 0, "tokens live on"

@@ -192,7 +192,7 @@ def fail_over(template, folder, kind):
         for number in range(ROUNDS):
             fault = faults[number % len(faults)]
             place.round(fault, number)
-            print(f"\n{kind}: {number + 1} of {ROUNDS}, {fault}, {dict(place.oracle.counts)}", flush=True)
+            print(f"\nPROGRESS {kind}: {number + 1} of {ROUNDS}, {fault}, {dict(place.oracle.counts)}", flush=True)
         oracle = place.oracle
     seen = {name: oracle.counts[name] for name in SEEN}
     losses = {"double_spends": oracle.double_spends()} | {name: oracle.counts[name] for name in LOSSES[1:]}

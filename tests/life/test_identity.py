@@ -4,13 +4,12 @@ import json
 import os
 import socket
 import ssl
-import threading
 import time
 
 import grpc
 import pytest
 from certificates import Authority, spiffe_id
-from remit_client import OPTIONS, Client, Refused, World, fails_with, identity_method, reason, refused
+from remit_client import OPTIONS, Refused, World, fails_with, identity_method, reason, refused
 from remit_process import Remit, copy_folder
 from seed_policy import COORDINATOR, DEPLOYER, deployer_token
 from waiting import wait_until
@@ -200,122 +199,12 @@ def test_no_plain_text(strict):
     assert error.value.code() == UNAVAILABLE
 
 
-class Load:
-    """Calls without pause on several threads, on old connections and on new ones; every failure is kept."""
-
-    def __init__(self, make_client):
-        self.make_client = make_client
-        self.calls = []
-        self.failures = []
-        self.stop = threading.Event()
-        self.threads = [threading.Thread(target=self._run, args=(lasting,)) for lasting in (True, False)]
-
-    def _run(self, lasting):
-        client = self.make_client()
-        while not self.stop.is_set():
-            try:
-                assert reason(client.authorize("kubectl_get", "prod/web")) == "TOKEN_REQUIRED"
-            except Exception as error:  # noqa: BLE001  Whatever it was, the test shows it.
-                self.failures.append(error)
-            self.calls.append(None)
-            if not lasting:
-                client.close()
-                client = self.make_client()
-        client.close()
-
-    def count(self):
-        return len(self.calls)
-
-    def more(self, number=30):
-        """Waits for so many further calls."""
-        target = self.count() + number
-        wait_until(lambda: self.count() >= target, f"{number} more calls", seconds=20)
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join()
-
-
 def put(path, content):
     """Replaces a file at once, closed to others like the one before."""
     beside = path.with_name(f".{path.name}.new")
     beside.touch(mode=0o600)
     beside.write_bytes(content)
     os.replace(beside, path)
-
-
-def server_serial(world):
-    context = ssl.create_default_context(cadata=(world.remit.folder / "roots.pem").read_text())
-    folder = world.remit.folder
-    context.load_cert_chain(folder / "agents" / f"{DEPLOYER}.pem", folder / "agents" / f"{DEPLOYER}.key")
-    context.set_alpn_protocols(["h2"])
-    with socket.create_connection(("127.0.0.1", world.remit.ports["grpc"]), timeout=5) as plain:
-        with context.wrap_socket(plain, server_hostname="localhost") as tls:
-            return tls.getpeercert()["serialNumber"]
-
-
-def test_certificates_change_under_load(serve):
-    """A new server certificate, then a new authority, then the old one goes: no request of a valid client fails."""
-    world = serve(is_dev=False, REMIT_POLICY_POLL_SECONDS="1")
-    folder = world.remit.folder
-    old, new = Authority.of_folder(folder), Authority.new("the next CA")
-    roots = old.certificate + new.certificate
-    (folder / "roots.pem").write_bytes(roots)
-    address = world.address()
-    before, after = old.agent(DEPLOYER), new.agent(DEPLOYER)
-
-    def connect(issued):
-        return Client(address, credentials(folder, issued, root=roots))
-
-    serial = server_serial(world)
-    with Load(lambda: connect(before)) as load:
-        load.more()
-        issued = new.server()
-        put(folder / "server.key", issued.key)
-        put(folder / "server.pem", issued.certificate)
-        wait_until(lambda: server_serial(world) != serial, "the new server certificate is shown", seconds=5)
-        load.more()
-
-        put(folder / "ca.pem", roots)
-
-        def let_in():
-            try:
-                with connect(after) as client:
-                    return reason(client.authorize("kubectl_get", "prod/web")) == "TOKEN_REQUIRED"
-            except Refused:
-                return False
-
-        wait_until(let_in, "the new authority is trusted", seconds=5)
-        load.more()
-    assert not load.failures, load.failures[:3]
-
-    living = connect(before)
-    assert reason(living.authorize("kubectl_get", "prod/web")) == "TOKEN_REQUIRED"
-    with Load(lambda: connect(after)) as load:
-        put(folder / "ca.pem", new.certificate)
-        removed = time.monotonic()
-
-        def refusal(client):
-            try:
-                client.authorize("kubectl_get", "prod/web")
-            except Refused as over:
-                return over
-            return None
-
-        over = wait_until(lambda: refusal(living), "a living connection of the removed authority ends", seconds=5)
-        assert over.code in (UNAUTHENTICATED, UNAVAILABLE), over
-        with connect(before) as again:
-            assert refusal(again), "the removed authority is let in again"
-        assert time.monotonic() - removed < 5
-        load.more()
-    living.close()
-    assert not load.failures, load.failures[:3]
 
 
 def test_a_broken_certificate_changes_nothing(serve):

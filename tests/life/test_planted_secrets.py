@@ -7,12 +7,15 @@ import urllib.parse
 
 import grpc
 import seed_token
+from assurance import assure
 from certificates import spiffe_id
 from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 from google.protobuf import struct_pb2
-from remit_client import Refused, certificate_credentials, pb
+from otlp import Collector
+from remit_client import Refused, admin, certificate_credentials, pb
 from seed_policy import COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
 from test_authzen import Pep
+from test_cli import remit
 from test_oauth import CAPABILITY, TYPE, idp, oauth  # noqa: F401: fixtures
 from waiting import wait_until
 
@@ -23,11 +26,18 @@ GATE = "svc-demo"
 
 @pytest.fixture
 def noisy(folder):
-    """The server's own log at its noisiest."""
+    """The server's own log at its noisiest, and a collector that asks for a credential."""
     config = folder / "remit.toml"
     text = config.read_text()
     assert "[telemetry]\n" in text
-    config.write_text(text.replace("[telemetry]\n", '[telemetry]\nlog = "trace"\n'))
+    with Collector() as collector:
+        collector.credential = f"planted{secrets.token_hex(12)}"
+        headers = folder / "otlp.headers"
+        headers.write_text(f"authorization: Bearer {collector.credential}\n")
+        headers.chmod(0o600)
+        more = f'log = "trace"\notlp_endpoint = "{collector.url}"\notlp_headers_file = "otlp.headers"\n'
+        config.write_text(text.replace("[telemetry]\n", f"[telemetry]\n{more}"))
+        yield collector
 
 
 class Planted:
@@ -78,6 +88,48 @@ def grpc_doors(world, planted, tokens, key, alice):
         with world.fresh(DEPLOYER) as client:
             client.metadata = ((name, value),)
             planted.ask(client.authorize, "kubectl_get", "prod/web", tokens[0])
+
+
+def where_text_belongs(world, planted, tokens):
+    """Tokens, by mistake, in the fields that are for people to read."""
+    deployer, gate = world[DEPLOYER], world[GATE]
+    for token in tokens:
+        planted.ask(deployer.authorize, "kubectl_get", "prod/web", token, request_id=token)
+        planted.ask(deployer.authorize, "kubectl_get", f"prod/{token}", token)
+        planted.ask(deployer.authorize, token, "prod/web", token)
+        planted.ask(deployer.delegate, VALIDATOR, ["kubectl_get"], ["prod/web"], token, task=token, request_id=token)
+        planted.ask(deployer.revoke, agent=DEPLOYER, note=token)
+        planted.ask(deployer.revoke, token_id=token)
+        planted.ask(deployer.introspect, token_id=token)
+        message = dict(from_agent=DEPLOYER, to_agent=VALIDATOR, text=token, task=token)
+        planted.ask(lambda: gate.call(gate.decisions.RecordMessage, pb.RecordMessageRequest(**message)))
+
+
+def administration(world):
+    """What administrators are shown."""
+    ops = world.administrator()
+    shown = [ops.call(ops.administration.GetStatus, admin.GetStatusRequest())]
+    shown.append(ops.call(ops.administration.GetPolicy, admin.GetPolicyRequest()))
+    shown.append(ops.call(ops.administration.ListAgents, admin.ListAgentsRequest()))
+    shown.append(ops.call(ops.administration.ListRevocations, admin.ListRevocationsRequest()))
+    pages = [Pep(world.remit, "ops-admin").send("GET", path).text for path in ("/readyz", "/healthz")]
+    return "\n".join([*map(str, shown), *pages])
+
+
+def spoil(world, planted):
+    """Files of secrets with what doesn't belong there: a key itself in place of its digest, half a key, half a header."""
+    before = len(world.administrator().status().details)
+    for name, content in (
+        ("oauth_keys.txt", f"deployer-1 {DEPLOYER} {planted.new()}\n"),
+        ("hmac.key", planted.new()[:30]),
+        ("otlp.headers", f"authorization Bearer {planted.new()}\n"),
+    ):
+        planted.hide(content.split()[-1])
+        planted.secrets.append(content.split()[-1])
+        (world.remit.folder / name).write_text(content)
+    world.remit.hang_up()
+    details = lambda: world.administrator().status().details  # noqa: E731
+    return wait_until(lambda: len(details()) >= before + 2 and details(), "what is wrong with them is said", 15)
 
 
 def proxies(world, planted, tokens, alice):
@@ -148,6 +200,22 @@ def oauth_doors(face, planted, tokens, key, alice, actor):
         planted.said += [] if status == 200 else [json.dumps(body)]
 
 
+def watchers(world, planted, tokens):
+    """Who watches and administers, with what doesn't belong into the query, the headers or the messages."""
+    pep = Pep(world.remit, "ops-admin")
+    for secret in [*tokens, planted.new()]:
+        for query in (f"after={secret}", f"agent={secret} {secret}", f"result={secret}", f"{secret}=1"):
+            planted.said.append(pep.send("GET", f"/v1/events?{urllib.parse.quote(query, safe='=')}").text)
+        for name in ("last-event-id", "x-api-key", "authorization", "x-remit-identity"):
+            planted.said.append(pep.send("GET", "/v1/events?after=0", headers={name: secret}).text)
+        planted.said.append(pep.send("GET", f"/{secret}").text)
+        for stub in (world["ops-admin"].decisions.WatchDecisions, world[DEPLOYER].decisions.WatchDecisions):
+            planted.ask(lambda: next(stub(pb.WatchDecisionsRequest(stream_id=secret, results=[secret], agents=[secret]))))
+        with world.fresh("ops-admin", "admin") as ops:
+            ops.metadata = (("x-api-key", secret),)
+            planted.ask(ops.status)
+
+
 def streamed(world, last):
     """Both streams up to this event, as they are on the wire."""
     with world["ops-admin"].watch(after_sequence=0) as watching:
@@ -167,6 +235,7 @@ def test_no_secret_comes_out_of_any_door(noisy, oauth, idp):  # noqa: F811: fixt
     world, face, key, _ = oauth
     planted = Planted()
     planted.hide(key)
+    planted.secrets.append(noisy.credential)
     alice, actor = planted.hide(idp.jwt("alice")), planted.hide(idp.jwt("v", VALIDATOR))
     tokens = [planted.hide(deployer_token(world, delegatable=True).token) for _ in range(2)]
     tokens += [planted.hide(deployer_token(world).token)]
@@ -179,9 +248,18 @@ def test_no_secret_comes_out_of_any_door(noisy, oauth, idp):  # noqa: F811: fixt
     authzen(world, planted, fresh[1:2] + tokens[3:])
     oauth_doors(face, planted, fresh[2:] + tokens[3:], key, alice, actor)
 
+    misplaced = [planted.hide(deployer_token(world, delegatable=delegatable).token) for delegatable in (False, True)]
+    where_text_belongs(world, planted, misplaced)
+    watchers(world, planted, misplaced)
     last = world.administrator().status().event_sequence
     wait_until(lambda: len(world.remit.audit_lines()) >= last, "all is written")
+    noisy.until_logs(last, 20)
     messages, source = streamed(world, last)
+    forward_key = "".join((world.remit.folder / "forward.key").read_text().splitlines()[1:-1])
+    shown = administration(world)
+    spoiled = "\n".join(spoil(world, planted))
+    assert "keys" in spoiled, spoiled
+    configuration = remit("serve", "--config", world.remit.folder / "remit.toml", "--print-config", **world.remit.settings)
     metrics = Pep(world.remit, "ops-admin").send("GET", "/metrics").text
     lines = world.remit.audit()
     for kind in ("capability_request", "delegate", "revoke"):
@@ -197,13 +275,26 @@ def test_no_secret_comes_out_of_any_door(noisy, oauth, idp):  # noqa: F811: fixt
         "/v1/events": source,
         "the metrics": metrics,
         "answers": "\n".join(planted.said),
+        "what the collector got": "\n".join(map(str, noisy.requests["logs"] + noisy.requests["traces"])),
+        "administration": shown,
+        "what is wrong with the files": spoiled,
+        "--print-config": configuration.stdout + configuration.stderr,
     }
+    assert "otlp.headers" in configuration.stdout and noisy.spans(), configuration.stderr
+    assert {said["authorization"] for said in noisy.metadata} == {f"Bearer {noisy.credential}"}
     assert '"level":"TRACE"' in written["the log"] and len(planted.said) > 40
-    forward_key = "".join((world.remit.folder / "forward.key").read_text().splitlines()[1:-1])
     kept = [hmac_key.decode(), forward_key[-40:], *(re.sub("=+$", "", token.split(".")[0])[-40:] for token in fresh)]
     for place, text in written.items():
         for secret in planted.secrets + kept:
             assert secret not in text, f"{place} has {secret!r}: {around(text, secret)}"
+    assure(
+        "planted secrets",
+        secrets=len(planted.secrets + kept),
+        answers=len(planted.said),
+        places=len(written),
+        characters=sum(map(len, written.values())),
+        found=0,
+    )
 
 
 def around(text, secret):

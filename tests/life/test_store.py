@@ -3,23 +3,19 @@
 import contextlib
 import json
 import re
+import threading
 import time
 
 import grpc
 import pytest
-import seed_token
-from certificates import Authority
-from cluster import node
+from cluster import RECOVERY, SERVE_AFTER, node
 from conftest import REPOSITORY, cannot
 from remit_client import Refused, reason, refused
 from remit_process import copy_folder
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
-from stores import Store, Tls, missing
+from store_nodes import details, foreign, get, hears, listing, nodes, pairs, ready, settings, stored
+from stores import Store, missing
 from waiting import wait_until
-
-from remit.v1 import admin_service_pb2
-
-SERVE_AFTER, RECOVERY = 4, 5
 
 
 @pytest.fixture(params=["redis", "valkey"])
@@ -33,70 +29,6 @@ def kind(request):
 def redis():
     if why := missing("redis"):
         cannot(why)
-
-
-def trusting(template, folder):
-    """A dev folder in which the deployer may have more than one use."""
-    copy_folder(template, folder)
-    path = folder / "policy.json"
-    policy = json.loads(path.read_text())
-    policy["delegation_rules"][COORDINATOR]["trusted_pairs"] = [DEPLOYER]
-    path.write_text(json.dumps(policy))
-    return folder
-
-
-def settings(store, **more):
-    scheme, host = ("rediss", "localhost") if store.tls else ("redis", "127.0.0.1")
-    how = {
-        "REMIT_STATE_BACKEND": "valkey",
-        "REMIT_STATE_URL": f"{scheme}://{host}:{store.port}",
-        "REMIT_STATE_REPLICAS": "0",
-    }
-    return how | more
-
-
-@contextlib.contextmanager
-def nodes(template, folder, store, count=1, **more):
-    """As many nodes with the keys of one folder, once all of them answer."""
-    template = trusting(template, folder / "template")
-    with contextlib.ExitStack() as stack:
-        worlds = [
-            node(stack, copy_folder(template, folder / f"node{number}"), settings(store, **more))
-            for number in range(count)
-        ]
-        for world in worlds:
-            wait_until(lambda world=world: ready(world), f"it is ready: {details(world)}", SERVE_AFTER + RECOVERY)
-        yield worlds
-
-
-def ready(world):
-    return world.remit.http("/readyz")[0] == 200
-
-
-def details(world):
-    with contextlib.suppress(Refused):
-        return " ".join(world.administrator().status().details)
-    return ""
-
-
-def get(world, token, agent=DEPLOYER):
-    return reason(world[agent].authorize("kubectl_get", "prod/web", token))
-
-
-def foreign(key, **changes):
-    """A token of another issuer that holds the key."""
-    return seed_token.issue(key, COORDINATOR, DEPLOYER, ["kubectl_get"], ["prod/*"], **changes)
-
-
-def hears(world, agent):
-    """That this node knows of a quarantine."""
-    return any(entry.agent == agent for entry in listing(world).quarantines)
-
-
-def listing(world):
-    """Revocations and quarantines as the node knows them."""
-    admin = world.administrator()
-    return admin.call(admin.administration.ListRevocations, admin_service_pb2.ListRevocationsRequest())
 
 
 # Uses.
@@ -128,20 +60,61 @@ def test_looking_spends_nothing(template, tmp_path, redis):
         assert set(seen.root_capabilities) >= {"kubectl_get"}
 
 
-def test_one_authorize_is_one_step_of_the_store(template, tmp_path, redis):
+@contextlib.contextmanager
+def asked(store):
+    """What the store is asked meanwhile, a line a command: `time [database client] "COMMAND" "argument" …`."""
+    lines = []
+    with store.connect() as watching:
+        watching.call("MONITOR")
+        yield lines
+        # Whatever came before this is there when this is.
+        store.call("ECHO", "until here")
+        seen = b""
+        while b'"until here"' not in seen:
+            seen += watching.socket.recv(65536)
+    lines += seen.decode(errors="replace").splitlines()
+
+
+def questions(lines, token_id):
+    """Those about this token."""
+    return [line for line in lines if '"EVAL' in line and f":t:{token_id}" in line]
+
+
+def test_one_authorize_is_one_question_on_one_connection(template, tmp_path, redis):
     with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
-        tokens = [deployer_token(world).token for _ in range(20)]
-        with store.connect() as watching:
-            watching.call("MONITOR")
-            for token in tokens:
-                assert get(world, token) == "ALLOWED"
-            store.call("PING")
-            seen = b""
-            while b'"PING"' not in seen:
-                seen += watching.socket.recv(65536)
-        asked = [line for line in seen.decode(errors="replace").splitlines() if '"EVALSHA"' in line]
-        spends = [line for line in asked if ":t:" in line]
-        assert len(spends) == len(tokens), f"{len(spends)} questions for {len(tokens)} decisions"
+        made = [deployer_token(world) for _ in range(40)]
+        with asked(store) as lines:
+            threads = [threading.Thread(target=get, args=(world, one.token)) for one in made[:20]]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert {get(world, one.token) for one in made[20:]} == {"ALLOWED"}
+            # One for requests, one for what takes longer; and this one, and the one that watches.
+            assert int(store.info("clients")["connected_clients"]) <= 4
+        assert [len(questions(lines, one.token_id)) for one in made] == [1] * 40
+        clients = {re.search(r"\[0 (\S+)\]", line)[1] for one in made for line in questions(lines, one.token_id)}
+        assert len(clients) == 1, clients
+        # A look is one question too; what is denied without the store, and what has no token, is none.
+        with asked(store) as lines:
+            world[DEPLOYER].authorize("kubectl_get", "prod/web", made[0].token, dry_run=True)
+            assert reason(world[DEPLOYER].authorize("kubectl_get", "test/web", made[1].token)) == "RESOURCE_NOT_GRANTED"
+        assert [len(questions(lines, one.token_id)) for one in made[:2]] == [1, 0]
+
+
+def test_a_use_that_was_not_answered_in_time_is_not_asked_for_again(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        made = deployer_token(world, max_uses=3)
+        with asked(store) as lines:
+            store.pause()
+            began = time.monotonic()
+            denied = world[DEPLOYER].authorize("kubectl_get", "prod/web", made.token)
+            assert reason(denied) == "STATE_UNAVAILABLE" and "counts as spent" in denied.message
+            assert 0.19 < time.monotonic() - began < 1, "an operation has 200 ms"
+            store.go_on()
+            wait_until(lambda: ready(world), "it serves again", RECOVERY)
+        assert len(questions(lines, made.token_id)) == 1
+        assert world[DEPLOYER].introspect(token=made.token).remaining_uses == 2, "what was sent was done"
 
 
 # Revocations.
@@ -192,6 +165,35 @@ def test_a_quarantine_is_everywhere_within_a_second_and_outlives_every_node(temp
         assert get(one, deployer_token(one).token) == "ALLOWED"
 
 
+def test_every_node_says_who_entered_a_quarantine(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        rewrite_policy(one, quarantine_after={"escalation_attempts": 1, "reuse_attempts": 3, "window_seconds": 60})
+        sources = lambda world, agent: next(  # noqa: E731
+            (list(entry.sources) for entry in listing(world).quarantines if entry.agent == agent), None
+        )
+        one[DEPLOYER].authorize("delete_everything", "prod/web", deployer_token(one).token)
+        assert sources(one, DEPLOYER) == ["automatic"]
+        one["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+        told = lambda world, *words: [sources(world, agent) for agent in (DEPLOYER, ANALYST)] == list(words)  # noqa: E731
+        wait_until(lambda: told(other, ["automatic"], ["api"]), f"the other says the same: {listing(other)}", 2)
+        other["ops-admin"].revoke(agent=DEPLOYER, quarantine=True)
+        both = ["api", "automatic"]
+        wait_until(lambda: told(other, both, ["api"]) and told(one, both, ["api"]), "and who else did", 2)
+        # What is kept is kept with it, by a node that starts too, and by a store that is told anew.
+        other.close()
+        other.remit.kill()
+        other.remit.start()
+        wait_until(lambda: ready(other) and told(other, both, ["api"]), "it is read anew", RECOVERY)
+        store.call("FLUSHALL")
+        wait_until(lambda: not ready(other), "it is noticed", 2)
+        wait_until(lambda: ready(one) and ready(other), "they serve again", SERVE_AFTER + RECOVERY)
+        assert store.call("HGET", "remit:{0}:sources", DEPLOYER) == b"api,automatic"
+        # A word that is missing is an administrator's, and lifts nothing.
+        store.call("DEL", "remit:{0}:sources")
+        one["ops-admin"].reinstate(DEPLOYER)
+        wait_until(lambda: told(one, None, ["api"]) and told(other, None, ["api"]), "it is lifted", 2)
+
+
 def test_a_quarantine_of_the_policy_file_ends_the_tokens_of_before(template, tmp_path, redis):
     with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
         token = deployer_token(one, max_uses=3).token
@@ -200,6 +202,50 @@ def test_a_quarantine_of_the_policy_file_ends_the_tokens_of_before(template, tmp
         path.write_text(json.dumps(policy | {"quarantined": [DEPLOYER]}))
         wait_until(lambda: get(one, token) == "AGENT_QUARANTINED", "the file is read", 5)
         wait_until(lambda: get(other, token) == "TOKEN_REVOKED", "the store was told", 2)
+
+
+def rewrite_policy(world, **more):
+    """Puts a policy in force that has this in place of what it had."""
+    path = world.remit.policy_file
+    before = world.administrator().status().policy_revision
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    wait_until(lambda: world.administrator().status().policy_revision > before, "the policy is read", 5)
+
+
+def is_over(world, token):
+    with contextlib.suppress(Refused):
+        return not world[DEPLOYER].introspect(token=token).active
+
+
+def test_what_the_policy_file_asks_for_while_the_store_is_away_is_made_good(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        token = deployer_token(one, max_uses=3).token
+        # It keeps its epoch, so that nothing but the revocation ends the token.
+        store.pause()
+        rewrite_policy(one, quarantined=[DEPLOYER])
+        rewrite_policy(one, quarantined=[])
+        assert get(one, token) == "AGENT_QUARANTINED", "until its tokens are ended it stays so"
+        store.go_on()
+        wait_until(lambda: is_over(other, token), "they are ended for everybody", RECOVERY)
+        wait_until(lambda: get(one, token) == "TOKEN_REVOKED", "and it is let go", RECOVERY)
+
+
+def test_what_the_policy_file_still_asks_for_after_a_crash_is_made_good_at_the_start(template, tmp_path, redis):
+    with Store(tmp_path) as store, nodes(template, tmp_path, store, 2) as (one, other):
+        token = deployer_token(one, max_uses=3).token
+        store.pause()
+        rewrite_policy(one, quarantined=[DEPLOYER])
+        with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+            one["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+        one.close()
+        one.remit.kill()
+        one.remit.start()
+        assert get(one, token) == "AGENT_QUARANTINED" and not ready(one)
+        assert hears(one, ANALYST), "what an administrator asked for is on this node's disk"
+        store.go_on()
+        wait_until(lambda: ready(one), "it finds the store", RECOVERY)
+        wait_until(lambda: is_over(other, token), "the file's agent has lost its tokens everywhere", RECOVERY)
+        wait_until(lambda: hears(other, ANALYST), "and the administrator's is under quarantine everywhere", 2)
 
 
 def test_unknown_ids_can_be_revoked_and_are_listed_everywhere(template, tmp_path, redis):
@@ -386,12 +432,7 @@ def test_too_few_replicas_allow_nothing(template, tmp_path, redis):
             replica.replicate(store.port)
             wait_until(lambda: ready(world), "it goes on", RECOVERY)
             assert get(world, token) == "ALLOWED"
-            stored = lambda: dict(pairs(store.call("HGETALL", "remit:{0}:quarantines")))  # noqa: E731
-            wait_until(lambda: stored().get(VALIDATOR.encode(), b"").endswith(b":q"), "the store was told", 2)
-
-
-def pairs(flat):
-    return zip(flat[::2], flat[1::2], strict=True)
+            wait_until(lambda: stored(store).get(VALIDATOR.encode(), b"").endswith(b":q"), "the store was told", 2)
 
 
 def test_a_quarantine_that_too_few_replicas_have_says_so(template, tmp_path, redis):
@@ -403,76 +444,7 @@ def test_a_quarantine_that_too_few_replicas_have_says_so(template, tmp_path, red
         assert get(world, token) == "AGENT_QUARANTINED"
 
 
-# Getting in.
-
-
-def password_file(folder, text="a long password"):
-    path = folder / "store.password"
-    path.write_text(f"{text}\n")
-    path.chmod(0o600)
-    return str(path)
-
-
-def test_a_user_with_the_documented_rules_and_no_more_is_enough(template, tmp_path, kind):
-    with Store(tmp_path, kind) as store:
-        rules = re.search(r"ACL SETUSER remit (.+)", documented())[1].split()
-        rules = [rule.replace("PASSWORD", "a long password") for rule in rules]
-        store.call("ACL", "SETUSER", "remit", "reset", *rules)
-        store.call("ACL", "SETUSER", "remit", ">a long password")
-        how = {"REMIT_STATE_USERNAME": "remit", "REMIT_STATE_PASSWORD_FILE": password_file(tmp_path)}
-        with nodes(template, tmp_path, store, **how) as (world,):
-            made = deployer_token(world, max_uses=2, delegatable=True)
-            assert get(world, made.token) == "ALLOWED"
-            world[DEPLOYER].delegate(VALIDATOR, ["kubectl_get"], ["prod/web"], parent=made.token)
-            world["ops-admin"].introspect(token_id=made.token_id)
-            world["ops-admin"].revoke(token_id="cd" * 16)
-            world["ops-admin"].revoke(agent=ANALYST, quarantine=True)
-            world["ops-admin"].reinstate(ANALYST)
-            world["ops-admin"].revoke(all=True)
-            assert details(world) == "" or "can't be read" not in details(world)
-            denied = [entry for entry in store.call("ACL", "LOG")]
-            assert denied == []
-            # Each rule is needed: without the one for INFO no script can tell which epoch this is.
-            store.call("ACL", "SETUSER", "remit", "-info")
-            wait_until(lambda: not ready(world), "it is refused", 2)
-            assert "+info" in details(world)
-            store.call("ACL", "SETUSER", "remit", "+info", "-config|get")
-            wait_until(lambda: ready(world), "it goes on", RECOVERY)
-
-
-def documented():
-    return (REPOSITORY / "docs/operations.md").read_text()
-
-
-def test_a_wrong_password_is_said_and_shown_nowhere(template, tmp_path, redis):
-    with Store(tmp_path, password="the right password") as store:
-        how = {"REMIT_STATE_PASSWORD_FILE": password_file(tmp_path, "the wrong password")}
-        with contextlib.ExitStack() as stack:
-            world = node(stack, copy_folder(template, tmp_path / "node"), settings(store, **how))
-            wait_until(lambda: "refuses the user" in details(world), "it is said", 3)
-            assert not ready(world)
-            password_file(tmp_path, "the right password")
-            wait_until(lambda: ready(world), "the file is read again", SERVE_AFTER + RECOVERY)
-            assert get(world, deployer_token(world).token) == "ALLOWED"
-            written = world.remit.log() + "".join(world.remit.audit_lines()) + world.remit.http("/metrics")[2]
-            assert "the right password" not in written and "the wrong password" not in written
-
-
-def test_the_store_is_asked_over_tls_and_has_to_be_the_right_one(template, tmp_path, kind):
-    ours, others = (tmp_path / name for name in ("ours", "others"))
-    ours.mkdir()
-    others.mkdir()
-    tls = Tls(ours, Authority.new())
-    strangers = Tls(others, Authority.new())
-    with Store(tmp_path, kind, tls=tls) as store:
-        with nodes(template, tmp_path, store, REMIT_STATE_CA=str(tls.ca)) as (world,):
-            assert get(world, deployer_token(world).token) == "ALLOWED"
-            assert world.administrator().status().store.address.startswith("rediss://")
-        with contextlib.ExitStack() as stack:
-            how = settings(store, REMIT_STATE_CA=str(strangers.ca))
-            world = node(stack, copy_folder(template, tmp_path / "stranger"), how)
-            wait_until(lambda: "can't be reached" in details(world), "it is said", 3)
-            assert not ready(world)
+# Beginnings and neighbours.
 
 
 def test_a_store_may_be_missing_at_the_start(template, tmp_path, redis):
@@ -497,25 +469,23 @@ def test_nodes_with_other_prefixes_dont_meet(template, tmp_path, redis):
         names = store.call("KEYS", "*")
         assert {name.split(b":")[0] for name in names} == {b"remit", b"remit-test"}
         assert all(b"{0}" in name for name in names)
-        # What can't expire by itself is the record and the quarantines.
+        # What can't expire by itself is the record, and the quarantines with who entered them.
         lasting = {name.rsplit(b":", 1)[1] for name in names if store.call("TTL", name) == -1}
-        assert lasting <= {b"epoch", b"quarantines"}
+        assert lasting <= {b"epoch", b"quarantines", b"sources"}
 
 
 # What comes late, or is forgotten.
 
 
-def stored(store):
-    return dict(pairs(store.call("HGETALL", "remit:{0}:quarantines")))
-
-
 def test_a_reinstatement_that_comes_late_lifts_no_newer_quarantine(template, tmp_path, redis):
     with Store(tmp_path) as store, nodes(template, tmp_path, store) as (world,):
+        versions = []
         for _ in range(2):
             world["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+            versions.append(stored(store)[ANALYST.encode()].removesuffix(b":q"))
         epoch = world.administrator().status().store.epoch
-        assert reinstate_by_hand(store, epoch, ANALYST, 1)[0] == b"changed", "it was meant for the one before"
-        assert stored(store)[ANALYST.encode()] == b"2:q"
+        assert reinstate_by_hand(store, epoch, ANALYST, versions[0])[0] == b"changed", "it was meant for the one before"
+        assert stored(store)[ANALYST.encode()] == versions[1] + b":q"
         assert hears(world, ANALYST)
         world["ops-admin"].reinstate(ANALYST)
         assert not hears(world, ANALYST)

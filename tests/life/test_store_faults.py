@@ -193,6 +193,26 @@ def a_store_that_evicts_gives_nothing_twice_and_takes_no_foreign_tokens(scene):
     assert oracle.double_spends() == 0 and oracle.counts["TOKEN_FENCED"] > 0, oracle.counts
 
 
+@case
+def a_node_that_was_away_lifts_no_quarantine_that_came_after_the_store_was_emptied(scene):
+    store = scene.store()
+    old = scene.nodes(store, count=1, replicas=0)
+    # The old node's last word is that the quarantine was lifted.
+    old[0]["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+    old[0]["ops-admin"].reinstate(ANALYST)
+    old.wires[0].cut()
+    store.call("FLUSHALL")
+    # The new one has never heard of it.
+    (scene.folder / "later").mkdir()
+    new = Nodes(scene.stack, scene.template, scene.folder / "later", 1, store, replicas=0)
+    new.serve()
+    new[0]["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+    old.wires[0].mend()
+    wait_until(lambda: is_served(old[0]), "the old node is back", SERVE_AFTER + RECOVERY)
+    time.sleep(HEARD)
+    assert {asked_for(nodes[0], ANALYST) for nodes in (old, new)} == {"AGENT_QUARANTINED"}
+
+
 # Not a case here: its tokens wait 16 s for the fence, which test_failover.py has to spare.
 def foreign_tokens_are_not_taken_again_after_a_failover(scene):
     stores = scene.stores()
@@ -228,6 +248,20 @@ def revocations_that_a_store_evicted_do_not_bring_tokens_back(scene):
     assert "ALLOWED" not in answers, "a revocation was forgotten"
     nodes.serve()
     assert {ask(world, token) for world in nodes for token in ended} == {"TOKEN_FENCED"}
+
+
+@case
+def revocations_are_missed_for_as_long_as_a_token_lives_on_a_clock_that_is_behind(scene):
+    store = scene.store(maxmemory_policy="allkeys-random")
+    nodes = scene.nodes(store, replicas=0)
+    ended = deployer_token(nodes[0], max_uses=5).token
+    nodes[0]["ops-admin"].revoke(agent=DEPLOYER)
+    # An hour and some seconds later by the store's clock, and by the node's not yet.
+    (record,) = store.call("KEYS", "*:epoch")
+    store.call("HSET", record, "latest", int(time.time()) - 3605)
+    store.call("DEL", *store.call("KEYS", "*:revoked"))
+    assert "ALLOWED" not in {ask(world, ended) for world in nodes}, "a revocation was forgotten"
+    nodes.serve()
 
 
 @case

@@ -3,8 +3,8 @@
 use super::Malformed;
 use super::answer::{method, reason, timestamp};
 use crate::api as pb;
-use crate::events::{Filter, Item, Recorded, Since};
-use crate::watching::{InvalidEntry, is_stream_id, want_agent, want_message_type, want_reason, want_result};
+use crate::decision_feed::{InvalidEntry, is_stream_id, want_agent, want_message_type, want_reason, want_result};
+use crate::events::{Filter, Item, Published, Since};
 
 /// From where somebody wants to watch, and what.
 pub(in crate::grpc) fn watch(request: &pb::WatchDecisionsRequest) -> Result<(Filter, Since<'_>), Malformed> {
@@ -45,7 +45,7 @@ pub(in crate::grpc) fn watched(item: &Item) -> pb::WatchDecisionsResponse {
     pb::WatchDecisionsResponse { item: Some(item) }
 }
 
-fn decision_event(event: &Recorded) -> pb::DecisionEvent {
+fn decision_event(event: &Published) -> pb::DecisionEvent {
     let policy = event.policy.as_ref();
     pb::DecisionEvent {
         timestamp: Some(timestamp(event.at)),

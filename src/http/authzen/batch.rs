@@ -1,6 +1,7 @@
 //! Several evaluations in one request, in order, under one policy.
 
 use axum::response::Response;
+use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::question::{Malformed, Question, Stated, object};
@@ -44,12 +45,19 @@ impl Semantic {
     }
 }
 
-/// Evaluates one after the other. One that is not of its form is denied in its place.
+/// Evaluates them in their order. One that is not of its form is denied in its place.
 pub(super) async fn evaluate(pages: &Pages, received: &Received, items: &Value) -> Result<Response, Refusal> {
     let (items, semantic) = check(&received.body, items).map_err(|malformed| {
         pages.door.engine().tally().malformed(Verb::Authorize);
         Refusal::malformed(malformed.to_string())
     })?;
+    if semantic == Semantic::ExecuteAll && !pages.door.engine().answers_at_once() {
+        // Each begins in its order, and they wait for the disk or the store together. Where an answer decides whether
+        // the next is asked at all, nothing may be spent ahead.
+        let answered = join_all(items.iter().map(|item| evaluate_one(pages, received, item))).await;
+        let answers = answered.into_iter().map(|(_, answer)| answer).collect::<Vec<_>>();
+        return Ok(said(json!({ "evaluations": answers })));
+    }
     let mut answers = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         let (is_allowed, answer) = evaluate_one(pages, received, item).await;

@@ -14,6 +14,8 @@ const FORM_BYTES: usize = 64 * 1024;
 const FIELDS: usize = 512;
 /// The parameters that may stand more than once (RFC 8693 §2.1).
 const SEVERAL: [&str; 3] = ["resource", "audience", "remit_resource"];
+/// The parameters that carry a token.
+const TOKENS: [&str; 3] = ["token", "subject_token", "actor_token"];
 
 /// The fields of a form that are not empty. It has no `Debug`: it holds tokens.
 pub(super) struct Form(Vec<(String, String)>);
@@ -50,6 +52,11 @@ impl Form {
             // Also where one of the two is empty: another reader may take the other one.
             if !SEVERAL.contains(&name.as_str()) && !seen.insert(name.clone()) {
                 return Err("a parameter that has one value stands twice");
+            }
+            // No token has such a character (RFC 6749 appendix A.12; JWTs and ours no space either). It has to be said here:
+            // to revoke a text that is no token is answered like success.
+            if TOKENS.contains(&name.as_str()) && value.chars().any(|character| !matches!(character, '!'..='~')) {
+                return Err("a token has no white space in it: a file's final newline was perhaps sent along");
             }
             fields.push((name, value));
         }
@@ -124,6 +131,17 @@ mod tests {
         for text in ["a=1&a=1", "a=&a=1", "a=1&%61=2", "scope=x&scope=y", "unknown=1&unknown=2"] {
             assert_eq!(parse(text).err(), Some("a parameter that has one value stands twice"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_token_with_a_newline_is_told_and_not_taken_for_one_that_is_over() {
+        for name in TOKENS {
+            for text in ["abc.def%0A", "abc.def+", "%0D%0Aabc.def", "abc.d%00ef", "abc.d%C3%A9f"] {
+                assert!(parse(&format!("{name}={text}")).is_err_and(|why| why.contains("newline")), "{name}={text}");
+            }
+            assert_eq!(parse(&format!("{name}=abc.d_-f")).unwrap().one(name), Some("abc.d_-f"));
+        }
+        assert_eq!(parse("scope=a%0Ab").unwrap().one("scope"), Some("a\nb"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::Ledger;
 use crate::state::Refused;
 use crate::state::change::Change;
 use crate::state::locks::{Locks, Mutex as _, Snapshot as _};
-use crate::state::standing::{QuarantineSource, Standing};
+use crate::state::standing::{QuarantineSource, QuarantineSources, Standing};
 
 impl<K: Locks> Ledger<K> {
     /// Changes the copy of what the store keeps durable itself: nothing is noted.
@@ -22,6 +22,14 @@ impl<K: Locks> Ledger<K> {
             Ok(if standing.hear(name, version, is_quarantine) { word(standing, name) } else { Vec::new() })
         });
         // Only a bound could refuse it, and none is asked.
+        drop(heard);
+    }
+
+    /// Takes the word on who put an agent under quarantine, and notes it.
+    pub(in crate::state) fn hear_sources(&self, name: &str, sources: QuarantineSources, replaces: bool) {
+        let heard = self.change_standing(|standing| {
+            Ok(if standing.hear_sources(name, sources, replaces) { word(standing, name) } else { Vec::new() })
+        });
         drop(heard);
     }
 

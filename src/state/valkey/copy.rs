@@ -14,6 +14,7 @@ use super::link::{Link, Looked};
 use super::reply::{Entry, Kind, News, Reply};
 use super::script::{Call, Script, Scripts};
 use super::settings::StoreSettings;
+use super::source::Unsourced;
 use super::trouble::Trouble;
 use super::{Chance, FRESH};
 use crate::domain::time::Timestamp;
@@ -78,6 +79,7 @@ pub(super) struct Copy {
     epoch: ArcSwapOption<Epoch>,
     progress: Mutex<Progress>,
     unknown: Mutex<HashMap<TokenId, u64>>,
+    pub(super) unsourced: Unsourced,
     /// When the newest answer that is wholly in the copy was asked for, in nanoseconds.
     heard: AtomicU64,
     fence: AtomicU64,
@@ -87,6 +89,7 @@ pub(super) struct Copy {
     pub(super) owes: AtomicBool,
     /// The connection broke under a request.
     pub(super) is_broken: AtomicBool,
+    /// What is wrong, or [`Trouble::Reading`].
     trouble: Mutex<Trouble>,
     verdict: Mutex<Option<(Verdict, Looked)>>,
     counts_foreign: AtomicBool,
@@ -144,6 +147,7 @@ impl Copy {
             epoch: ArcSwapOption::empty(),
             progress: Mutex::default(),
             unknown: Mutex::default(),
+            unsourced: Unsourced::default(),
             heard: AtomicU64::new(0),
             fence: AtomicU64::new(0),
             wake: Notify::new(),
@@ -227,6 +231,7 @@ impl Copy {
             | Trouble::Loading
             | Trouble::Disk
             | Trouble::Memory
+            | Trouble::Files(_)
             | Trouble::Forbidden(_)
             | Trouble::NoScript
             | Trouble::Odd(_) => return Err(trouble),
@@ -261,7 +266,7 @@ impl Copy {
             self.met(id);
         }
         let mut last = self.trouble.lock();
-        if last.why() != trouble.why() && *trouble != Trouble::Reading {
+        if last.detail() != trouble.detail() && *trouble != Trouble::Reading {
             tracing::warn!(target: "state", "{}", trouble.detail());
         }
         *last = trouble.clone();
@@ -308,7 +313,7 @@ impl Copy {
             *standing = fresh;
         });
         for (name, (version, is_quarantine)) in &read.quarantines {
-            self.ledger.hear(name, *version, *is_quarantine);
+            self.hear_word(name, *version, *is_quarantine);
         }
         self.unknown.lock().clone_from(&read.unknown);
     }
@@ -353,14 +358,25 @@ impl Copy {
             Kind::All => self.ledger.follow(|standing| standing.restore_all(cutoff)),
             Kind::Quarantine => {
                 self.ledger.follow(|standing| standing.restore_agent(&entry.name, cutoff));
-                self.ledger.hear(&entry.name, entry.version, true);
+                self.hear_word(&entry.name, entry.version, true);
             }
-            Kind::Reinstate => self.ledger.hear(&entry.name, entry.version, false),
+            Kind::Reinstate => self.hear_word(&entry.name, entry.version, false),
             Kind::Unknown => {
                 if let Some(id) = TokenId::parse(&entry.name) {
                     self.unknown.lock().insert(id, entry.number);
                 }
             }
+        }
+    }
+
+    /// The store's word on a quarantine. It doesn't say whose word it is: that is asked for later.
+    fn hear_word(&self, name: &str, version: u64, is_quarantine: bool) {
+        let is_quarantined = || self.ledger.standing(|standing| standing.is_quarantined(name));
+        let was_free = !is_quarantined();
+        let is_news = self.ledger.standing(|standing| standing.version(name)) < version || was_free;
+        self.ledger.hear(name, version, is_quarantine);
+        if is_news && is_quarantine && is_quarantined() {
+            self.unsourced.add(name, was_free);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use super::*;
 use crate::state::register::Capacity;
 use crate::state::standing::QuarantineSource;
-use crate::state::valkey::settings::{Place, StoreAddress};
+use crate::state::valkey::settings::{Login, Place, StoreAddress};
 use crate::state::{Directory, disk};
 
 struct World {
@@ -25,9 +25,9 @@ fn world() -> World {
     let address = StoreAddress { host: "store".to_owned(), port: 6379, tls: false, database: 0 };
     let settings = StoreSettings {
         place: Place::At(address),
-        username: None,
-        password: None,
-        ca: None,
+        login: Login::default(),
+        sentinel_login: Login::default(),
+        tls: None,
         prefix: "remit".to_owned(),
         replicas: 0,
         timeout: Duration::from_millis(200),

@@ -72,15 +72,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::state::valkey::settings::{Place, StoreAddress};
+    use crate::state::valkey::settings::{Login, Place, StoreAddress};
 
     fn settings(replicas: u32) -> StoreSettings {
         let address = StoreAddress { host: "store".to_owned(), port: 6379, tls: false, database: 0 };
         StoreSettings {
             place: Place::At(address),
-            username: None,
-            password: None,
-            ca: None,
+            login: Login::default(),
+            sentinel_login: Login::default(),
+            tls: None,
             prefix: "remit".to_owned(),
             replicas,
             timeout: Duration::from_millis(200),

@@ -7,6 +7,7 @@ use super::copy::{Copy, Epoch};
 use super::link::Link;
 use super::reply::{News, Reply};
 use super::script::Call;
+use super::source;
 use super::trouble::Trouble;
 use crate::domain::limits;
 use crate::domain::token::TokenId;
@@ -85,7 +86,9 @@ impl Store {
         let (link, epoch) = copy.serving().map_err(here)?;
         let call = self.changing(&epoch).with("quarantine").with(name).number(version).with("");
         let sent = (copy.clock)();
-        let reply = copy.understood(link.run_replicated(&call).await).map_err(here)?;
+        // Both on one connection, the word on who did it first: whoever hears of the quarantine finds it.
+        let ((), answered) = tokio::join!(source::tell(copy, &link, name), link.run_replicated(&call));
+        let reply = copy.understood(answered).map_err(here)?;
         let number = self.heard(&epoch, &reply.news()?, sent);
         self.on_every_replica(&link).await?;
         Ok(number)

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::copy::{Copy, Epoch, Everything};
-use super::demands;
 use super::link::{Link, Looked};
 use super::reply::{News, Page, Reply};
 use super::script::Call;
 use super::settings::Place;
 use super::trouble::Trouble;
+use super::{demands, source};
 use crate::domain::time::Timestamp;
 use crate::domain::token::TokenId;
 use crate::state::standing::{Cutoff, Standing};
@@ -90,6 +90,9 @@ impl Session {
                 Ok(()) => {
                     self.failures = 0;
                     self.copy.note(&Trouble::Reading);
+                    if !self.copy.unsourced.is_empty() {
+                        tokio::spawn(source::ask(Arc::clone(&self.copy), Arc::clone(&self.link)));
+                    }
                 }
                 Err(Trouble::Epoch(id)) => {
                     self.epoch = Some(id);
@@ -220,6 +223,7 @@ impl Session {
             // One that another backend kept has no version yet: it is a new one.
             let mode = if version == 0 { "" } else { "again" };
             let kind = if is_quarantine { "quarantine" } else { "reinstate" };
+            source::tell(&self.copy, &self.link, &name).await;
             let keys = [&epoch.record, &epoch.cutoffs, &epoch.log, &epoch.quarantines].map(String::as_str);
             let call = self.copy.call(&self.copy.scripts.revoke, &epoch.id, keys).number(self.copy.changes());
             let call = call.with(kind).with(&name).number(version.max(1)).with(mode);

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, TlsCertificates,
-    Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
+    TlsCertificates, Value,
 };
+
+use zeroize::Zeroizing;
 
 use super::reply::pairs;
 use super::script::{Call, Scripts};
-use super::settings::{Place, StoreAddress, StoreSettings};
-use super::trouble::Trouble;
+use super::settings::{Login, Place, StoreAddress, StoreSettings, StoreTls};
+use super::trouble::{Trouble, tls_advice};
 
 /// How long opening a connection may take: longer than a try at a store that doesn't answer, shorter than the time in
 /// which it has to be found again.
@@ -51,11 +53,12 @@ impl Link {
             Place::At(address) => address.clone(),
             Place::AskSentinels { sentinels, service } => primary(settings, sentinels, service).await?,
         };
-        let requests = connect(settings, &address, true, CONNECT, settings.timeout).await?;
-        let control = connect(settings, &address, true, CONNECT, WAIT_ANSWER).await?;
+        let requests = connect(settings, &address, &settings.login, CONNECT, settings.timeout).await?;
+        let control = connect(settings, &address, &settings.login, CONNECT, WAIT_ANSWER).await?;
         let link = Self { requests, control, timeout: settings.timeout, address };
         // A Sentinel may be late, and a name may lead to a replica.
-        let role = run(&link.control, &redis::cmd("ROLE")).await?;
+        // What is refused by a server that wants a certificate is refused with the first answer.
+        let role = run(&link.control, &redis::cmd("ROLE")).await.map_err(|trouble| at(&link.address, trouble))?;
         if !is_primary(&role) {
             return Err(Trouble::Replica);
         }
@@ -85,6 +88,18 @@ impl Link {
         u64::try_from(replicas).map_err(|_| odd("WAIT"))
     }
 
+    /// Leaves a word that no script reads.
+    pub(super) async fn note(&self, key: &str, field: &str, word: &str) -> Result<(), Trouble> {
+        run(&self.control, redis::cmd("HSET").arg(key).arg(field).arg(word)).await.map(|_| ())
+    }
+
+    /// Reads such words, one for each field where there is one.
+    pub(super) async fn noted(&self, key: &str, fields: &[&str]) -> Result<Vec<Option<String>>, Trouble> {
+        let answer = run(&self.control, redis::cmd("HMGET").arg(key).arg(fields)).await?;
+        let Value::Array(words) = answer else { return Err(odd("HMGET")) };
+        Ok(words.iter().map(text).collect())
+    }
+
     /// Looks at the settings that the store runs with.
     pub(super) async fn look(&self) -> Result<Looked, Trouble> {
         let mut get = redis::cmd("CONFIG");
@@ -102,6 +117,11 @@ impl Link {
 
 fn odd(command: &str) -> Trouble {
     Trouble::Odd(format!("the answer to {command} has another form"))
+}
+
+fn text(value: &Value) -> Option<String> {
+    let Value::BulkString(bytes) = value else { return None };
+    String::from_utf8(bytes.clone()).ok()
 }
 
 fn is_primary(role: &Value) -> bool {
@@ -135,7 +155,7 @@ async fn primary(settings: &StoreSettings, sentinels: &[StoreAddress], service: 
     for sentinel in sentinels {
         match ask_sentinel(settings, sentinel, service).await {
             Ok(address) => return Ok(address),
-            Err(trouble) => last = Trouble::Broken(format!("the Sentinel {sentinel}: {}", trouble.detail())),
+            Err(trouble) => last = Trouble::Broken(format!("the Sentinel {sentinel}: {}", trouble.of_sentinel())),
         }
     }
     Err(last)
@@ -146,15 +166,11 @@ async fn ask_sentinel(
     sentinel: &StoreAddress,
     service: &str,
 ) -> Result<StoreAddress, Trouble> {
-    let connection = connect(settings, sentinel, false, SENTINEL, SENTINEL).await?;
+    let connection = connect(settings, sentinel, &settings.sentinel_login, SENTINEL, SENTINEL).await?;
     let mut ask = redis::cmd("SENTINEL");
     ask.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-    let answer = run(&connection, &ask).await?;
+    let answer = run(&connection, &ask).await.map_err(|trouble| at(sentinel, trouble))?;
     let parts = if let Value::Array(parts) = &answer { parts.as_slice() } else { &[] };
-    let text = |value: &Value| {
-        let Value::BulkString(bytes) = value else { return None };
-        String::from_utf8(bytes.clone()).ok()
-    };
     let [host, port] = parts else {
         return Err(Trouble::Odd(format!("it knows no primary named {service:?}: see [state] sentinel_service")));
     };
@@ -166,11 +182,11 @@ async fn ask_sentinel(
 async fn connect(
     settings: &StoreSettings,
     address: &StoreAddress,
-    authenticates: bool,
+    login: &Login,
     within: Duration,
     answer: Duration,
 ) -> Result<MultiplexedConnection, Trouble> {
-    let client = client(settings, address, authenticates)?;
+    let client = client(settings, address, login)?;
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(within))
         .set_response_timeout(Some(answer))
@@ -179,25 +195,31 @@ async fn connect(
     connected.map_err(|error| {
         let trouble = Trouble::of(&error);
         if trouble == Trouble::Slow {
-            return Trouble::Broken(format!("{address} did not answer within {} ms", within.as_millis()));
+            // A server that speaks no TLS waits for more of what it takes for a command.
+            let advice = if address.tls { ": if it speaks no TLS there, write its tls-port, or redis://" } else { "" };
+            return Trouble::Broken(format!("{address} did not answer within {} ms{advice}", within.as_millis()));
         }
-        if let Trouble::Broken(said) | Trouble::Odd(said) = &trouble {
-            return Trouble::Broken(format!("{address}: {said}"));
-        }
-        trouble
+        at(address, trouble)
     })
 }
 
-fn client(settings: &StoreSettings, address: &StoreAddress, authenticates: bool) -> Result<Client, Trouble> {
+/// Where a connection was not to be had, and what to do.
+fn at(address: &StoreAddress, trouble: Trouble) -> Trouble {
+    if let Trouble::Broken(said) | Trouble::Odd(said) = &trouble {
+        let advice = tls_advice(said).map(|advice| format!(": {advice}")).unwrap_or_default();
+        return Trouble::Broken(format!("{address}: {said}{advice}"));
+    }
+    trouble
+}
+
+fn client(settings: &StoreSettings, address: &StoreAddress, login: &Login) -> Result<Client, Trouble> {
     let misconfigured = |error: redis::RedisError| Trouble::of(&error);
-    let mut login = RedisConnectionInfo::default().set_db(i64::from(address.database)).set_skip_set_lib_name();
-    if authenticates {
-        if let Some(username) = &settings.username {
-            login = login.set_username(username);
-        }
-        if let Some(read) = &settings.password {
-            login = login.set_password(read().map_err(Trouble::Forbidden)?.reveal());
-        }
+    let mut hello = RedisConnectionInfo::default().set_db(i64::from(address.database)).set_skip_set_lib_name();
+    if let Some(username) = &login.username {
+        hello = hello.set_username(username);
+    }
+    if let Some(read) = &login.password {
+        hello = hello.set_password(read().map_err(Trouble::Files)?.reveal());
     }
     let (host, port) = (address.host.clone(), address.port);
     let place = if address.tls {
@@ -205,11 +227,15 @@ fn client(settings: &StoreSettings, address: &StoreAddress, authenticates: bool)
     } else {
         ConnectionAddr::Tcp(host, port)
     };
-    let info = place.into_connection_info().map_err(misconfigured)?.set_redis_settings(login);
-    let Some(ca) = settings.ca.as_ref().filter(|_| address.tls) else {
+    let info = place.into_connection_info().map_err(misconfigured)?.set_redis_settings(hello);
+    let Some(read) = settings.tls.as_ref().filter(|_| address.tls) else {
         return Client::open(info).map_err(misconfigured);
     };
-    let unreadable = |error| Trouble::Broken(format!("[state] ca {} can't be read: {error}", ca.display()));
-    let root_cert = Some(std::fs::read(ca).map_err(unreadable)?);
-    Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert }).map_err(misconfigured)
+    let StoreTls { ca, identity } = read().map_err(Trouble::Files)?;
+    let shown = |(certificate, key): (Vec<u8>, Zeroizing<Vec<u8>>)| ClientTlsConfig {
+        client_cert: certificate,
+        client_key: key.to_vec(),
+    };
+    let certificates = TlsCertificates { client_tls: identity.map(shown), root_cert: ca };
+    Client::build_with_tls(info, certificates).map_err(misconfigured)
 }

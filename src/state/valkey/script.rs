@@ -129,9 +129,11 @@ mod tests {
         assert!(include_str!("lua/revoke.lua").contains(&format!("local AGENTS = {agents}\n")));
         assert!(include_str!("lua/end.lua").contains(&format!("local UNKNOWN = {unknown}\n")));
         let outlived = limits::UNKNOWN_REVOCATION_SECONDS + 20;
-        assert!(
-            include_str!("lua/revoke.lua").contains(&format!("redis.call('EXPIREAT', KEYS[2], latest + {outlived})"))
-        );
+        let revoke = include_str!("lua/revoke.lua");
+        assert!(revoke.contains(&format!("redis.call('EXPIREAT', KEYS[2], latest + {outlived})")));
+        // As long as they are kept they are missed.
+        let missed = format!("now < latest + {outlived} and redis.call('EXISTS', KEYS[2]) == 0");
+        assert!(revoke.contains(&missed) && TOKEN.contains(&missed));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Where the store is and how it is asked.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +10,38 @@ use zeroize::Zeroizing;
 pub struct StoreSettings {
     /// Where the primary is found.
     pub place: Place,
-    /// The user; none: the store's default user.
-    pub username: Option<String>,
-    /// Reads the password, for each connection anew; none: none is sent.
-    pub password: Option<ReadPassword>,
-    /// A PEM file with the CAs that the store's certificate may be of; none: the system's.
-    pub ca: Option<PathBuf>,
+    /// As whom the store is asked.
+    pub login: Login,
+    /// As whom Sentinels are.
+    pub sentinel_login: Login,
+    /// Reads what connections over TLS need, for each anew; none: the system's CAs, and nothing is shown.
+    pub tls: Option<ReadTls>,
     /// What every key begins with.
     pub prefix: String,
     /// The replicas that the primary is configured with.
     pub replicas: u32,
     /// How long an operation may take.
     pub timeout: Duration,
+}
+
+/// As whom something is asked.
+#[derive(Clone, Default)]
+pub struct Login {
+    /// The user; none: the default user.
+    pub username: Option<String>,
+    /// Reads the password, for each connection anew; none: none is sent.
+    pub password: Option<ReadPassword>,
+}
+
+/// Reads what connections over TLS need, or says why it can't.
+pub type ReadTls = Arc<dyn Fn() -> Result<StoreTls, String> + Send + Sync>;
+
+/// What connections over TLS need, all of it PEM. It has no `Debug`: a key is in it.
+pub struct StoreTls {
+    /// The CAs that the certificate may be of; none: the system's.
+    pub ca: Option<Vec<u8>>,
+    /// The own certificate and its key; none: none is shown.
+    pub identity: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
 }
 
 /// Reads the password, or says why it can't.
@@ -58,6 +77,17 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// Whether it is spoken to over TLS: all addresses are, or none.
+    #[must_use]
+    pub fn uses_tls(&self) -> bool {
+        match self {
+            Self::At(address) => address.tls,
+            Self::AskSentinels { sentinels, .. } => sentinels.iter().any(|sentinel| sentinel.tls),
+        }
+    }
+}
+
 /// The address of a store or a Sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreAddress {
@@ -79,6 +109,18 @@ impl std::fmt::Display for StoreAddress {
 }
 
 impl StoreSettings {
+    /// Reads every file once, so that what is wrong with one is said at the start.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        for Login { password, .. } in [&self.login, &self.sentinel_login] {
+            password.as_ref().map(|read| read()).transpose()?;
+        }
+        self.tls.as_ref().map(|read| read()).transpose()?;
+        Ok(())
+    }
+
     /// The first address that is not on this machine and not spoken to over TLS.
     pub(super) fn exposed(&self) -> Option<&StoreAddress> {
         let here = |host: &str| {

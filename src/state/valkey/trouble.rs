@@ -35,6 +35,8 @@ pub(super) enum Trouble {
     Disk,
     /// Its memory is full.
     Memory,
+    /// A password or certificate can't be read; what is wrong.
+    Files(String),
     /// The user may not do this; what the store says.
     Forbidden(String),
     /// It doesn't know the script: nothing was done.
@@ -99,6 +101,9 @@ impl Trouble {
             Self::Loading => "the store is busy or reads its data, so nothing is allowed yet",
             Self::Disk => "the store can't write to its disk, so nothing is allowed: see the store's log",
             Self::Memory => "the store's memory is full",
+            Self::Files(_) => {
+                "the store can't be asked, as a file that this takes can't be used: see the service's log about [state]"
+            }
             Self::Forbidden(_) => "the store refuses this service's user: see the service's log about [state]",
             Self::NoScript | Self::Odd(_) => {
                 "the store's answer could not be used: see the service's log about [state]"
@@ -110,6 +115,7 @@ impl Trouble {
     pub(super) fn detail(&self) -> String {
         match self {
             Self::Broken(said) => format!("the store can't be reached: {said}"),
+            Self::Files(said) => format!("the store can't be asked: {said}"),
             Self::Forbidden(said) => format!(
                 "the store refuses the user of [state] ({said}): give it the rules in docs/operations.md, `+info` included, and see username and password_file"
             ),
@@ -131,9 +137,45 @@ impl Trouble {
         }
     }
 
+    /// The same of a Sentinel.
+    pub(super) fn of_sentinel(&self) -> String {
+        if let Self::Broken(said) | Self::Odd(said) | Self::Files(said) = self {
+            return said.clone();
+        }
+        if let Self::Forbidden(said) = self {
+            return format!(
+                "it refuses the user ({said}): see sentinel_username and sentinel_password_file in [state], and give that user `+sentinel|get-master-addr-by-name`"
+            );
+        }
+        self.detail()
+    }
+
     pub(super) fn refused(&self) -> Refused {
         if *self == Self::Memory { Refused::StoreFull } else { Refused::Unavailable { why: self.why() } }
     }
+}
+
+/// What to do about TLS, from what was said when a connection was made.
+pub(super) fn tls_advice(said: &str) -> Option<&'static str> {
+    /// A word of it, and what to do.
+    const ADVICE: [(&[&str], &str); 6] = [
+        (&["UnknownIssuer", "BadSignature"], "name the CA that issued its certificate in [state] ca"),
+        (
+            &["NotValidForName", "not valid for name"],
+            "write the name that its certificate has where [state] says how it is reached",
+        ),
+        (&["certificate expired", "peer certificate: Expired"], "its certificate has run out"),
+        (
+            &["alert: CertificateRequired", "alert: HandshakeFailure"],
+            "it wants a certificate to be shown: write [state] certificate and key",
+        ),
+        (
+            &["alert: "],
+            "it does not take the certificate of [state] certificate: show one of a CA in its tls-ca-cert-file",
+        ),
+        (&["InvalidContentType"], "it does not speak TLS there: write its tls-port, or redis://"),
+    ];
+    ADVICE.iter().find(|(words, _)| words.iter().any(|word| said.contains(word))).map(|(_, advice)| *advice)
 }
 
 /// One line of bounded length.

@@ -37,7 +37,7 @@ if lost then
   return lost
 end
 -- A store that evicts may have forgotten who is revoked: what is written now would hide it. So this epoch ends.
-if kind ~= 'reinstate' and counter > base and now < latest + 3600 and redis.call('EXISTS', KEYS[2]) == 0 then
+if kind ~= 'reinstate' and counter > base and now < latest + 3630 and redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('HSET', KEYS[1], 'replid', '')
   return {'wait', 4000, record[2]}
 end
@@ -59,7 +59,9 @@ if again then
   end
   version = wanted
 elseif is_quarantine then
-  version = math.max(version + 1, wanted)
+  -- Nodes tell a store that was emptied what they kept: a new quarantine is newer than any word of an earlier epoch,
+  -- as numbers are.
+  version = math.max(version + 1, wanted, base)
 elseif wanted ~= version then
   -- It comes late, or its node has not heard all: it must not lift a quarantine that it didn't mean.
   return {'changed', version}

@@ -29,7 +29,7 @@ local function ended(number, second)
     end
   end
   -- A store that evicts may have forgotten who is revoked. Then this epoch ends: nobody can say who is.
-  if counter > base and now < latest + 3600 and redis.call('EXISTS', KEYS[2]) == 0 then
+  if counter > base and now < latest + 3630 and redis.call('EXISTS', KEYS[2]) == 0 then
     redis.call('HSET', KEYS[1], 'replid', '')
     return {'wait', 4000, record[2]}
   end

@@ -1,4 +1,4 @@
-//! `WatchDecisions`: what a watcher is given, as messages.
+//! `WatchDecisions`: the decision feed, as messages.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use tonic::{Request, Status};
 use super::authenticate::enter;
 use super::{status, wire};
 use crate::api as pb;
+use crate::decision_feed::{End, Feed, Refused, WAITING, may_watch};
 use crate::domain::reason::{Denial, Reason};
 use crate::door::Door;
 use crate::transport::Peer;
-use crate::watching::{End, Refused, WAITING, Watching, may_watch};
 
 type Message = Result<pb::WatchDecisionsResponse, Status>;
 
@@ -29,10 +29,10 @@ pub(super) fn begin(
     let (filter, since) = wire::watch(message).map_err(|malformed| status::malformed(&malformed))?;
     let peer = request.extensions().get::<Arc<Peer>>().cloned();
     let evidence = (peer, request.metadata().clone().into_headers());
-    let watching = Watching::begin(door, &visit, evidence, since, filter, drain);
-    let watching = watching.map_err(|refused| refusal(&refused))?;
+    let feed = Feed::begin(door, &visit, evidence, since, filter, drain);
+    let feed = feed.map_err(|refused| refusal(&refused))?;
     let (sender, receiver) = mpsc::channel(WAITING);
-    tokio::spawn(watching.deliver(sender, |item| Ok(wire::watched(item)), |end| ended(end).map(Err)));
+    tokio::spawn(feed.deliver(sender, |item| Ok(wire::watched(item)), |end| ended(end).map(Err)));
     Ok(ReceiverStream::new(receiver))
 }
 

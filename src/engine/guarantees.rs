@@ -1,14 +1,13 @@
-//! What every verb does last: is there time to answer and room to record, and what the event says.
+//! What has to hold before an answer is given, whatever the verb: there is time for it and room to record it, and what was
+//! done and recorded is as durable as the configuration wants it.
 
 use std::time::Duration;
 
 use super::Engine;
-use crate::domain::caller::Caller;
 use crate::domain::limits;
-use crate::domain::policy::Policy;
 use crate::domain::reason::{Denial, Reason};
 use crate::domain::time::Timestamp;
-use crate::events::{DecisionId, Durability, Event, Long, MessageType, NotInTime, Outcome, Place, Share};
+use crate::events::{AuditUnavailable, Durability, Event, NotInTime, Place, Share};
 
 /// A place in the audit queue, and what the ledger answered.
 pub(super) struct Allowed<'e> {
@@ -46,7 +45,7 @@ impl Engine {
             return Ok(place);
         }
         let waited = self.events.reserve().await;
-        let place = waited.map_err(|_| unrecordable())?;
+        let place = waited.map_err(unrecordable)?;
         self.in_time(deadline)?;
         still()?;
         Ok(place)
@@ -59,7 +58,7 @@ impl Engine {
             return Ok(());
         }
         self.state.uses_settled(wait_for_disk(deadline, self.clock.now())).await.map_err(|refused| refused.denial())?;
-        self.events.try_reserve(Share::Answer).map(|_| ()).ok_or_else(unrecordable)
+        self.events.has_room().map_err(unrecordable)
     }
 
     /// Whether an answer waits for nothing: not for the state's disk or store, and not for the audit log's disk. What waits
@@ -114,9 +113,8 @@ impl Engine {
     }
 }
 
-pub(super) fn unrecordable() -> Denial {
-    let message = "the decision can't be recorded, so nothing is allowed: see the service's log about [audit]";
-    Denial::new(Reason::AuditUnavailable, message)
+pub(super) fn unrecordable(why: AuditUnavailable) -> Denial {
+    Denial::new(Reason::AuditUnavailable, why.to_string())
 }
 
 fn unsynced() -> Denial {
@@ -142,54 +140,6 @@ fn wait_for_disk(deadline: Timestamp, now: Timestamp) -> Duration {
 pub(super) fn rate_limited(wait: Duration) -> Denial {
     let message = format!("too many requests: come back in {} ms", wait.as_millis().max(1));
     Denial::new(Reason::RateLimited, message).retry_after(wait)
-}
-
-/// What every event says: how it ended, who asked, under which policy.
-pub(super) fn event<T>(
-    kind: MessageType,
-    outcome: &Result<T, Denial>,
-    id: DecisionId,
-    policy: &Policy,
-    caller: &Caller,
-    now: Timestamp,
-) -> Event {
-    let (reason, message) = match outcome {
-        Ok(_) => (Reason::Allowed, Long::default()),
-        Err(denial) => (denial.reason(), Long::from(denial.message().clone())),
-    };
-    let mut event = Event::new(kind, outcome_of(reason), reason, id, now);
-    event.message = message;
-    let identity = caller.identity();
-    event.caller = identity.agent.shared();
-    event.identity_method = Some(identity.method);
-    event.issuer = std::sync::Arc::clone(&identity.issuer);
-    event.is_self_asserted = identity.is_self_asserted();
-    event.policy = Some(policy.id.clone());
-    event
-}
-
-/// Whether Remit could not decide, for now or about what it was asked.
-#[must_use]
-pub fn is_undecided(denial: &Denial) -> bool {
-    outcome_of(denial.reason()) == Outcome::Error
-}
-
-/// `error` where Remit could not decide, `denied` where it decided.
-pub(super) fn outcome_of(reason: Reason) -> Outcome {
-    let undecided = matches!(
-        reason,
-        Reason::RequestMalformed
-            | Reason::PolicyStale
-            | Reason::CapacityExhausted
-            | Reason::StateUnavailable
-            | Reason::AuditUnavailable
-            | Reason::DeadlineExceeded
-    );
-    match (reason == Reason::Allowed, undecided) {
-        (true, _) => Outcome::Accepted,
-        (false, true) => Outcome::Error,
-        (false, false) => Outcome::Denied,
-    }
 }
 
 #[cfg(test)]

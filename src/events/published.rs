@@ -1,4 +1,4 @@
-//! An event with the stream in which it has its number.
+//! What who watches is given: an event that is recorded, with the stream in which it has its number.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -7,16 +7,16 @@ use std::sync::Arc;
 use super::event::Event;
 use super::line::stamp;
 
-/// A recorded event, as subscribers get it.
+/// A recorded event, as subscribers get it: the sequence is its place in the stream that [`Self::stream_id`] names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct Published {
     stream_id: Arc<str>,
     event: Arc<Event>,
     /// The line of the file that it was read from.
     line: Option<Arc<str>>,
 }
 
-impl Recorded {
+impl Published {
     /// An event that is in memory.
     pub(super) const fn kept(stream_id: Arc<str>, event: Arc<Event>) -> Self {
         Self { stream_id, event, line: None }
@@ -48,7 +48,7 @@ impl Recorded {
     }
 }
 
-impl Deref for Recorded {
+impl Deref for Published {
     type Target = Event;
 
     fn deref(&self) -> &Event {

@@ -1,4 +1,5 @@
-//! A subscription to the events with the right to it. Every wire is given the same items by it, and only writes them out.
+//! The decisions as they are made, for who may watch them: a subscription to the events, and the right to it. Every wire is
+//! given the same items by it, and only writes them out.
 //!
 //! A watcher is waited for, but by nobody that decides: what it has not read waits in the ring and in the log's files.
 //! It holds at most what its subscription took at once, and [`WAITING`] messages.
@@ -110,8 +111,8 @@ pub fn is_stream_id(text: &str) -> bool {
     text.len() <= limits::STREAM_ID_BYTES && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// One who watches.
-pub struct Watching {
+/// The decisions as one watcher is given them.
+pub struct Feed {
     subscription: Subscription,
     right: Right,
     /// Said before anything else.
@@ -135,8 +136,8 @@ pub fn may_watch(engine: &Engine, policy: &Policy, caller: &Caller) -> Result<()
     engine.may_audit(policy, caller).map_err(Refused::Denied)
 }
 
-impl Watching {
-    /// Begins to watch for the caller of a visit, who is known by these headers and this connection. It lasts until
+impl Feed {
+    /// Begins the feed of a visit's caller, who is known by these headers and this connection. It lasts until
     /// `drain` at the longest.
     ///
     /// # Errors
