@@ -107,8 +107,8 @@ pub fn emptied() -> Scope {
 
 /// And where its clock goes wrong by hours, so that what was kept of before has the greater version.
 pub fn emptied_hours() -> Scope {
-    let left = Left { ticks: 3, quarantines: 2, reinstates: 1, flushes: 1, joins: 1, large_steps: 2, ..NONE };
-    let more = Left { ticks: 5, ..left };
+    let left = Left { quarantines: 2, reinstates: 1, flushes: 1, joins: 1, large_steps: 2, ..NONE };
+    let more = Left { ticks: 2, ..left };
     Scope { name: "quarantine, emptied store, clocks off by hours", left, more, joins_later: true, ..QUARANTINES }
 }
 
