@@ -2,7 +2,8 @@
 
 use crate::faults::{fault, wait_for_quarantine};
 use crate::requests::{
-    begin_mint, begin_reinstate, confirm, end_token, give_up, issue, mint, move_uses, quarantine, reinstate, revoke, spend,
+    begin_mint, begin_reinstate, confirm, end_token, give_up, issue, mint, move_uses, quarantine, reinstate, revoke,
+    spend,
 };
 use crate::rules::{FRESH, LARGE, Scope};
 use crate::scripts::{Caller, Refusal, begin};

@@ -382,9 +382,8 @@ impl Copy {
 
     /// The store took the quarantine that was entered here: from now on its word on it counts.
     pub(super) fn confirm(&self, name: &str, news: &News) {
-        let is_own = |entry: &&Entry| {
-            entry.kind == Kind::Quarantine && entry.name == name && entry.number == news.number
-        };
+        let is_own =
+            |entry: &&Entry| entry.kind == Kind::Quarantine && entry.name == name && entry.number == news.number;
         let own = news.entries.iter().find(is_own);
         if let Some(own) = own {
             self.ledger.confirm(name, own.version);
