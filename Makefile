@@ -27,8 +27,9 @@ assure: tools ## The large figures, hours of them, into docs/assurance.md.
 	$(CARGO) build --release
 	tests/assure
 
-bench: ## What things cost.
+bench: tools ## What things cost.
 	$(CARGO) bench
+	$(CARGO) test --release --test cost -- --nocapture
 
 bench-envoy: tools ## What the check adds to a request through Envoy; takes five minutes.
 	$(CARGO) bench --no-run --bench envoy

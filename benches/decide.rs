@@ -2,32 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic: that is how it fails")]
 
+#[expect(dead_code, reason = "each bench uses its own part")]
 mod fixture;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use remit::domain::facts::Given;
-use remit::domain::time::Timestamp;
-use remit::engine::{Action, AuthorizeRequest};
+use fixture::question;
 use remit::keyring::{Key, Keyring};
-
-fn request(token: &str, deadline: Timestamp) -> AuthorizeRequest<'_> {
-    AuthorizeRequest {
-        action: Action::Use("kubectl_get", "prod/deployments/web"),
-        token: Some(token),
-        agent: None,
-        agent_evidence: None,
-        destination: None,
-        given: Given::default(),
-        dry_run: false,
-        request_id: "",
-        deadline,
-    }
-}
 
 fn decide(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let engine = fixture::engine(&dir.path().join("audit.jsonl"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = fixture::runtime();
     let deployer = fixture::caller("agent-deployer");
     let deadline = fixture::deadline(&engine);
     let mut group = criterion.benchmark_group("decide");
@@ -35,23 +20,23 @@ fn decide(criterion: &mut Criterion) {
         bencher.iter_batched(
             || runtime.block_on(fixture::token(&engine)),
             |token| {
-                let decision = runtime.block_on(engine.authorize(&deployer, &request(&token, deadline)));
+                let decision = runtime.block_on(engine.authorize(&deployer, &question(&token, deadline)));
                 assert!(decision.outcome.is_ok(), "{:?}", decision.outcome);
             },
             BatchSize::SmallInput,
         );
     });
     let spent = runtime.block_on(fixture::token(&engine));
-    runtime.block_on(engine.authorize(&deployer, &request(&spent, deadline)));
+    runtime.block_on(engine.authorize(&deployer, &question(&spent, deadline)));
     group.bench_function("refuse a spent token", |bencher| {
         bencher.iter(|| {
-            assert!(runtime.block_on(engine.authorize(&deployer, &request(&spent, deadline))).outcome.is_err());
+            assert!(runtime.block_on(engine.authorize(&deployer, &question(&spent, deadline))).outcome.is_err());
         });
     });
     let forged = spent.replace('a', "b");
     group.bench_function("refuse a forged token", |bencher| {
         bencher.iter(|| {
-            assert!(runtime.block_on(engine.authorize(&deployer, &request(&forged, deadline))).outcome.is_err());
+            assert!(runtime.block_on(engine.authorize(&deployer, &question(&forged, deadline))).outcome.is_err());
         });
     });
     group.bench_function("delegate a root token", |bencher| {
@@ -63,7 +48,7 @@ fn decide(criterion: &mut Criterion) {
 fn parts(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let engine = fixture::engine(&dir.path().join("audit.jsonl"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = fixture::runtime();
     let token = runtime.block_on(fixture::token(&engine));
     let keyring = Keyring::new(vec![Key::new(&[7; 32], false).unwrap()]).unwrap();
     let mut group = criterion.benchmark_group("parts");

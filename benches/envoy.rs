@@ -13,11 +13,12 @@
     reason = "a bench may panic: that is how it fails"
 )]
 
+#[expect(dead_code, reason = "each bench uses its own part")]
+mod fixture;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use rand::{RngExt as _, SeedableRng as _};
 use remit::api::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use remit::api::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
 use remit::api::envoy::service::auth::v3::check_response::HttpResponse;
@@ -25,7 +26,6 @@ use remit::api::envoy::service::auth::v3::{CheckRequest, CheckResponse, OkHttpRe
 use remit::api::google::rpc;
 use remit::engine::clock::Clock;
 use remit::transport::{Application, ClientAuth, Gate, Limits, Protocol, Security, TlsFiles, TlsStore, listen, serve};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -117,7 +117,7 @@ struct Pace {
 /// time to recover.
 async fn load(url: &str, client: &reqwest::Client, token: &str, pace: &Pace) {
     warm_up(url, client, token).await;
-    let mut dues = dues(pace);
+    let mut dues = fixture::dues(pace.rate, pace.seconds, 1);
     let mut sent = Vec::new();
     while let Some(at) = dues.recv().await {
         let request = client.get(url).header("x-remit-token", token);
@@ -149,22 +149,6 @@ async fn warm_up(url: &str, client: &reqwest::Client, token: &str) {
     }
 }
 
-/// When each request is due, told when it is. From a thread: the runtime's timer is good for a millisecond alone.
-fn dues(pace: &Pace) -> UnboundedReceiver<Instant> {
-    let (told, dues) = unbounded_channel();
-    let (rate, end) = (pace.rate, now() + Duration::from_secs_f64(pace.seconds));
-    let mut chance = rand::rngs::StdRng::seed_from_u64(1);
-    std::thread::spawn(move || {
-        let mut due = now();
-        while due < end {
-            due += Duration::from_secs_f64(-(1.0 - chance.random::<f64>()).ln() / rate);
-            std::thread::sleep(due.saturating_duration_since(now()));
-            told.send(due).unwrap();
-        }
-    });
-    dues
-}
-
 fn client(folder: &Path, agent: &str) -> reqwest::Client {
     let read = |name: String| std::fs::read(folder.join(name)).unwrap();
     let identity = [read(format!("agents/{agent}.key")), read(format!("agents/{agent}.pem"))].concat();
@@ -175,9 +159,4 @@ fn client(folder: &Path, agent: &str) -> reqwest::Client {
         .identity(reqwest::Identity::from_pem(&identity).unwrap())
         .build()
         .unwrap()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
-fn now() -> Instant {
-    Instant::now()
 }

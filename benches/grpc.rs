@@ -1,6 +1,6 @@
-//! What an Authorize costs over gRPC with mTLS, beside a no-op call of the same sizes, in one run: ratios of
-//! interleaved rounds. The no-op runs twice: on the transport of the service, and on the one that comes with tonic. Each
-//! runs on one thread, the load on another.
+//! What the verbs cost over gRPC with mTLS, beside a no-op call of the same sizes, in one run: ratios of interleaved
+//! rounds. The no-op runs twice: on the transport of the service, and on the one that comes with tonic. Each runs on one
+//! thread, the load on another.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,212 +11,72 @@
     reason = "a bench may panic: that is how it fails"
 )]
 
+#[expect(dead_code, reason = "each bench uses its own part")]
 mod fixture;
+#[path = "grpc/latency.rs"]
+mod latency;
+#[path = "grpc/no_op.rs"]
+mod no_op;
+#[path = "grpc/wire.rs"]
+mod wire;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use fixture::{median, now};
+use no_op::NoOp;
 use remit::api as pb;
-use remit::api::policy_decision_service_client::PolicyDecisionServiceClient;
-use remit::api::policy_decision_service_server::{PolicyDecisionService, PolicyDecisionServiceServer};
+use remit::api::policy_decision_service_server::PolicyDecisionServiceServer;
+use remit::domain::chain::Wish;
 use remit::door::Door;
 use remit::engine::Engine;
-use remit::grpc::{DecisionService, ExtAuthz, decision_routes, health, prepared};
+use remit::grpc::{DecisionService, Entrance, ExtAuthz, decision_routes, health, prepared};
 use remit::identity::Identity;
 use remit::proxied::{Gatekeeper, Rules};
-use remit::transport::{Application, ClientAuth, Gate, Limits, Protocol, Security, TlsFiles, TlsStore, listen, serve};
-use tokio_stream::wrappers::ReceiverStream;
+use remit::transport::TlsStore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity as ClientIdentity, Server, ServerTlsConfig};
-use tonic::{Request, Response, Status};
+use wire::{Certificates, Client, Served, serve_by_tonic, serve_on_a_thread};
 
 const CONNECTIONS: usize = 8;
 const STREAMS: usize = 32;
 const ROUNDS: usize = 7;
 const REQUESTS_A_ROUND: usize = 20_000;
+const BATCH: usize = 100;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Answers every Authorize with the same ALLOW, of the size of a real one.
-struct NoOp(pb::AuthorizeResponse);
+/// A request that can be sent; how many allowed answers it got.
+trait Ask: Send + 'static {
+    fn ask(self, client: &mut Client) -> impl Future<Output = usize> + Send;
+}
 
-#[tonic::async_trait]
-impl PolicyDecisionService for NoOp {
-    type WatchDecisionsStream = ReceiverStream<Result<pb::WatchDecisionsResponse, Status>>;
+fn is_allowed(answer: &pb::AuthorizeResponse) -> bool {
+    answer.decision == i32::from(pb::Decision::Allow)
+}
 
-    async fn authorize(
-        &self,
-        request: Request<pb::AuthorizeRequest>,
-    ) -> Result<Response<pb::AuthorizeResponse>, Status> {
-        std::hint::black_box(request.into_inner());
-        Ok(Response::new(self.0.clone()))
-    }
-
-    async fn batch_authorize(
-        &self,
-        _: Request<pb::BatchAuthorizeRequest>,
-    ) -> Result<Response<pb::BatchAuthorizeResponse>, Status> {
-        Err(Status::unimplemented("a no-op"))
-    }
-
-    async fn delegate(&self, _: Request<pb::DelegateRequest>) -> Result<Response<pb::DelegateResponse>, Status> {
-        Err(Status::unimplemented("a no-op"))
-    }
-
-    async fn batch_delegate(
-        &self,
-        _: Request<pb::BatchDelegateRequest>,
-    ) -> Result<Response<pb::BatchDelegateResponse>, Status> {
-        Err(Status::unimplemented("a no-op"))
-    }
-
-    async fn revoke(&self, _: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
-        Err(Status::unimplemented("a no-op"))
-    }
-
-    async fn reinstate(&self, _: Request<pb::ReinstateRequest>) -> Result<Response<pb::ReinstateResponse>, Status> {
-        Err(Status::unimplemented("a no-op"))
-    }
-
-    async fn introspect(&self, _: Request<pb::IntrospectRequest>) -> Result<Response<pb::IntrospectResponse>, Status> {
-        Err(Status::unimplemented("a no-op"))
-    }
-
-    async fn verify_identity(
-        &self,
-        _: Request<pb::VerifyIdentityRequest>,
-    ) -> Result<Response<pb::VerifyIdentityResponse>, Status> {
-        Err(Status::unimplemented("a no-op"))
-    }
-
-    async fn record_message(
-        &self,
-        _: Request<pb::RecordMessageRequest>,
-    ) -> Result<Response<pb::RecordMessageResponse>, Status> {
-        Err(Status::unimplemented("a no-op"))
-    }
-
-    async fn watch_decisions(
-        &self,
-        _: Request<pb::WatchDecisionsRequest>,
-    ) -> Result<Response<Self::WatchDecisionsStream>, Status> {
-        Err(Status::unimplemented("a no-op"))
+impl Ask for pb::AuthorizeRequest {
+    async fn ask(self, client: &mut Client) -> usize {
+        usize::from(is_allowed(&client.authorize(self).await.unwrap().into_inner()))
     }
 }
 
-/// A certificate authority, a server and a client of it, in a folder.
-struct Certificates {
-    dir: tempfile::TempDir,
-}
-
-impl Certificates {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let authority_key = rcgen::KeyPair::generate().unwrap();
-        let authority_certificate = authority.self_signed(&authority_key).unwrap();
-        let issuer = rcgen::Issuer::new(authority, authority_key);
-        let write = |name: &str, text: &str| {
-            use std::os::unix::fs::PermissionsExt as _;
-            let path = dir.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        };
-        write("ca.pem", &authority_certificate.pem());
-        let uri = "spiffe://cluster.local/ns/ai-agents/sa/agent-deployer-sa".try_into().unwrap();
-        for (name, alternative) in
-            [("server", rcgen::SanType::DnsName("localhost".try_into().unwrap())), ("client", rcgen::SanType::URI(uri))]
-        {
-            let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-            params.subject_alt_names = vec![alternative];
-            params.extended_key_usages =
-                vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth, rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-            let key = rcgen::KeyPair::generate().unwrap();
-            write(&format!("{name}.pem"), &params.signed_by(&key, &issuer).unwrap().pem());
-            write(&format!("{name}.key"), &key.serialize_pem());
-        }
-        Self { dir }
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn store(&self, engine: &Engine) -> Arc<TlsStore> {
-        let files = TlsFiles {
-            certificate: self.path("server.pem"),
-            key: self.path("server.key"),
-            client_ca: Some(self.path("ca.pem")),
-            crl: None,
-            client_auth: ClientAuth::Required,
-        };
-        let clock = engine.clock().clone();
-        Arc::new(TlsStore::load(files, Protocol::Http2Only, Arc::new(move || clock.now())).unwrap())
-    }
-
-    fn client(&self) -> ClientTlsConfig {
-        let read = |name: &str| std::fs::read(self.path(name)).unwrap();
-        ClientTlsConfig::new()
-            .domain_name("localhost")
-            .ca_certificate(Certificate::from_pem(read("ca.pem")))
-            .identity(ClientIdentity::from_pem(read("client.pem"), read("client.key")))
+impl Ask for pb::BatchAuthorizeRequest {
+    async fn ask(self, client: &mut Client) -> usize {
+        let answers = client.batch_authorize(self).await.unwrap().into_inner().responses;
+        answers.iter().filter(|answer| is_allowed(answer)).count()
     }
 }
 
-/// Serves on a thread of its own; the port.
-fn serve_on_a_thread(routes: impl Application, store: Arc<TlsStore>) -> u16 {
-    let listener = listen::bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let gate = Gate::new(Limits::default());
-            serve(listener, Security::Tls(store), routes, gate, CancellationToken::new()).await
-        });
-    });
-    port
-}
-
-/// The same with the server that comes with tonic.
-fn serve_by_tonic(service: PolicyDecisionServiceServer<NoOp>, certificates: &Certificates) -> u16 {
-    let listener = listen::bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let read = |name: &str| std::fs::read(certificates.path(name)).unwrap();
-    let tls = ServerTlsConfig::new()
-        .identity(ClientIdentity::from_pem(read("server.pem"), read("server.key")))
-        .client_ca_root(Certificate::from_pem(read("ca.pem")));
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let server = Server::builder().tls_config(tls).unwrap().add_service(service);
-            server.serve_with_incoming(incoming).await.unwrap();
-        });
-    });
-    port
-}
-
-async fn connect(certificates: &Certificates, port: u16) -> Vec<PolicyDecisionServiceClient<Channel>> {
-    let mut clients = Vec::new();
-    for _ in 0..CONNECTIONS {
-        let endpoint = Channel::from_shared(format!("https://127.0.0.1:{port}")).unwrap();
-        let channel = endpoint.tls_config(certificates.client()).unwrap().connect().await.unwrap();
-        clients.push(PolicyDecisionServiceClient::new(channel));
+impl Ask for pb::DelegateRequest {
+    async fn ask(self, client: &mut Client) -> usize {
+        usize::from(!client.delegate(self).await.unwrap().into_inner().token.is_empty())
     }
-    clients
 }
 
-/// Sends each request once over all connections; how long it took and how many were allowed.
-async fn send(
-    clients: &[PolicyDecisionServiceClient<Channel>],
-    requests: Vec<pb::AuthorizeRequest>,
-) -> (Duration, usize) {
+/// Sends each request once over all connections, and fails unless all are allowed; how long it took.
+async fn send<R: Ask>(clients: &[Client], requests: Vec<R>, allowed: usize) -> Duration {
     let requests = Arc::new(parking_lot::Mutex::new(requests));
     let began = now();
     let mut tasks = Vec::new();
@@ -227,25 +87,21 @@ async fn send(
                 let mut allowed = 0;
                 loop {
                     let Some(request) = requests.lock().pop() else { return allowed };
-                    let answer = client.authorize(request).await.unwrap().into_inner();
-                    allowed += usize::from(answer.decision == i32::from(pb::Decision::Allow));
+                    allowed += request.ask(&mut client).await;
                 }
             }));
         }
     }
-    let mut allowed = 0;
+    let mut answered = 0;
     for task in tasks {
-        allowed += task.await.unwrap();
+        answered += task.await.unwrap();
     }
-    (began.elapsed(), allowed)
+    assert_eq!(answered, allowed, "every single-use token is allowed once");
+    began.elapsed()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-async fn requests(engine: &Engine, count: usize) -> Vec<pb::AuthorizeRequest> {
+/// Questions about single-use tokens, one each.
+async fn questions(engine: &Engine, count: usize) -> Vec<pb::AuthorizeRequest> {
     let mut requests = Vec::with_capacity(count);
     for _ in 0..count {
         requests.push(pb::AuthorizeRequest {
@@ -258,59 +114,148 @@ async fn requests(engine: &Engine, count: usize) -> Vec<pb::AuthorizeRequest> {
     requests
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// Wishes for a child, each from a token of its own.
+async fn wishes(engine: &Engine, count: usize) -> Vec<pb::DelegateRequest> {
+    let mut requests = Vec::with_capacity(count);
+    for _ in 0..count {
+        requests.push(pb::DelegateRequest {
+            to_agent: "agent-validator".into(),
+            capabilities: vec!["kubectl_get".into()],
+            resources: vec!["prod/deployments/web".into()],
+            parent_token: fixture::minted(engine, Wish { delegatable: true, ..fixture::wish() }).await,
+            ..pb::DelegateRequest::default()
+        });
+    }
+    requests
+}
+
+/// Three servers, and clients of each.
+struct Servers {
+    engine: Arc<Engine>,
+    certificates: Certificates,
+    /// What the service's own server shows.
+    store: Arc<TlsStore>,
+    real: Served,
+    /// The no-op on the same transport.
+    bare: Served,
+    /// The no-op on tonic's.
+    tonics: Served,
+}
+
+impl Servers {
+    async fn start(folder: &tempfile::TempDir) -> Self {
+        let engine = fixture::engine(&folder.path().join("audit.jsonl"));
+        let certificates = Certificates::new();
+        let store = certificates.store(&engine);
+        let real = serve_on_a_thread(service(&engine).await, Arc::clone(&store), &certificates).await;
+        let mut client = real.clients[0].clone();
+        let question = questions(&engine, 1).await.remove(0);
+        let wish = wishes(&engine, 1).await.remove(0);
+        let decision = client.authorize(question).await.unwrap().into_inner();
+        assert!(is_allowed(&decision), "{}", decision.message);
+        let no_op = NoOp { decision, delegation: client.delegate(wish).await.unwrap().into_inner() };
+        let tonics = serve_by_tonic(PolicyDecisionServiceServer::new(no_op.clone()), &certificates).await;
+        let no_op = Routes::new(PolicyDecisionServiceServer::new(no_op)).prepare();
+        let bare = serve_on_a_thread(no_op, certificates.store(&engine), &certificates).await;
+        Self { engine, certificates, store, real, bare, tonics }
+    }
+
+    /// P1, P11: a verb beside the no-op on both transports.
+    async fn verb<R: Ask + Clone>(&self, name: &str, make: impl AsyncFn(&Engine, usize) -> Vec<R>, goal: &str) {
+        let mut rounds = Vec::new();
+        for round in 0..=ROUNDS {
+            let wanted = make(&self.engine, REQUESTS_A_ROUND).await;
+            let tonics = timed(&self.tonics, wanted.clone()).await;
+            let bare = timed(&self.bare, wanted.clone()).await;
+            let service = timed(&self.real, wanted).await;
+            // The first round warms up.
+            if round > 0 {
+                rounds.push([service, tonics, bare]);
+            }
+        }
+        let of = |value: &dyn Fn(&[Took; 3]) -> f64| median(rounds.iter().map(value).collect());
+        println!("{name} over mTLS, audit file on, one server thread, {CONNECTIONS} connections x {STREAMS} streams");
+        for (index, server) in
+            ["the service", "no-op, tonic's transport", "no-op, the same transport"].iter().enumerate()
+        {
+            let rate = of(&|round| round[index].a_second());
+            let micros = of(&|round| round[index].micros_of_thread());
+            println!(
+                "  {server:<28} {rate:>9.0} /s {micros:>7.2} us of its thread a request (medians of {ROUNDS} rounds)"
+            );
+        }
+        for (index, reference, goal) in [(1, "tonic's transport", goal), (2, "the same transport", "none")] {
+            let speed = of(&|round| round[0].a_second() / round[index].a_second());
+            let thread = of(&|round| round[index].micros_of_thread() / round[0].micros_of_thread());
+            println!("  ratio to {reference:<19} {speed:>9.3}    {thread:>7.3} (goal: {goal})");
+        }
+    }
+
+    /// P5: batches beside as many requests one by one.
+    async fn batches(&self) {
+        let (mut alone, mut batched, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..=ROUNDS {
+            let questions = questions(&self.engine, 2 * REQUESTS_A_ROUND).await;
+            let (first, second) = questions.split_at(REQUESTS_A_ROUND);
+            let single = rate(send(&self.real.clients, first.to_vec(), REQUESTS_A_ROUND).await);
+            let grouped = second.chunks(BATCH).map(|some| pb::BatchAuthorizeRequest { requests: some.to_vec() });
+            let batch = rate(send(&self.real.clients, grouped.collect::<Vec<_>>(), REQUESTS_A_ROUND).await);
+            if round > 0 {
+                alone.push(single);
+                batched.push(batch);
+                ratios.push(batch / single);
+            }
+        }
+        println!("P5 BatchAuthorize of {BATCH}, one server thread");
+        println!("  decisions in batches         {:>9.0} /s (goal: 500000)", median(batched));
+        println!("  decisions one by one         {:>9.0} /s", median(alone));
+        println!("  ratio                        {:>9.2}", median(ratios));
+    }
+}
+
+/// What a round took, and how long the server's thread ran in it.
+struct Took {
+    all: Duration,
+    of_thread: Duration,
+}
+
+impl Took {
+    fn a_second(&self) -> f64 {
+        rate(self.all)
+    }
+
+    fn micros_of_thread(&self) -> f64 {
+        self.of_thread.as_secs_f64() * 1e6 / REQUESTS_A_ROUND as f64
+    }
+}
+
+async fn timed<R: Ask>(server: &Served, requests: Vec<R>) -> Took {
+    let before = server.has_run();
+    let all = send(&server.clients, requests, REQUESTS_A_ROUND).await;
+    Took { all, of_thread: server.has_run().saturating_sub(before) }
+}
+
+fn rate(took: Duration) -> f64 {
+    REQUESTS_A_ROUND as f64 / took.as_secs_f64()
+}
+
+async fn service(engine: &Arc<Engine>) -> Entrance {
+    let (answering, health) = health().await;
+    answering.set(true).await;
+    let identity = Arc::new(Identity::new(remit::identity::Config::default(), false).unwrap());
+    let door = Door::new(Arc::clone(engine), identity, 1);
+    let service = DecisionService::new(door.clone(), CancellationToken::new());
+    let ext_authz = ExtAuthz::new(Gatekeeper::new(door, Arc::new(Rules::default())));
+    prepared(decision_routes(service, ext_authz, health, false).unwrap())
 }
 
 fn main() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = fixture::engine(&dir.path().join("audit.jsonl"));
-    let certificates = Certificates::new();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (answering, health) = health().await;
-        answering.set(true).await;
-        let identity = Arc::new(Identity::new(remit::identity::Config::default(), false).unwrap());
-        let door = Door::new(Arc::clone(&engine), identity, 1);
-        let service = DecisionService::new(door.clone(), CancellationToken::new());
-        let ext_authz = ExtAuthz::new(Gatekeeper::new(door, Arc::new(Rules::default())));
-        let routes = prepared(decision_routes(service, ext_authz, health, false).unwrap());
-        let real = connect(&certificates, serve_on_a_thread(routes, certificates.store(&engine))).await;
-
-        let sample = requests(&engine, 1).await.remove(0);
-        let answer = real[0].clone().authorize(sample).await.unwrap().into_inner();
-        assert_eq!(answer.decision, i32::from(pb::Decision::Allow), "{}", answer.message);
-        let no_op = PolicyDecisionServiceServer::new(NoOp(answer.clone()));
-        let tonics = connect(&certificates, serve_by_tonic(no_op, &certificates)).await;
-        let no_op = Routes::new(PolicyDecisionServiceServer::new(NoOp(answer))).prepare();
-        let bare = connect(&certificates, serve_on_a_thread(no_op, certificates.store(&engine))).await;
-
-        let (mut rates, mut bare_rates, mut tonics_rates) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut ratios, mut tonics_ratios) = (Vec::new(), Vec::new());
-        for round in 0..=ROUNDS {
-            let wanted = requests(&engine, REQUESTS_A_ROUND).await;
-            let (tonics_took, _) = send(&tonics, wanted.clone()).await;
-            let (bare_took, _) = send(&bare, wanted.clone()).await;
-            let (took, allowed) = send(&real, wanted).await;
-            assert_eq!(allowed, REQUESTS_A_ROUND, "every single-use token is allowed once");
-            // The first round warms up.
-            if round > 0 {
-                let rate = |took: Duration| REQUESTS_A_ROUND as f64 / took.as_secs_f64();
-                rates.push(rate(took));
-                bare_rates.push(rate(bare_took));
-                tonics_rates.push(rate(tonics_took));
-                ratios.push(bare_took.as_secs_f64() / took.as_secs_f64());
-                tonics_ratios.push(tonics_took.as_secs_f64() / took.as_secs_f64());
-            }
-        }
-        println!(
-            "authorize over mTLS, audit file on, one server thread, {CONNECTIONS} connections x {STREAMS} streams"
-        );
-        println!("  authorize                    {:>9.0} /s (median of {ROUNDS} rounds)", median(rates));
-        println!("  no-op, tonic's transport     {:>9.0} /s", median(tonics_rates));
-        println!("  no-op, the same transport    {:>9.0} /s", median(bare_rates));
-        println!("  ratio to tonic's transport   {:>9.3}", median(tonics_ratios));
-        println!("  ratio to the same transport  {:>9.3}", median(ratios));
+    let folder = tempfile::tempdir().unwrap();
+    fixture::runtime().block_on(async {
+        let servers = Servers::start(&folder).await;
+        servers.verb("P1 Authorize", questions, "0.95").await;
+        servers.verb("P11 Delegate from a token", wishes, "0.8").await;
+        servers.batches().await;
+        latency::rows(&servers).await;
     });
 }

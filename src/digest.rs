@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use faster_hex::{CheckCase, hex_decode_array_with_case};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
@@ -30,10 +31,7 @@ impl Digest {
     /// A digest as it shows itself: 64 lower-case hex digits, and nothing else.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        let is_lower = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        let mut bytes = [0; BYTES];
-        let is_whole = is_lower && text.len() == BYTES.saturating_mul(2);
-        (is_whole && faster_hex::hex_decode(text.as_bytes(), &mut bytes).is_ok()).then_some(Self(bytes))
+        hex_decode_array_with_case(text.as_bytes(), CheckCase::Lower).ok().map(Self)
     }
 
     /// Its bytes.

@@ -13,6 +13,7 @@ pub mod decision;
 pub mod entities;
 pub mod facts;
 pub mod limits;
+pub mod names;
 pub mod policy;
 pub mod reason;
 pub mod resource;

@@ -14,6 +14,7 @@
 //! | `event` | What is recorded of it. |
 
 mod authorize;
+mod batch;
 mod behaviour;
 pub mod chance;
 pub mod clock;
@@ -43,6 +44,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub use authorize::{Action, AgentCall, AuthorizeRequest, Decision, TokenShown};
+pub use batch::{BatchItem, give_way};
 use chance::Chance;
 use clock::Clock;
 pub use delegate::{DelegateRequest, Delegated, Delegation, Exchange};

@@ -24,7 +24,7 @@ struct Room {
 
 const HOUSE: &[Room] = &[
     // `cel` is an evaluator without clock, input or output: what a condition means is what it says.
-    Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "strsim", "cel"] },
+    Room { name: "domain", rooms: &[], crates: &["serde", "serde_json", "faster_hex", "foldhash", "strsim", "cel"] },
     Room { name: "digest", rooms: &[], crates: &["faster_hex", "hmac", "sha2"] },
     Room { name: "json", rooms: &[], crates: &["serde", "serde_json"] },
     Room { name: "agent_card", rooms: &["json"], crates: &["serde_json"] },
@@ -106,7 +106,17 @@ const HOUSE: &[Room] = &[
     Room {
         name: "engine",
         rooms: &["baseline", "domain", "keyring", "state", "events"],
-        crates: &["arc_swap", "parking_lot", "prometheus", "rand", "serde_json", "tokio", "tokio_util", "tracing"],
+        crates: &[
+            "arc_swap",
+            "futures_util",
+            "parking_lot",
+            "prometheus",
+            "rand",
+            "serde_json",
+            "tokio",
+            "tokio_util",
+            "tracing",
+        ],
     },
     Room { name: "api", rooms: &[], crates: &["prost", "tonic", "tonic_prost", "tonic_types"] },
     Room { name: "door", rooms: &["domain", "engine", "identity", "transport"], crates: &["http", "tokio", "tracing"] },
@@ -301,6 +311,7 @@ const CRATES: &[&str] = &[
     "cel",
     "clap",
     "faster_hex",
+    "foldhash",
     "form_urlencoded",
     "hmac",
     "http",

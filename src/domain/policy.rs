@@ -2,7 +2,7 @@
 //!
 //! The policy file's room reads and checks the file and builds this; nothing here can be wrong any more.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::agent::AgentName;
@@ -10,6 +10,7 @@ use super::capability::{Capability, Use};
 use super::condition::Condition;
 use super::entities::Entities;
 use super::limits;
+use super::names::{NameMap, NameSet};
 use super::resource::{Pattern, Resource};
 
 /// Which policy answered.
@@ -83,13 +84,13 @@ impl Default for TokenRules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// To whom it may delegate.
-    pub can_delegate_to: HashSet<AgentName>,
+    pub can_delegate_to: NameSet<AgentName>,
     /// The most it may hold or pass on.
-    pub capabilities: HashSet<Capability>,
+    pub capabilities: NameSet<Capability>,
     /// The most it may hold or pass on.
     pub resources: Vec<Pattern<'static>>,
     /// Targets that may get more than one use.
-    pub trusted_pairs: HashSet<AgentName>,
+    pub trusted_pairs: NameSet<AgentName>,
     /// For Delegate.
     pub rate_limit: RateLimit,
 }
@@ -98,7 +99,7 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnSet {
     /// Its `max_capability_set`.
-    pub capabilities: HashSet<Capability>,
+    pub capabilities: NameSet<Capability>,
     /// Its `max_resources`.
     pub resources: Vec<Pattern<'static>>,
 }
@@ -116,7 +117,7 @@ pub struct Formerly {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnGrant {
     /// At least one.
-    pub capabilities: HashSet<Capability>,
+    pub capabilities: NameSet<Capability>,
     /// At least one.
     pub resources: Vec<Pattern<'static>>,
     /// What has to hold where it is used; to delegate from it, nothing has to.
@@ -153,7 +154,7 @@ pub struct CommunicationRule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     /// Capabilities that it is about; none means any.
-    pub capabilities: Option<HashSet<Capability>>,
+    pub capabilities: Option<NameSet<Capability>>,
     /// Patterns of resources that it is about; none means any.
     pub resources: Option<Vec<Pattern<'static>>>,
     /// What has to hold.
@@ -164,7 +165,7 @@ impl Requirement {
     /// Whether it is about this use; a call that needs no capability is matched by no list but `*` for resources.
     #[must_use]
     pub fn matches(&self, wanted: Option<Use<'_>>) -> bool {
-        let capability = |listed: &HashSet<Capability>| wanted.is_some_and(|wanted| listed.contains(wanted.capability));
+        let capability = |listed: &NameSet<Capability>| wanted.is_some_and(|wanted| listed.contains(wanted.capability));
         let resource = |listed: &Vec<Pattern<'_>>| {
             listed.iter().any(|pattern| match wanted {
                 Some(wanted) => pattern.covers(wanted.resource),
@@ -186,9 +187,9 @@ impl Requirement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EnforcementScope {
     /// Destinations other than itself that it guards.
-    pub destinations: HashSet<AgentName>,
+    pub destinations: NameSet<AgentName>,
     /// The agents that it may state; none means any.
-    pub agents: Option<HashSet<AgentName>>,
+    pub agents: Option<NameSet<AgentName>>,
 }
 
 /// What an agent may ask of Remit beside its own business.
@@ -278,7 +279,7 @@ pub struct Policy {
     /// What tokens may be.
     pub token: TokenRules,
     /// Every agent that policy or configuration names.
-    pub agents: HashMap<AgentName, AgentPolicy>,
+    pub agents: NameMap<AgentName, AgentPolicy>,
     /// Whether `grants` is there: then only agents with grants start chains.
     pub has_grants: bool,
     /// Whether any of them has a `when`.

@@ -232,16 +232,16 @@ fn check_segment(segment: &str, start: usize) -> Result<(), InvalidResource> {
         "." | ".." => return Err(InvalidResource::DotSegment { offset: start }),
         _ => {}
     }
-    for (index, byte) in segment.bytes().enumerate() {
-        let offset = start.saturating_add(index);
-        match byte {
-            b'*' => return Err(InvalidResource::Wildcard { offset }),
-            b'\\' | b'%' | b';' | b'?' | b'#' => return Err(InvalidResource::Character { offset }),
-            byte if !byte.is_ascii_graphic() => return Err(InvalidResource::Character { offset }),
-            _ => {}
-        }
+    let bad = |byte: u8| !byte.is_ascii_graphic() || matches!(byte, b'*' | b'\\' | b'%' | b';' | b'?' | b'#');
+    // Nearly all are good: a fold without early exit looks at many bytes at a time.
+    if !segment.bytes().fold(false, |any, byte| any | bad(byte)) {
+        return Ok(());
     }
-    Ok(())
+    match segment.bytes().zip(start..).find(|(byte, _)| bad(*byte)) {
+        Some((b'*', offset)) => Err(InvalidResource::Wildcard { offset }),
+        Some((_, offset)) => Err(InvalidResource::Character { offset }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -89,7 +89,13 @@ impl Engine {
         if let Err(refused) = self.state.quarantine(&agent, QuarantineSource::Automatic, now).await {
             let denial = refused.denial();
             record.event = None;
-            tracing::error!(target: "detection", agent = %agent, "not quarantined after {what}: {}", denial.message());
+            if self.is_quarantined(policy, &agent) {
+                pull.done();
+                self.tally.automatic_quarantine();
+                tracing::error!(target: "detection", agent = %agent, "quarantined: {what}: {}", denial.message());
+            } else {
+                tracing::error!(target: "detection", agent = %agent, "not quarantined after {what}: {}", denial.message());
+            }
             return self.events.deny(self.quarantine_event(policy, agent, &note, Some(&denial)));
         }
         pull.done();

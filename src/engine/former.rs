@@ -54,11 +54,12 @@ fn has_all(kept: &Rule, before: &Rule) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashSet};
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::domain::capability::Capability;
     use crate::domain::entities::Entities;
+    use crate::domain::names::NameSet;
     use crate::domain::policy::{AgentPolicy, DEFAULT_DELEGATE_RATE, PolicyId, TokenRules};
     use crate::domain::resource::Pattern;
 
@@ -68,10 +69,10 @@ mod tests {
     fn policy(rules: &[Own<'_>], max_depth: u8) -> Policy {
         let agents = rules.iter().map(|(name, capabilities, resources)| {
             let rule = Rule {
-                can_delegate_to: HashSet::default(),
+                can_delegate_to: NameSet::default(),
                 capabilities: capabilities.iter().map(|name| Capability::parse(name).unwrap()).collect(),
                 resources: resources.iter().map(|text| Pattern::parse(*text).unwrap()).collect(),
-                trusted_pairs: HashSet::default(),
+                trusted_pairs: NameSet::default(),
                 rate_limit: DEFAULT_DELEGATE_RATE,
             };
             (AgentName::parse(name).unwrap(), AgentPolicy { rule: Some(rule), ..AgentPolicy::default() })

@@ -1,6 +1,5 @@
 //! What the verbs count for metrics. Labels are names that policy knows, or `unknown`: strangers add no series.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use prometheus::{
 use super::event::outcome_of;
 use crate::baseline::Kind;
 use crate::domain::agent::AgentName;
+use crate::domain::names::NameMap;
 use crate::domain::policy::Policy;
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
@@ -66,7 +66,7 @@ pub struct Tally {
     depth_limit: IntGauge,
     unauthenticated: IntCounterVec,
     detected: Detected,
-    agents: ArcSwap<HashMap<AgentName, Arc<Depths>>>,
+    agents: ArcSwap<NameMap<AgentName, Arc<Depths>>>,
 }
 
 /// What follows from detection.
@@ -211,7 +211,7 @@ impl Tally {
     /// Those of an agent that policy names no more are gone.
     pub(super) fn know<'a>(&self, agents: impl Iterator<Item = &'a AgentName>) {
         let before = self.agents.load();
-        let known: HashMap<_, _> = agents
+        let known: NameMap<_, _> = agents
             .map(|name| {
                 for counters in [&self.escalations, &self.reuses, &self.wrong_holders] {
                     counters.with_label_values(&[name.as_str()]);

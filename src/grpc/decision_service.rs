@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
@@ -12,9 +11,10 @@ use super::{evidence, introduction, status, watch_decisions, wire};
 use crate::api as pb;
 use crate::domain::caller::VerifiedIdentity;
 use crate::domain::limits;
+use crate::domain::policy::Policy;
 use crate::domain::reason::Denial;
 use crate::door::{Door, Visit};
-use crate::engine::{Decision, NotReinstated, Verb};
+use crate::engine::{BatchItem, Decision, NotReinstated, Verb};
 use tokio_util::sync::CancellationToken;
 
 /// Answers agents and the services that guard something.
@@ -118,13 +118,6 @@ enum Refusal {
 /// Metadata of the answer to an Authorize that came too often: when to come back, in milliseconds.
 const RETRY_AFTER_METADATA: &str = "remit-retry-after-ms";
 
-/// A batch does not keep the other requests of its thread waiting.
-async fn give_way(index: usize) {
-    if index % 8 == 7 {
-        tokio::task::yield_now().await;
-    }
-}
-
 /// The codec counts before it decodes.
 const _: () = assert!(limits::BATCH_ITEMS == crate::api::codec::BATCH_ITEMS, "two bounds on a batch");
 
@@ -134,6 +127,11 @@ async fn to_the_end<T: Send + 'static>(
 ) -> Result<T, Status> {
     let done = tokio::spawn(work).await;
     done.unwrap_or_else(|_| Err(Status::unavailable("the service is stopping: ask again")))
+}
+
+/// At most: a pair that is not trusted gets one where it states none.
+fn uses_of_parent(policy: &Policy, request: &pb::DelegateRequest) -> u32 {
+    request.max_uses.map_or(policy.token.default_max_uses, |uses| u32::try_from(uses).unwrap_or(u32::MAX))
 }
 
 fn within_batch(items: usize) -> Result<(), Status> {
@@ -180,16 +178,12 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         let visit = enter(&self.door, &request)?;
         let pb::BatchAuthorizeRequest { requests } = request.into_inner();
         within_batch(requests.len())?;
-        if !self.door.engine().answers_at_once() {
-            // They begin in their order, and wait for the disk or the store together.
-            let responses = join_all(requests.iter().map(|request| self.authorize_one(&visit, request))).await;
-            return Ok(Response::new(pb::BatchAuthorizeResponse { responses }));
-        }
-        let mut responses = Vec::with_capacity(requests.len());
-        for (index, request) in requests.iter().enumerate() {
-            responses.push(self.authorize_one(&visit, request).await);
-            give_way(index).await;
-        }
+        let items = requests.iter().map(|request| BatchItem {
+            token: Some(request.token.as_str()),
+            uses: 1,
+            answer: self.authorize_one(&visit, request),
+        });
+        let responses = self.door.engine().answer_batch(visit.policy(), items).await;
         Ok(Response::new(pb::BatchAuthorizeResponse { responses }))
     }
 
@@ -210,26 +204,21 @@ impl pb::policy_decision_service_server::PolicyDecisionService for DecisionServi
         let visit = enter(&self.door, &request)?;
         let pb::BatchDelegateRequest { requests } = request.into_inner();
         within_batch(requests.len())?;
-        let item = |delegated| {
+        let items = requests.iter().map(|request| BatchItem {
+            token: Some(request.parent_token.as_str()),
+            uses: uses_of_parent(visit.policy(), request),
+            answer: self.delegate_one_of_batch(&visit, request),
+        });
+        let delegated = self.door.engine().answer_batch(visit.policy(), items).await;
+        let results = delegated.into_iter().map(|delegated| {
             let result = match delegated {
                 Ok(delegated) => Either::Delegated(delegated),
                 Err(Refusal::Denied(denial)) => Either::Refused(wire::refusal(&denial)),
                 Err(Refusal::Malformed(malformed)) => Either::Refused(wire::malformed_refusal(&malformed)),
             };
             Item { result: Some(result) }
-        };
-        if !self.door.engine().answers_at_once() {
-            // As in a batch of Authorize: each takes its uses in its order, and then they wait together.
-            let delegated = join_all(requests.iter().map(|request| self.delegate_one_of_batch(&visit, request))).await;
-            let results = delegated.into_iter().map(item).collect();
-            return Ok(Response::new(pb::BatchDelegateResponse { results }));
-        }
-        let mut results = Vec::with_capacity(requests.len());
-        for (index, request) in requests.iter().enumerate() {
-            give_way(index).await;
-            results.push(item(self.delegate_one_of_batch(&visit, request).await));
-        }
-        Ok(Response::new(pb::BatchDelegateResponse { results }))
+        });
+        Ok(Response::new(pb::BatchDelegateResponse { results: results.collect() }))
     }
 
     async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 
 use super::mtls::Certificate;
 use super::{Evidence, Identity, Unidentified};
@@ -101,15 +101,23 @@ fn told(headers: &HeaderMap) -> Result<Evidence<'_>, Unidentified> {
     Ok(Evidence {
         certificate: None,
         bearer: bearer(headers)?,
-        api_key: single(headers, API_KEY_HEADER, "x-api-key is not one key")?,
-        forwarded: single(headers, FORWARDED_HEADER, "x-remit-identity is not one identity")?,
-        self_asserted: single(headers, SELF_ASSERTED_HEADER, "x-remit-agent is not one name")?,
+        api_key: single(headers, const { HeaderName::from_static(API_KEY_HEADER) }, "x-api-key is not one key")?,
+        forwarded: single(
+            headers,
+            const { HeaderName::from_static(FORWARDED_HEADER) },
+            "x-remit-identity is not one identity",
+        )?,
+        self_asserted: single(
+            headers,
+            const { HeaderName::from_static(SELF_ASSERTED_HEADER) },
+            "x-remit-agent is not one name",
+        )?,
     })
 }
 
 /// The token of an `authorization: Bearer` (RFC 6750 §2.1). Another scheme is evidence that can't be checked here.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Unidentified> {
-    let Some(value) = single(headers, AUTHORIZATION.as_str(), "authorization is not one credential")? else {
+    let Some(value) = single(headers, AUTHORIZATION, "authorization is not one credential")? else {
         return Ok(None);
     };
     let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -117,7 +125,11 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Unidentified> {
     token.map(Some).ok_or(Unidentified::Unauthenticated("authorization is no bearer token"))
 }
 
-fn single<'h>(headers: &'h HeaderMap, name: &str, why_not: &'static str) -> Result<Option<&'h str>, Unidentified> {
+fn single<'h>(
+    headers: &'h HeaderMap,
+    name: HeaderName,
+    why_not: &'static str,
+) -> Result<Option<&'h str>, Unidentified> {
     let mut values = headers.get_all(name).iter();
     let Some(first) = values.next() else { return Ok(None) };
     match (first.to_str(), values.next()) {

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::Simd;
 use base64::engine::general_purpose::PAD;
+use faster_hex::{CheckCase, hex_decode_array_with_case};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -17,7 +18,6 @@ use crate::domain::token::{Claims, SealTag, TokenId};
 static BASE64: LazyLock<Simd> = LazyLock::new(|| Simd::url_safe(PAD));
 
 const SEAL_BYTES: usize = 32;
-const SEAL_DIGITS: usize = 64;
 
 /// An HMAC-SHA-256 key, ready for use. It has no `Debug`, and its state is wiped when it is dropped.
 pub struct Key {
@@ -131,9 +131,7 @@ impl<'b> UnverifiedToken<'b> {
 }
 
 fn hex(text: &str) -> Option<[u8; SEAL_BYTES]> {
-    let lower = text.len() == SEAL_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let mut bytes = [0; SEAL_BYTES];
-    (lower && faster_hex::hex_decode(text.as_bytes(), &mut bytes).is_ok()).then_some(bytes)
+    hex_decode_array_with_case(text.as_bytes(), CheckCase::Lower).ok()
 }
 
 fn malformed(message: impl Into<std::borrow::Cow<'static, str>>) -> Denial {

@@ -1,19 +1,20 @@
 //! From the checked draft to the policy in the form that decisions look things up in.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::ExtraRoles;
 use super::check::mentioned;
 use super::draft::{At, Draft, EntitiesDraft, EntityDraft, GrantDraft, PointDraft, RuleDraft};
 use crate::domain::agent::AgentName;
 use crate::domain::entities::{Entities, Listed};
+use crate::domain::names::NameMap;
 use crate::domain::policy::{AgentPolicy, EnforcementScope, OwnGrant, Policy, PolicyId, Roles, Rule};
 
 /// The policy that the draft describes. Every agent that is named anywhere has an entry.
 pub(super) fn build(draft: Draft, extra: &ExtraRoles, id: PolicyId) -> Policy {
     let quarantined = draft.quarantined.iter().map(|agent| &agent.value);
     let named = mentioned(&draft, extra).chain(quarantined);
-    let mut agents: HashMap<AgentName, AgentPolicy> =
+    let mut agents: NameMap<AgentName, AgentPolicy> =
         named.map(|agent| (agent.clone(), AgentPolicy::default())).collect();
     let has_grants = draft.grants.is_some();
     let targets: HashSet<AgentName> = draft
@@ -60,7 +61,7 @@ pub(super) fn build(draft: Draft, extra: &ExtraRoles, id: PolicyId) -> Policy {
 
 /// The file's and the configuration's roles. Enforcement points of the file come later, and where both name
 /// one, the file's entry counts: it may be narrower.
-fn add_roles(agents: &mut HashMap<AgentName, AgentPolicy>, draft: &Draft, extra: &ExtraRoles) {
+fn add_roles(agents: &mut NameMap<AgentName, AgentPolicy>, draft: &Draft, extra: &ExtraRoles) {
     let mut add = |agent: &AgentName, role: fn(&mut Roles)| role(&mut agents.entry(agent.clone()).or_default().roles);
     for agent in draft.administrators.iter().map(|agent| &agent.value).chain(&extra.administrators) {
         add(agent, |roles| roles.administrator = true);
@@ -90,7 +91,7 @@ fn compiled_rule(rule: RuleDraft) -> Rule {
 }
 
 /// A grant of nothing is no authority, and its agent starts no chains by it.
-fn add_grant(agents: &mut HashMap<AgentName, AgentPolicy>, grant: GrantDraft) {
+fn add_grant(agents: &mut NameMap<AgentName, AgentPolicy>, grant: GrantDraft) {
     let GrantDraft { span: _, agent, capabilities, resources, when } = grant;
     if capabilities.is_empty() || resources.is_empty() {
         return;

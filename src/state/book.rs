@@ -30,7 +30,8 @@ impl Hasher for IdHasher {
     }
 }
 
-type ById<V> = HashMap<TokenId, V, BuildHasherDefault<IdHasher>>;
+/// A map by id.
+pub(super) type ById<V> = HashMap<TokenId, V, BuildHasherDefault<IdHasher>>;
 
 const CLOSED: &str = "the service is stopping, and has written its ledger down: ask again when it is back";
 

@@ -119,7 +119,8 @@ pub struct Standing {
     all: Option<Cutoff>,
     agents: HashMap<Arc<str>, Cutoff>,
     quarantined: BTreeMap<Arc<str>, QuarantineSources>,
-    /// Of quarantines that a shared store knows, in force or lifted: which word is the newer one.
+    /// Of quarantines that a shared store knows, in force or lifted: which word is the newer one. One in force without a
+    /// version was entered here, and the store has not confirmed it yet.
     versions: BTreeMap<Arc<str>, u64>,
 }
 
@@ -201,10 +202,10 @@ impl Standing {
         cutoff
     }
 
-    /// Also by this source; by which ones it is now.
+    /// Also by this source; by which ones it is now. No shared store was told of it yet.
     pub(super) fn quarantine(&mut self, name: &str, source: QuarantineSource) -> QuarantineSources {
         let sources = self.quarantined.get(name).copied().unwrap_or_default().and(source);
-        self.quarantined.insert(name.into(), sources);
+        self.restore_quarantine(name, sources);
         sources
     }
 
@@ -233,9 +234,10 @@ impl Standing {
         self.agents.insert(name.into(), kept);
     }
 
-    /// Puts back a quarantine.
+    /// Puts back a quarantine. A shared store has a word on it if its version is put back after it.
     pub(super) fn restore_quarantine(&mut self, name: &str, sources: QuarantineSources) {
         self.quarantined.insert(name.into(), sources);
+        self.versions.remove(name);
     }
 
     pub(super) fn reinstate(&mut self, name: &str) -> bool {
@@ -252,25 +254,46 @@ impl Standing {
         self.versions.iter().map(|(name, version)| (name, *version))
     }
 
-    /// Puts back the version of the last word.
-    pub(super) fn restore_version(&mut self, name: &str, version: u64) {
-        self.versions.insert(name.into(), version);
+    /// Whether the agent was put under quarantine here, and the shared store has not confirmed it yet.
+    fn is_untold(&self, name: &str) -> bool {
+        self.version(name) == 0 && self.quarantined.contains_key(name)
     }
 
-    /// Takes a shared store's word on a quarantine, if it is the newer one. Of two equal ones a quarantine wins. Whether
-    /// anything changed.
+    /// Puts back the version of the last word; 0 is none.
+    pub(super) fn restore_version(&mut self, name: &str, version: u64) {
+        if version == 0 {
+            self.versions.remove(name);
+        } else {
+            self.versions.insert(name.into(), version);
+        }
+    }
+
+    /// The shared store took the quarantine that was entered here, under this version. Whether anything changed.
+    pub(super) fn confirm(&mut self, name: &str, version: u64) -> bool {
+        let is_untold = self.is_untold(name);
+        if is_untold {
+            self.restore_version(name, version);
+        }
+        is_untold
+    }
+
+    /// Takes a shared store's word on a quarantine, if it is the newer one. Of two equal ones a quarantine wins. One that
+    /// the store has still to be told of is newer than all that it says. Whether anything changed.
     pub(super) fn hear(&mut self, name: &str, version: u64, is_quarantine: bool) -> bool {
+        if self.is_untold(name) {
+            return false;
+        }
         let known = self.version(name);
         let is_free = !self.quarantined.contains_key(name);
         let is_news = version > known || (version == known && is_quarantine && is_free);
         if is_news {
-            self.restore_version(name, version);
             if !is_quarantine {
                 self.reinstate(name);
             } else if is_free {
                 // The store doesn't say whose word it is.
                 self.quarantine(name, QuarantineSource::Api);
             }
+            self.restore_version(name, version);
         }
         is_news
     }

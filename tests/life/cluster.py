@@ -29,8 +29,11 @@ WATCHED, ALWAYS = ANALYST, WRITER
 class Nodes:
     """Remit processes with the keys of one folder, each with a wire to the store."""
 
-    def __init__(self, stack, template, folder, count, primary, replicas=2, sentinels=(), **more):
+    def __init__(self, stack, template, folder, count, primary, replicas=2, sentinels=(), cut=False, **more):
         self.wires = [stack.enter_context(Wire(primary.port)) for _ in range(count)]
+        if cut:
+            for wire in self.wires:
+                wire.cut()
         self.worlds = []
         for number, wire in enumerate(self.wires):
             how = state(primary, folder, replicas) | more

@@ -47,6 +47,14 @@ def nodes(template, folder, store, count=1, **more):
         yield worlds
 
 
+def rewrite_policy(world, **more):
+    """Puts a policy in force that has this in place of what it had."""
+    path = world.remit.policy_file
+    before = world.administrator().status().policy_revision
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    wait_until(lambda: world.administrator().status().policy_revision > before, "the policy is read", 5)
+
+
 def ready(world):
     return world.remit.http("/readyz")[0] == 200
 

@@ -1,6 +1,7 @@
 """A batch waits for the disk or the store once, and says what its items would have been told one by one."""
 
 import contextlib
+import itertools
 import json
 import subprocess
 
@@ -10,6 +11,7 @@ from remit_client import authorize_request, delegate_request, reason
 from seed_policy import COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
 from stores import Store, missing
 from test_authzen import Pep, over_tls
+from test_detection import AFTER, quarantines, with_policy
 from test_durability import strace, trust_deployer
 from waiting import wait_until
 
@@ -18,19 +20,35 @@ ITEMS = 50
 FEW = 10
 
 
-@pytest.fixture(params=["journal", "valkey"])
-def world(request, folder, serve, tmp_path):
-    """A node whose answers wait, with a token of the deployer's for several uses."""
-    trust_deployer(folder)
-    how = {"REMIT_STATE_BACKEND": request.param} | over_tls(folder)
+@contextlib.contextmanager
+def counted_by(backend, folder, serve, tmp_path, **more):
+    """A node with this backend."""
+    how = {"REMIT_STATE_BACKEND": backend} | over_tls(folder)
     with contextlib.ExitStack() as stack:
-        if request.param == "valkey":
+        if backend == "valkey":
             if why := missing():
                 cannot(why)
             store = stack.enter_context(Store(tmp_path))
             how |= {"REMIT_STATE_URL": store.url, "REMIT_STATE_REPLICAS": "0"}
-        world = serve(**how)
+        world = serve(**how, **more)
         wait_until(lambda: world.administrator().status().ready, "it is ready", 10)
+        yield world
+
+
+@pytest.fixture(params=["journal", "valkey"])
+def world(request, folder, serve, tmp_path):
+    """A node whose answers wait, with a token of the deployer's for several uses."""
+    trust_deployer(folder)
+    with counted_by(request.param, folder, serve, tmp_path) as world:
+        yield world
+
+
+@pytest.fixture(params=["memory", "journal", "valkey"])
+def strict(request, folder, serve, tmp_path):
+    """A node that takes who attempts too much, whether its answers wait or not."""
+    trust_deployer(folder)
+    with_policy(folder, quarantine_after=AFTER)
+    with counted_by(request.param, folder, serve, tmp_path, is_dev=False) as world:
         yield world
 
 
@@ -129,3 +147,82 @@ def test_a_malformed_item_is_denied_in_its_place(world):
     body = {"subject": {"type": "agent", "id": DEPLOYER}, "action": {"name": "kubectl_get"}, "evaluations": [{}, 7]}
     answers = Pep(world.remit).post("evaluations", body).json()["evaluations"]
     assert [answer["context"]["reason"] for answer in answers] == ["REQUEST_MALFORMED"] * 2, json.dumps(answers)
+
+
+def tokens(world, count, **more):
+    wishes = [delegate_request(DEPLOYER, ["kubectl_get"], ["prod/*"], **more) for _ in range(count)]
+    return [result.delegated.token for result in world[COORDINATOR].batch_delegate(wishes)]
+
+
+def in_a_row(answers):
+    """Each answer with how often it came, one after the other."""
+    return [(answer, len(list(same))) for answer, same in itertools.groupby(answers)]
+
+
+TAKEN = [("ALLOWED", 1), ("TOKEN_USES_EXHAUSTED", 3)]
+
+
+def test_a_batch_is_no_way_around_the_quarantine_for_reuse(strict):
+    [once], others = tokens(strict, 1), tokens(strict, 10, max_uses=5)
+    asked = [authorize_request("kubectl_get", "prod/web", token) for token in [once] * 20 + others * 5]
+    answers = [reason(answer) for answer in strict[DEPLOYER].batch_authorize(asked)]
+    assert in_a_row(answers) == [*TAKEN, ("AGENT_QUARANTINED", 66)]
+    assert quarantines(strict) == {DEPLOYER: ["automatic"]}
+
+
+def test_tokens_that_were_used_up_before_are_reused_one_by_one(strict):
+    asked = [authorize_request("kubectl_get", "prod/web", token) for token in tokens(strict, 20)]
+    answered = lambda: in_a_row(reason(answer) for answer in strict[DEPLOYER].batch_authorize(asked))  # noqa: E731
+    assert answered() == [("ALLOWED", 20)]
+    assert answered() == [("TOKEN_USES_EXHAUSTED", 3), ("AGENT_QUARANTINED", 17)]
+
+
+def test_uses_that_a_token_has_are_taken_before_one_too_many_counts(strict):
+    [several] = tokens(strict, 1, max_uses=5)
+    asked = [authorize_request("kubectl_get", "prod/web", several)] * 20
+    answers = [reason(answer) for answer in strict[DEPLOYER].batch_authorize(asked)]
+    assert in_a_row(answers) == [("ALLOWED", 5), ("TOKEN_USES_EXHAUSTED", 3), ("AGENT_QUARANTINED", 12)]
+
+
+def test_evaluations_are_no_way_around_the_quarantine_for_reuse(strict):
+    [once], others = tokens(strict, 1), tokens(strict, 10, max_uses=5)
+    items = [{"context": {"remit_token": token}} for token in [once] * 20 + others * 5]
+    body = {"subject": {"type": "agent", "id": DEPLOYER}, "action": {"name": "kubectl_get"}, "evaluations": items}
+    body["resource"] = {"type": "resource", "id": "prod/web"}
+    answers = Pep(strict.remit, DEPLOYER).post("evaluations", body).json()["evaluations"]
+    said = ["ALLOWED" if answer["decision"] else answer["context"]["reason"] for answer in answers]
+    assert in_a_row(said) == [*TAKEN, ("AGENT_QUARANTINED", 66)]
+    assert quarantines(strict) == {DEPLOYER: ["automatic"]}
+
+
+def delegated(world, wishes):
+    answers = world[DEPLOYER].batch_delegate(wishes)
+    return in_a_row("ALLOWED" if item.HasField("delegated") else reason(item.refused) for item in answers)
+
+
+def test_a_batch_of_delegations_is_no_way_around_the_quarantine_for_reuse(strict):
+    parent = deployer_token(strict, delegatable=True).token
+    wish = delegate_request(VALIDATOR, ["kubectl_get"], ["prod/web"], parent)
+    assert delegated(strict, [wish] * 20) == [*TAKEN, ("AGENT_QUARANTINED", 16)]
+    assert quarantines(strict) == {DEPLOYER: ["automatic"]}
+
+
+def test_a_batch_of_delegations_is_no_way_around_the_quarantine_for_escalation(strict):
+    parent = deployer_token(strict, max_uses=5, delegatable=True).token
+    wish = lambda capability: delegate_request(VALIDATOR, [capability], ["prod/web"], parent)  # noqa: E731
+    wanted = [("ALLOWED", 2), ("DELEGATION_WIDENS", 3), ("AGENT_QUARANTINED", 15)]
+    assert delegated(strict, [wish("kubectl_get")] * 2 + [wish("kubectl_apply")] * 3 + [wish("kubectl_get")] * 15) == wanted
+    assert quarantines(strict) == {DEPLOYER: ["automatic"]}
+
+
+def test_what_may_count_shares_its_syncs_all_the_same(folder, serve, tmp_path):
+    """Other tokens each, and the uses that one has: nothing of it has to be waited for before the next."""
+    trust_deployer(folder)
+    with_policy(folder, quarantine_after=AFTER)
+    with counted_by("journal", folder, serve, tmp_path, is_dev=False) as world:
+        several = tokens(world, ITEMS // 5, max_uses=5)
+        asked = [authorize_request("kubectl_get", "prod/web", token) for token in several for _ in range(5)]
+        with syncs(world, folder, tmp_path / "strace") as seen:
+            answers = [reason(answer) for answer in world[DEPLOYER].batch_authorize(asked)]
+    assert in_a_row(answers) == [("ALLOWED", ITEMS)]
+    assert seen[0] <= FEW, f"{seen[0]} syncs for {ITEMS} uses"

@@ -13,7 +13,7 @@ from conftest import REPOSITORY, cannot
 from remit_client import Refused, reason, refused
 from remit_process import copy_folder
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, VALIDATOR, deployer_token
-from store_nodes import details, foreign, get, hears, listing, nodes, pairs, ready, settings, stored
+from store_nodes import details, foreign, get, hears, listing, nodes, pairs, ready, rewrite_policy, settings, stored
 from stores import Store, missing
 from waiting import wait_until
 
@@ -202,14 +202,6 @@ def test_a_quarantine_of_the_policy_file_ends_the_tokens_of_before(template, tmp
         path.write_text(json.dumps(policy | {"quarantined": [DEPLOYER]}))
         wait_until(lambda: get(one, token) == "AGENT_QUARANTINED", "the file is read", 5)
         wait_until(lambda: get(other, token) == "TOKEN_REVOKED", "the store was told", 2)
-
-
-def rewrite_policy(world, **more):
-    """Puts a policy in force that has this in place of what it had."""
-    path = world.remit.policy_file
-    before = world.administrator().status().policy_revision
-    path.write_text(json.dumps(json.loads(path.read_text()) | more))
-    wait_until(lambda: world.administrator().status().policy_revision > before, "the policy is read", 5)
 
 
 def is_over(world, token):

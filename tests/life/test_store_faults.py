@@ -15,6 +15,7 @@ from conftest import cannot
 from remit_client import Refused, reason, refused
 from seed_policy import ANALYST, COORDINATOR, DEPLOYER, WRITER, deployer_token
 from side_by_side import side_by_side
+from store_nodes import hears, ready, rewrite_policy, stored
 from stores import Store, Tls, missing, sentinels
 from waiting import wait_until
 
@@ -211,6 +212,108 @@ def a_node_that_was_away_lifts_no_quarantine_that_came_after_the_store_was_empti
     wait_until(lambda: is_served(old[0]), "the old node is back", SERVE_AFTER + RECOVERY)
     time.sleep(HEARD)
     assert {asked_for(nodes[0], ANALYST) for nodes in (old, new)} == {"AGENT_QUARANTINED"}
+
+
+def told_once_more(near, far, token):
+    """The store is back, and with it the word on what was entered behind its back: on both nodes, its cut included."""
+    wait_until(lambda: ready(near), "the node is back", SERVE_AFTER + RECOVERY)
+    wait_until(lambda: ask(far, token) == "AGENT_QUARANTINED", "the others hear of it", HEARD)
+    time.sleep(HEARD)
+    assert {ask(world, token) for world in (near, far)} == {"AGENT_QUARANTINED"}, "and it stays"
+    far["ops-admin"].reinstate(DEPLOYER)
+    wait_until(lambda: ask(near, token) == "TOKEN_REVOKED", "it is lifted, and what was minted before stays dead", HEARD)
+    assert ask(far, token) == "TOKEN_REVOKED"
+    assert ask(near, deployer_token(far).token) == "ALLOWED"
+
+
+def lifted_before(world, agent=DEPLOYER):
+    """An agent on which the store's last word is that its quarantine was lifted."""
+    world["ops-admin"].revoke(agent=agent, quarantine=True)
+    world["ops-admin"].reinstate(agent)
+
+
+def away(scene, store):
+    """A node that starts with an empty directory, and has not reached the store yet."""
+    (scene.folder / "away").mkdir()
+    return Nodes(scene.stack, scene.template, scene.folder / "away", 1, store, replicas=0, cut=True)
+
+
+@case
+def a_quarantine_that_remit_enters_while_the_store_is_away_is_told_when_it_is_back(scene):
+    store = scene.store()
+    (far,) = scene.nodes(store, count=1, replicas=0)
+    lifted_before(far)
+    token = deployer_token(far, max_uses=5).token
+    nodes = away(scene, store)
+    (near,) = nodes
+    rewrite_policy(near, quarantine_after={"escalation_attempts": 1, "reuse_attempts": 3, "window_seconds": 60})
+    near[DEPLOYER].authorize("delete_everything", "prod/web", token)
+    assert hears(near, DEPLOYER)
+    nodes.wires[0].mend()
+    told_once_more(near, far, token)
+    log = near.remit.log()
+    assert "in force on this node" in log and "not quarantined" not in log, log
+
+
+@case
+def a_quarantine_that_is_asked_for_while_the_store_is_away_is_told_when_it_is_back(scene):
+    store = scene.store()
+    (far,) = scene.nodes(store, count=1, replicas=0)
+    lifted_before(far)
+    token = deployer_token(far, max_uses=5).token
+    nodes = away(scene, store)
+    with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+        nodes[0]["ops-admin"].revoke(agent=DEPLOYER, quarantine=True)
+    # It is on the disk, too, that the store has yet to hear of it.
+    nodes.restart(0)
+    nodes.wires[0].mend()
+    told_once_more(nodes[0], far, token)
+
+
+@case
+def a_quarantine_lasts_that_was_entered_before_the_node_heard_of_another_ones_end(scene):
+    store = scene.store()
+    nodes = scene.nodes(store, replicas=0)
+    near, far = nodes
+    nodes.wires[0].cut()
+    lifted_before(far)
+    token = deployer_token(far, max_uses=5).token
+    with refused("STATE_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE):
+        near["ops-admin"].revoke(agent=DEPLOYER, quarantine=True)
+    nodes.wires[0].mend()
+    told_once_more(near, far, token)
+
+
+@case
+def a_quarantine_is_lifted_by_no_older_word_of_a_clock_that_was_ahead(scene):
+    elsewhere, store = scene.store(), scene.store()
+    old = scene.nodes(elsewhere, count=1, replicas=0)
+    # An epoch that begins an hour ahead.
+    (record,) = elsewhere.call("KEYS", "*:epoch")
+    elsewhere.call("HSET", record, "replid", "", "counter", int(time.time() + 3600) << 20)
+    wait_until(lambda: not ready(old[0]), "it is noticed", RECOVERY)
+    old.serve()
+    lifted_before(old[0], ANALYST)
+    old.wires[0].cut()
+    (scene.folder / "later").mkdir()
+    new = Nodes(scene.stack, scene.template, scene.folder / "later", 1, store, replicas=0)
+    new.serve()
+    new[0]["ops-admin"].revoke(agent=ANALYST, quarantine=True)
+    ahead, entered = (int(stored(one)[ANALYST.encode()].split(b":")[0]) for one in (elsewhere, store))
+    assert ahead > entered
+    old.lead_to(store)
+    wait_until(lambda: is_served(old[0]), "the old node is back", SERVE_AFTER + RECOVERY)
+    time.sleep(HEARD)
+    worlds = (old[0], new[0])
+    assert {asked_for(world, ANALYST) for world in worlds} == {"AGENT_QUARANTINED"}
+    # Whoever lifts it now means this one.
+    new[0]["ops-admin"].reinstate(ANALYST)
+    wait_until(lambda: {asked_for(world, ANALYST) for world in worlds} == {"ALLOWED"}, "it is lifted", HEARD)
+    store.call("FLUSHALL")
+    wait_until(lambda: not ready(new[0]), "it is noticed", RECOVERY)
+    for nodes in (old, new):
+        nodes.serve()
+    assert {asked_for(world, ANALYST) for world in worlds} == {"ALLOWED"}, "and stays so"
 
 
 # Not a case here: its tokens wait 16 s for the fence, which test_failover.py has to spare.

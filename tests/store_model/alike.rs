@@ -8,7 +8,8 @@ impl State {
         let clocks_go_wrong = scope.left.small_steps + scope.left.large_steps > 0;
         let ages_matter = scope.left.quarantines > 0;
         let is_foreign = scope.left.issues > 0;
-        let numbers_matter = scope.left.revokes > 0 || scope.rules.later_version && scope.left.quarantines > 0;
+        let versions_begin = scope.rules.later_version || scope.rules.entered_lasts;
+        let numbers_matter = scope.left.revokes > 0 || versions_begin && scope.left.quarantines > 0;
         for data in self.every_data() {
             let Some(record) = &mut data.record else { continue };
             record.fence = if is_foreign { record.fence } else { 0 };

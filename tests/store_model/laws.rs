@@ -10,6 +10,9 @@ pub fn broken(state: &State, scope: &Scope) -> Option<&'static str> {
     if state.seen.broken.is_some() {
         return state.seen.broken;
     }
+    if state.nodes.iter().any(|node| node.has_entered && !node.quarantine.is_quarantine) {
+        return Some("a quarantine was lifted before the store was told of it");
+    }
     if quarantine_is_overdue(state) {
         return Some("a node goes on for an agent after its quarantine was answered");
     }

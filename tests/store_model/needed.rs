@@ -40,6 +40,7 @@ const LOST: &str = "a token was honoured though the store had lost what came aft
 const REVOKED: &str = "a token was allowed after its revocation was answered";
 const OVERDUE: &str = "a node goes on for an agent after its quarantine was answered";
 const LIFTED: &str = "a quarantine was lifted by a word of before";
+const UNTOLD: &str = "a quarantine was lifted before the store was told of it";
 const LATE: &str = "a reinstatement lifted a newer quarantine";
 const WEDGED: &str = "nodes don't serve again in time though nothing more happens";
 
@@ -78,6 +79,12 @@ fn a_mint_that_began_before_a_revocation_is_ended_by_it_in_any_epoch() {
 fn a_quarantine_lasts_until_somebody_lifts_this_one() {
     holds(scopes::reinstatement());
     holds(scopes::emptied());
+}
+
+#[test]
+fn a_quarantine_lasts_that_was_entered_where_the_store_was_out_of_reach_or_its_clock_behind() {
+    holds(scopes::away());
+    holds(scopes::emptied_hours());
 }
 
 #[test]
@@ -183,6 +190,16 @@ fn a_reinstatement_has_to_name_the_quarantine_that_it_means() {
 #[test]
 fn a_new_quarantine_has_to_be_newer_than_every_word_of_an_earlier_epoch() {
     needs(scopes::emptied(), LIFTED, |rules| rules.later_version = false);
+}
+
+#[test]
+fn a_quarantine_has_to_be_newer_than_all_that_the_store_says_until_it_was_told() {
+    needs(scopes::away(), UNTOLD, |rules| rules.untold = false);
+}
+
+#[test]
+fn what_a_node_kept_has_to_lift_no_quarantine_of_a_clock_that_was_behind() {
+    needs(scopes::emptied_hours(), LIFTED, |rules| rules.entered_lasts = false);
 }
 
 /// What is looked for in the scripts, so that the model's numbers stand to each other as the protocol's do.

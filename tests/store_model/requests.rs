@@ -3,7 +3,7 @@
 use crate::faults::replicate;
 use crate::rules::{FRESH, LIFE, OFF, Scope};
 use crate::scripts::{Caller, Refusal, begin};
-use crate::state::{Flight, State, Token, Word};
+use crate::state::{Flight, Node, State, Token, Word};
 use crate::steps::{caller, pay, understood};
 
 pub fn begin_mint(state: &mut State, node: usize) -> bool {
@@ -128,15 +128,20 @@ pub fn end_token(state: &mut State, scope: &Scope, node: usize) -> bool {
     true
 }
 
+/// The store took the quarantine that was entered here.
+pub fn confirm(node: &mut Node, word: Word) {
+    (node.quarantine, node.has_entered) = (word, false);
+}
+
 /// It is in force here first, then in the store, then on the replica; and then it is answered.
 pub fn quarantine(state: &mut State, scope: &Scope, node: usize) -> bool {
-    let version = state.nodes[node].quarantine.version + 1;
-    state.nodes[node].quarantine = Word { version, is_quarantine: true };
-    state.nodes[node].owes = true;
+    let version = if scope.rules.untold { 0 } else { state.nodes[node].quarantine.version + 1 };
+    let asked = &mut state.nodes[node];
+    (asked.quarantine, asked.has_entered, asked.owes) = (Word { version, is_quarantine: true }, true, true);
     let Some(caller) = caller(state, node) else { return true };
     match begin(state, scope, caller).and_then(|mut script| script.quarantine(version)) {
         Ok(word) => {
-            state.nodes[node].hear(word);
+            confirm(&mut state.nodes[node], word);
             let has_replica = !state.servers[1 - caller.server].is_primary;
             if has_replica && scope.rules.replicated {
                 replicate(state, caller.server);

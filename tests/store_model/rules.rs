@@ -65,6 +65,10 @@ pub struct Rules {
     pub meant: bool,
     /// A new quarantine has a greater version than any word of an earlier epoch.
     pub later_version: bool,
+    /// One that the store was not told of yet is newer than all that it says, and is told as a new one.
+    pub untold: bool,
+    /// What a node kept of an earlier quarantine's end lifts none that was entered in this epoch.
+    pub entered_lasts: bool,
 }
 
 /// As the protocol is.
@@ -84,6 +88,8 @@ pub const ALL: Rules = Rules {
     replicated: true,
     meant: true,
     later_version: true,
+    untold: true,
+    entered_lasts: true,
 };
 
 /// What is tried, and what is promised for it.

@@ -105,6 +105,20 @@ pub fn emptied() -> Scope {
     Scope { name: "quarantine, emptied store", left, more, joins_later: true, ..QUARANTINES }
 }
 
+/// And where its clock goes wrong by hours, so that what was kept of before has the greater version.
+pub fn emptied_hours() -> Scope {
+    let left = Left { quarantines: 2, reinstates: 1, flushes: 1, joins: 1, large_steps: 2, ..NONE };
+    let more = Left { ticks: 2, ..left };
+    Scope { name: "quarantine, emptied store, clocks off by hours", left, more, joins_later: true, ..QUARANTINES }
+}
+
+/// Nor does what the store says to a node that was away when it entered one.
+pub fn away() -> Scope {
+    let left = Left { ticks: 3, quarantines: 2, reinstates: 1, cuts: 1, ..NONE };
+    let more = Left { ticks: 4, quarantines: 3, reinstates: 2, cuts: 2, ..left };
+    Scope { name: "quarantine, node away", left, more, ..QUARANTINES }
+}
+
 /// A quarantine comes back from nodes, to one that had not heard of it.
 pub fn republished() -> Scope {
     let left = Left { ticks: 7, quarantines: 1, flushes: 1, joins: 1, ..NONE };

@@ -301,12 +301,15 @@ impl Script<'_> {
 
     /// `revoke.lua`, again: what a node kept.
     pub fn again(&mut self, word: Word) -> Result<(), Refusal> {
+        let stored = self.data.quarantine.unwrap_or_default();
+        let entered = stored.is_quarantine && stored.version >= self.record.base;
+        let is_raised = self.rules.entered_lasts && entered && !word.is_quarantine && word.version > stored.version;
+        let word = if is_raised { Word { version: word.version + 1, is_quarantine: true } } else { word };
         if word.is_quarantine {
             self.lost()?;
         } else if let Some(lost) = self.quarantines_lost() {
             return Err(lost);
         }
-        let stored = self.data.quarantine.unwrap_or_default();
         let is_newer = word.version > stored.version
             || word.version == stored.version && word.is_quarantine && !stored.is_quarantine;
         if is_newer {

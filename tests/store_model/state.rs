@@ -108,6 +108,8 @@ pub struct Node {
     /// When the newest answer in it was asked for.
     pub heard: Time,
     pub quarantine: Word,
+    /// For the onlooker: a quarantine was entered here, and no script has taken it yet.
+    pub has_entered: bool,
     /// Everything was read, and has still to be compared and served: what the store said of the quarantine.
     pub read: Option<Word>,
     pub owes: bool,
@@ -139,7 +141,7 @@ pub struct Onlooker {
     /// When the foreign token was made, by its issuer's clock.
     pub issued: Time,
     pub root_expires: Time,
-    /// After this moment nobody may act for the agent: its quarantine was answered.
+    /// After this moment nobody may act for the agent: its quarantine was answered, or a store was told of it.
     pub quarantined: Option<Time>,
     pub broken: Option<&'static str>,
 }
@@ -200,6 +202,7 @@ impl State {
             number: 0,
             heard: 0,
             quarantine: Word::default(),
+            has_entered: false,
             read: None,
             owes: false,
             has_polled: false,
@@ -237,8 +240,16 @@ impl Node {
         self.named = 0;
     }
 
+    /// Under quarantine, and the store has not confirmed it.
+    pub fn is_untold(&self) -> bool {
+        self.quarantine == Word { version: 0, is_quarantine: true }
+    }
+
     /// Takes the store's word on the quarantine, if it is the newer one. Of two equal ones a quarantine wins.
     pub fn hear(&mut self, word: Word) {
+        if self.is_untold() {
+            return;
+        }
         let known = self.quarantine;
         let wins = word.version == known.version && word.is_quarantine && !known.is_quarantine;
         if word.version > known.version || wins {

@@ -2,9 +2,10 @@
 
 use crate::faults::{fault, wait_for_quarantine};
 use crate::requests::{
-    begin_mint, begin_reinstate, end_token, give_up, issue, mint, move_uses, quarantine, reinstate, revoke, spend,
+    begin_mint, begin_reinstate, confirm, end_token, give_up, issue, mint, move_uses, quarantine, reinstate, revoke,
+    spend,
 };
-use crate::rules::{LARGE, Scope};
+use crate::rules::{FRESH, LARGE, Scope};
 use crate::scripts::{Caller, Refusal, begin};
 use crate::state::{Flight, State, Time, Token};
 
@@ -246,10 +247,18 @@ fn finish(state: &mut State, scope: &Scope, node: usize, server: usize) -> Resul
     let (epoch, own, number) = (state.nodes[node].copied, state.nodes[node].quarantine, state.nodes[node].number);
     let read = state.nodes[node].read.take();
     let caller = Caller { server, epoch, number };
-    if scope.rules.republish && own.version > 0 && read != Some(own) {
+    if scope.rules.republish && state.nodes[node].is_untold() {
+        let word = begin(state, scope, caller)?.quarantine(0)?;
+        confirm(&mut state.nodes[node], word);
+        // It doesn't wait for the replica, so that a failover may come first.
+        if scope.left.promotions == 0 {
+            state.seen.quarantined.get_or_insert(state.now + FRESH);
+        }
+    } else if scope.rules.republish && own.version > 0 && read != Some(own) {
         let stored = state.servers[server].data.quarantine.unwrap_or_default();
         begin(state, scope, caller)?.again(own)?;
         let lifted = stored.is_quarantine && state.servers[server].data.quarantine == Some(own) && !own.is_quarantine;
+        state.nodes[node].has_entered = false;
         if lifted && state.seen.quarantined.is_some() {
             state.seen.broken = Some("a quarantine was lifted by a word of before");
         }

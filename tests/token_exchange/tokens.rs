@@ -81,9 +81,11 @@ fn revoking_ends_what_was_exchanged_from_it() {
 #[test]
 fn what_nobody_knows_counts_as_revoked_and_what_can_t_be_is_told() {
     let face = Face::new(false);
-    for token in ["x", "x.y", "no token at all"] {
+    for token in ["x", "x.y", "no-token-at-all"] {
         assert_eq!(face.post("/oauth2/revoke", "worker", &[("token", token)]).status, StatusCode::OK, "{token}");
     }
+    // A file's final newline, which is no part of the token that was meant.
+    assert_eq!(face.post("/oauth2/revoke", "worker", &[("token", "x.y\n")]).error().0, "invalid_request");
     assert_eq!(face.post("/oauth2/revoke", "worker", &[]).error().0, "invalid_request");
     let jwt = face.agent_jwt("worker");
     assert_eq!(face.post("/oauth2/revoke", "worker", &[("token", &jwt)]).error().0, "unsupported_token_type");

@@ -1,5 +1,7 @@
 //! What tokens are told apart by: an id that is shown, and a part of the seal that is not.
 
+use faster_hex::{CheckCase, hex_decode_array_with_case};
+
 /// A token's id: 128 bits, written as 32 lower-case hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; 16]);
@@ -14,9 +16,7 @@ impl TokenId {
     /// From its text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut bytes = [0; 16];
-        let lower = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        (lower && faster_hex::hex_decode(text.as_bytes(), &mut bytes).is_ok()).then_some(Self(bytes))
+        hex_decode_array_with_case(text.as_bytes(), CheckCase::Lower).ok().map(Self)
     }
 
     /// Its bytes.

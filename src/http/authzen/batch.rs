@@ -1,13 +1,12 @@
 //! Several evaluations in one request, in order, under one policy.
 
 use axum::response::Response;
-use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::question::{Malformed, Question, Stated, object};
 use super::{Received, answer, decide, said};
 use crate::domain::limits;
-use crate::engine::{Decision, Verb};
+use crate::engine::{BatchItem, Decision, Verb, give_way};
 use crate::http::Pages;
 use crate::http::refusal::Refusal;
 
@@ -51,28 +50,40 @@ pub(super) async fn evaluate(pages: &Pages, received: &Received, items: &Value) 
         pages.door.engine().tally().malformed(Verb::Authorize);
         Refusal::malformed(malformed.to_string())
     })?;
-    if semantic == Semantic::ExecuteAll && !pages.door.engine().answers_at_once() {
-        // Each begins in its order, and they wait for the disk or the store together. Where an answer decides whether
-        // the next is asked at all, nothing may be spent ahead.
-        let answered = join_all(items.iter().map(|item| evaluate_one(pages, received, item))).await;
-        let answers = answered.into_iter().map(|(_, answer)| answer).collect::<Vec<_>>();
-        return Ok(said(json!({ "evaluations": answers })));
-    }
-    let mut answers = Vec::with_capacity(items.len());
-    for (index, item) in items.iter().enumerate() {
-        let (is_allowed, answer) = evaluate_one(pages, received, item).await;
-        answers.push(answer);
-        if semantic.ends_with(is_allowed) {
-            break;
+    let questions = items.iter().map(|item| question(received, item));
+    let answers = match semantic {
+        Semantic::ExecuteAll => {
+            let items = questions.map(|question| BatchItem {
+                token: question.as_ref().ok().and_then(Question::token),
+                uses: 1,
+                answer: evaluate_one(pages, received, question),
+            });
+            let answered = pages.door.engine().answer_batch(received.visit.policy(), items).await;
+            answered.into_iter().map(|(_, answer)| answer).collect()
         }
-        give_way(index).await;
-    }
+        Semantic::DenyOnFirstDeny | Semantic::PermitOnFirstPermit => {
+            // Where an answer decides whether the next is asked at all, nothing may be spent ahead.
+            let mut answers = Vec::with_capacity(items.len());
+            for (index, question) in questions.enumerate() {
+                give_way(index).await;
+                let (is_allowed, answer) = evaluate_one(pages, received, question).await;
+                answers.push(answer);
+                if semantic.ends_with(is_allowed) {
+                    break;
+                }
+            }
+            answers
+        }
+    };
     Ok(said(json!({ "evaluations": answers })))
 }
 
-async fn evaluate_one(pages: &Pages, received: &Received, item: &Value) -> (bool, Value) {
-    let stated = object("evaluation", item).map(|item| Stated::in_batch(item, &received.body));
-    match stated.and_then(|stated| Question::parse(&stated)) {
+fn question<'a>(received: &'a Received, item: &'a Value) -> Result<Question<'a>, Malformed> {
+    Question::parse(&Stated::in_batch(object("evaluation", item)?, &received.body))
+}
+
+async fn evaluate_one(pages: &Pages, received: &Received, question: Result<Question<'_>, Malformed>) -> (bool, Value) {
+    match question {
         Ok(question) => {
             let decision = decide_in_batch(pages, received, &question).await;
             (decision.outcome.is_ok(), answer::decision(&decision))
@@ -107,13 +118,6 @@ fn check<'a>(body: &Map<String, Value>, items: &'a Value) -> Result<(&'a [Value]
         body.get(member).map(|value| object(member, value)).transpose()?;
     }
     Ok((items, Semantic::parse(body)?))
-}
-
-/// A batch does not keep the other requests of its thread waiting.
-async fn give_way(index: usize) {
-    if index % 8 == 7 {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[cfg(test)]

@@ -181,12 +181,16 @@ impl<'a> Question<'a> {
         Ok(Self { agent, capability, resource, subject_properties, action_properties, resource_properties, context })
     }
 
+    pub(super) fn token(&self) -> Option<&'a str> {
+        self.context.as_ref().and_then(|context| context.token)
+    }
+
     /// The question as the engine takes it.
     pub(super) fn asked<'q>(&'q self, request_id: &'q str, deadline: Timestamp) -> AuthorizeRequest<'q> {
         let facts = |properties: Option<&'q Map<String, Value>>| properties.map(|facts| -> &dyn Facts { facts });
         AuthorizeRequest {
             action: Action::Use(self.capability, &self.resource),
-            token: self.context.as_ref().and_then(|context| context.token),
+            token: self.token(),
             agent: Some(&self.agent),
             agent_evidence: None,
             destination: None,

@@ -33,17 +33,24 @@ impl<K: Locks> Ledger<K> {
         drop(heard);
     }
 
-    /// Puts an agent under quarantine on this node, before the store knows, and notes it. The version that it has.
-    pub(in crate::state) fn quarantine_here(&self, name: &str, source: QuarantineSource) -> Result<u64, Refused> {
-        let mut version = 0;
+    /// Puts an agent under quarantine on this node, before the store knows, and notes it. No word of the store lifts it
+    /// before it was confirmed.
+    pub(in crate::state) fn quarantine_here(&self, name: &str, source: QuarantineSource) -> Result<(), Refused> {
         self.change_standing(|standing| {
             super::room_for_agent(standing, name)?;
-            version = standing.version(name).saturating_add(1);
-            standing.restore_version(name, version);
             standing.quarantine(name, source);
             Ok(word(standing, name))
         })?;
-        Ok(version)
+        Ok(())
+    }
+
+    /// The store took the quarantine that was entered here, under this version. It is noted.
+    pub(in crate::state) fn confirm(&self, name: &str, version: u64) {
+        let confirmed = self.change_standing(|standing| {
+            Ok(if standing.confirm(name, version) { word(standing, name) } else { Vec::new() })
+        });
+        // Only a bound could refuse it, and none is asked.
+        drop(confirmed);
     }
 }
 

@@ -380,6 +380,22 @@ impl Copy {
         }
     }
 
+    /// The store took the quarantine that was entered here: from now on its word on it counts.
+    pub(super) fn confirm(&self, name: &str, news: &News) {
+        let is_own =
+            |entry: &&Entry| entry.kind == Kind::Quarantine && entry.name == name && entry.number == news.number;
+        let own = news.entries.iter().find(is_own);
+        if let Some(own) = own {
+            self.ledger.confirm(name, own.version);
+            self.unsourced.add(name, false);
+        }
+        // What another answer brought of it meanwhile was not taken; and of very many changes it may be missing.
+        if own.is_none_or(|own| self.changes() > own.change) {
+            self.owes.store(true, Ordering::SeqCst);
+            self.wake.notify_one();
+        }
+    }
+
     /// The last change in the copy.
     pub(super) fn changes(&self) -> u64 {
         self.progress.lock().changes

@@ -92,8 +92,8 @@ fn a_copy_with_a_gap_or_of_another_epoch_is_not_fresh() {
 fn another_epoch_takes_its_own_revocations_and_keeps_the_newer_word_on_quarantines() {
     let World { copy, .. } = world();
     let quarantined = |name: &str| copy.ledger.standing(|standing| standing.is_quarantined(name));
-    assert_eq!(copy.ledger.quarantine_here("deployer", QuarantineSource::Api), Ok(1));
-    assert_eq!(copy.ledger.quarantine_here("deployer", QuarantineSource::Api), Ok(2));
+    copy.ledger.quarantine_here("deployer", QuarantineSource::Api).unwrap();
+    copy.ledger.confirm("deployer", 2);
     let mut read = Everything::default();
     let at = Timestamp::from_seconds(1_800_000_000);
     read.cutoffs.insert(String::new(), Cutoff { number: 30, at });
@@ -117,6 +117,47 @@ fn another_epoch_takes_its_own_revocations_and_keeps_the_newer_word_on_quarantin
 }
 
 #[test]
+fn a_quarantine_that_the_store_was_not_told_of_is_newer_than_all_that_it_says() {
+    let World { copy, now, .. } = world();
+    let sent = Timestamp::from_nanos(now.load(Ordering::SeqCst));
+    let is_quarantined = || copy.ledger.standing(|standing| standing.is_quarantined("deployer"));
+    let mut read = Everything::default();
+    read.quarantines.insert("deployer".to_owned(), (9, false));
+    copy.replace("one", 3, &read);
+    copy.ledger.quarantine_here("deployer", QuarantineSource::Automatic).unwrap();
+    copy.replace("one", 3, &read);
+    assert!(is_quarantined(), "what was read is of before");
+    let others = || vec![entry(4, Kind::Quarantine, "deployer", 12), entry(5, Kind::Reinstate, "deployer", 12)];
+    assert_eq!(copy.hear("one", &news(5, 12, others()), sent), Ok(true));
+    assert!(is_quarantined(), "and so is what others said");
+    copy.confirm("deployer", &news(5, 13, others()));
+    assert!(is_quarantined() && copy.owes.swap(false, Ordering::SeqCst), "none of these is its own: it is told again");
+    let mut own = news(6, 13, vec![entry(6, Kind::Quarantine, "deployer", 13)]);
+    own.number = 13;
+    assert_eq!(copy.hear("one", &own, sent), Ok(true));
+    copy.confirm("deployer", &own);
+    assert!(is_quarantined() && !copy.owes.load(Ordering::SeqCst), "now the store has it");
+    assert_eq!(copy.hear("one", &news(7, 13, vec![entry(7, Kind::Reinstate, "deployer", 13)]), sent), Ok(true));
+    assert!(!is_quarantined(), "and lifts it");
+}
+
+#[test]
+fn a_word_that_came_before_the_confirmation_is_read_again() {
+    let World { copy, now, .. } = world();
+    let sent = Timestamp::from_nanos(now.load(Ordering::SeqCst));
+    copy.replace("one", 3, &Everything::default());
+    copy.ledger.quarantine_here("deployer", QuarantineSource::Api).unwrap();
+    let mut own = news(4, 12, vec![entry(4, Kind::Quarantine, "deployer", 12)]);
+    own.number = 12;
+    let both = vec![entry(4, Kind::Quarantine, "deployer", 12), entry(5, Kind::Reinstate, "deployer", 12)];
+    let polled = news(5, 12, both);
+    assert_eq!(copy.hear("one", &polled, sent), Ok(true));
+    assert_eq!(copy.hear("one", &own, sent), Ok(true));
+    copy.confirm("deployer", &own);
+    assert!(copy.owes.load(Ordering::SeqCst), "somebody lifted it, and this copy has not taken that");
+}
+
+#[test]
 fn the_word_on_a_quarantine_outlives_the_process() {
     let World { copy, _folder: folder, .. } = world();
     let settled = |copy: &Copy| {
@@ -127,6 +168,8 @@ fn the_word_on_a_quarantine_outlives_the_process() {
     copy.ledger.hear("deployer", 5, false);
     copy.ledger.hear("analyst", 6, true);
     copy.ledger.hear("analyst", 5, false);
+    copy.ledger.hear("writer", 4, false);
+    copy.ledger.quarantine_here("writer", QuarantineSource::Api).unwrap();
     settled(&copy);
     drop(copy);
     let directory = Directory::open(&folder.path().join("state")).unwrap();
@@ -136,5 +179,6 @@ fn the_word_on_a_quarantine_outlives_the_process() {
     ledger.standing(|standing| {
         assert_eq!((standing.version("deployer"), standing.is_quarantined("deployer")), (5, false));
         assert_eq!((standing.version("analyst"), standing.is_quarantined("analyst")), (6, true));
+        assert_eq!((standing.version("writer"), standing.is_quarantined("writer")), (0, true), "not yet told");
     });
 }

@@ -68,28 +68,29 @@ impl Store {
     pub(in crate::state) async fn quarantine(&self, name: &str, source: QuarantineSource) -> Result<u64, Refused> {
         // Whoever asked may go away: the thread then tells the store.
         let owing = Owing::begin(&self.copy);
-        let version = self.copy.ledger.quarantine_here(name, source)?;
+        self.copy.ledger.quarantine_here(name, source)?;
         // A disk that fails is said when this is done: it keeps nobody else from hearing.
         let durable = self.copy.kept.revocations_settled(limits::STATE_WAIT).await;
-        let number = self.spread(name, version).await?;
+        let number = self.spread(name).await?;
         owing.paid();
         durable.map_err(|_| Refused::Unavailable { why: crate::state::MAY_NOT_LAST })?;
         Ok(number)
     }
 
-    async fn spread(&self, name: &str, version: u64) -> Result<u64, Refused> {
+    async fn spread(&self, name: &str) -> Result<u64, Refused> {
         let here = |trouble: Trouble| {
             tracing::error!(target: "state", agent = name, "its quarantine is in force here alone: {}", trouble.detail());
             Refused::Unavailable { why: IN_FORCE_HERE }
         };
         let copy = &self.copy;
         let (link, epoch) = copy.serving().map_err(here)?;
-        let call = self.changing(&epoch).with("quarantine").with(name).number(version).with("");
+        let call = self.changing(&epoch).with("quarantine").with(name).number(1).with("");
         let sent = (copy.clock)();
         // Both on one connection, the word on who did it first: whoever hears of the quarantine finds it.
         let ((), answered) = tokio::join!(source::tell(copy, &link, name), link.run_replicated(&call));
-        let reply = copy.understood(answered).map_err(here)?;
-        let number = self.heard(&epoch, &reply.news()?, sent);
+        let news = copy.understood(answered).map_err(here)?.news()?;
+        let number = self.heard(&epoch, &news, sent);
+        copy.confirm(name, &news);
         self.on_every_replica(&link).await?;
         Ok(number)
     }

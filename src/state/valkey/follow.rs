@@ -220,8 +220,10 @@ impl Session {
             if known.is_some_and(|known| known == (version, is_quarantine)) {
                 continue;
             }
-            // One that another backend kept has no version yet: it is a new one.
-            let mode = if version == 0 { "" } else { "again" };
+            // One that was entered here, or that another backend kept, and that the store has not confirmed has no version:
+            // it is a new one.
+            let is_untold = version == 0;
+            let mode = if is_untold { "" } else { "again" };
             let kind = if is_quarantine { "quarantine" } else { "reinstate" };
             source::tell(&self.copy, &self.link, &name).await;
             let keys = [&epoch.record, &epoch.cutoffs, &epoch.log, &epoch.quarantines].map(String::as_str);
@@ -235,6 +237,9 @@ impl Session {
             }
             let Reply::News(news) = reply else { return Err(reply.unexpected()) };
             self.copy.hear(&epoch.id, &news, sent)?;
+            if is_untold {
+                self.copy.confirm(&name, &news);
+            }
         }
         Ok(())
     }

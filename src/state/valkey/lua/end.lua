@@ -17,7 +17,8 @@ end
 local until_second = tonumber(ARGV[7])
 local kept = redis.call('ZSCORE', KEYS[2], ARGV[6])
 if not kept then
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+  -- As long as a token is held after it expires.
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 20)
   if redis.call('ZCARD', KEYS[2]) >= UNKNOWN then
     return {'full', UNKNOWN}
   end

@@ -6,7 +6,8 @@
 -- ARGV[5]  agent, all, quarantine or reinstate
 -- ARGV[6]  the agent; empty for all
 -- ARGV[7]  the version that a quarantine has at least; for its end, the one that is to be lifted
--- ARGV[8]  again: what this node kept; it changes nothing that is as new, but at equal versions a quarantine wins
+-- ARGV[8]  again: what this node kept; it changes nothing that is as new, but at equal versions a quarantine wins, and
+--          what lifted an earlier quarantine lifts none that was entered in this epoch
 local AGENTS = 1000000
 local kind, name, again = ARGV[5], ARGV[6], ARGV[8] == 'again'
 
@@ -36,13 +37,20 @@ local lost = quarantines_lost(KEYS[4])
 if lost then
   return lost
 end
+local stored, state = string.match(redis.call('HGET', KEYS[4], name) or '0:r', '^(%d+):(%a)$')
+local version, wanted = tonumber(stored), tonumber(ARGV[7])
+-- Versions begin with the time: a clock that was ahead gave greater ones before. A node that has one takes no smaller word,
+-- so the quarantine gets one that it takes.
+if again and kind == 'reinstate' and state == 'q' and version >= base and wanted > version then
+  kind, wanted = 'quarantine', wanted + 1
+end
 -- A store that evicts may have forgotten who is revoked: what is written now would hide it. So this epoch ends.
 if kind ~= 'reinstate' and counter > base and now < latest + 3630 and redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('HSET', KEYS[1], 'replid', '')
   return {'wait', 4000, record[2]}
 end
 -- Revoking all frees what the others took.
-if kind ~= 'reinstate' and kind ~= 'all' and no_room(KEYS[2]) or kind ~= 'agent' and kind ~= 'all' and no_room(KEYS[4]) then
+if ARGV[5] ~= 'reinstate' and kind ~= 'all' and no_room(KEYS[2]) or kind ~= 'agent' and kind ~= 'all' and no_room(KEYS[4]) then
   return {'full', AGENTS}
 end
 if kind == 'agent' or kind == 'all' then
@@ -50,8 +58,6 @@ if kind == 'agent' or kind == 'all' then
   return news(counter)
 end
 
-local stored, state = string.match(redis.call('HGET', KEYS[4], name) or '0:r', '^(%d+):(%a)$')
-local version, wanted = tonumber(stored), tonumber(ARGV[7])
 local is_quarantine = kind == 'quarantine'
 if again then
   if wanted < version or wanted == version and (not is_quarantine or state == 'q') then

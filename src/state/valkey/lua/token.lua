@@ -79,7 +79,7 @@ local function full()
     return {'full', AGENTS}
   end
   if redis.call('ZCARD', KEYS[3]) >= UNKNOWN then
-    redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
+    redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - 20)
     if redis.call('ZCARD', KEYS[3]) >= UNKNOWN then
       return {'full', UNKNOWN}
     end
