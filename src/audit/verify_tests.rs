@@ -164,7 +164,7 @@ async fn signed(folder: &Path) -> PathBuf {
 /// The same of this process, after what is there.
 async fn signed_by(folder: &Path, process: u64) -> PathBuf {
     let file = folder.join("audit.jsonl");
-    let whole_lines = || std::fs::read(&file).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count());
+    let whole_lines = || std::fs::read_to_string(&file).map_or(0, |text| text.matches('\n').count());
     let before = whole_lines();
     let audit =
         AuditConfig { file: Some(file.clone()), checkpoint_events: 3, checkpoint_seconds: 0, ..AuditConfig::default() };
@@ -176,7 +176,8 @@ async fn signed_by(folder: &Path, process: u64) -> PathBuf {
         let event = Event::new(MessageType::Delegate, Outcome::Accepted, Reason::Allowed, events.decision_id(), at);
         events.try_reserve(Share::Answer).unwrap().commit(event);
         // What is written together is signed together; here nothing is.
-        while whole_lines() < before + number + 1 + (number - 1).div_euclid(3) {
+        let checkpoints = number.saturating_sub(1).div_euclid(3).saturating_add(1);
+        while whole_lines() < before.saturating_add(number).saturating_add(checkpoints) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
