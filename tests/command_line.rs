@@ -145,8 +145,8 @@ fn what_serve_dev_prints_can_be_pasted() {
     let refused = paste(refused);
     assert_eq!(refused.status.code(), Some(1));
     assert!(err(&refused).starts_with("denied  CAPABILITY_NOT_GRANTED  at agent-analyst: "), "{}", err(&refused));
-    let watched = paste(&format!("{watch} --count 4"));
-    assert_eq!(out(&watched).lines().count(), 4, "{}", err(&watched));
+    let watched = paste(&format!("{watch} --count 5"));
+    assert_eq!(out(&watched).lines().count(), 5, "{}", err(&watched));
     assert!(out(&watched).lines().last().unwrap().contains("CAPABILITY_NOT_GRANTED"));
     let status = run(folder.path(), &["status", "--as", "ops-admin", "--output", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
