@@ -114,9 +114,10 @@ def test_the_three_commands_that_dev_prints(serve):
     assert process.returncode == 1 and "denied" in refused, refused
     why = re.search(r"\b[A-Z]+(_[A-Z]+)+\b", refused)[0]
 
-    seen = first_lines(paste(watch, world.remit.folder), 4)
-    assert len(seen) == 4, seen
+    seen = first_lines(paste(watch, world.remit.folder), 5)
+    assert len(seen) == 5, seen
     assert "policy" in seen.pop(0), "the first event is the policy that the service began with"
+    assert "checkpoint" in seen.pop(0), "its signature of that"
     assert "accepted" in seen[0] and "delegate" in seen[0], seen
     assert "accepted" in seen[1] and "capability_request" in seen[1], seen
     assert "denied" in seen[2] and why in seen[2], seen
